@@ -1,0 +1,168 @@
+import { RpcTarget } from "cloudflare:workers";
+import { createHash, randomBytes } from "node:crypto";
+import type { Cause, LeaseCalls, Settlement } from "../src/instance/contract.ts";
+import { SALT_BYTES } from "../src/transcript/body-line.ts";
+import { type BodyReference, sha256Hex } from "../src/transcript/envelope.ts";
+import type { BodyRun } from "./transcript-log.ts";
+
+/** The part of the instance that a lease writes through. Every method is synchronous: one atomic block each. */
+export interface LeaseHost {
+  appendRun(run: BodyRun): Cause | null;
+  recordAnswer(lease: Lease, settlement: Settlement, answer: AnswerBody): void;
+  recordLost(lease: Lease): void;
+  release(lease: Lease): void;
+}
+
+export interface AnswerBody {
+  readonly reference: BodyReference | null;
+  /** The run that shares the answer's row. */
+  readonly tail: BodyRun | null;
+}
+
+/** Hashes a body as its runs pass, and numbers them. */
+export class BodyWriter {
+  readonly #of: number;
+  readonly #part: "request" | "answer";
+  readonly #salt = randomBytes(SALT_BYTES);
+  readonly #hash = createHash("sha256").update(this.#salt);
+  #index = 0;
+  bytes = 0;
+
+  constructor(of: number, part: "request" | "answer") {
+    this.#of = of;
+    this.#part = part;
+  }
+
+  next(bytes: Uint8Array): BodyRun {
+    const run: BodyRun = {
+      of: this.#of,
+      part: this.#part,
+      index: this.#index,
+      salt: this.#index === 0 ? this.#salt : null,
+      bytes,
+    };
+    this.#index++;
+    this.#hash.update(bytes);
+    this.bytes += bytes.length;
+    return run;
+  }
+
+  reference(mediaType: string | null, coding: string, complete: boolean): BodyReference {
+    return { digest: this.#hash.copy().digest("hex"), bytes: this.bytes, mediaType, coding, complete };
+  }
+}
+
+/** The digest of a body that came whole, with the run that holds it. */
+export function wholeBody(
+  of: number,
+  part: "request" | "answer" | "claims",
+  bytes: Uint8Array,
+  mediaType: string | null,
+  coding: string,
+): { readonly reference: BodyReference; readonly run: BodyRun } {
+  const salt = randomBytes(SALT_BYTES);
+  return {
+    reference: { digest: sha256Hex(salt, bytes), bytes: bytes.length, mediaType, coding, complete: true },
+    run: { of, part, index: 0, salt, bytes },
+  };
+}
+
+/**
+ * The live hold of one admitted call. The Worker that pumps the call keeps `broken()` pending: a switch resolves it,
+ * a reset of this object rejects it, and either way the pump stops. What the Worker answers with (`settle`) is the
+ * confirmation of the cut; a Worker that is gone confirms by being disposed of.
+ */
+export class Lease extends RpcTarget implements LeaseCalls {
+  readonly seq: number;
+  readonly #host: LeaseHost;
+  readonly #answer: BodyWriter;
+  /** Of a request body that did not fit into the call's own record. */
+  readonly request: BodyWriter | null;
+  requestComplete: boolean;
+  #cause: Cause | null = null;
+  #broken = Promise.withResolvers<Cause>();
+  #done = Promise.withResolvers<void>();
+  #isDone = false;
+
+  constructor(host: LeaseHost, seq: number, request: BodyWriter | null) {
+    super();
+    this.seq = seq;
+    this.#host = host;
+    this.#answer = new BodyWriter(seq, "answer");
+    this.request = request;
+    this.requestComplete = request === null;
+  }
+
+  /** Resolves when the Worker has settled, or is gone. */
+  get done(): Promise<void> {
+    return this.#done.promise;
+  }
+  get isDone(): boolean {
+    return this.#isDone;
+  }
+  get cause(): Cause | null {
+    return this.#cause;
+  }
+
+  break(cause: Cause): void {
+    this.#cause ??= cause;
+    this.#broken.resolve(this.#cause);
+  }
+
+  async broken(): Promise<Cause> {
+    return this.#broken.promise;
+  }
+
+  async beat(): Promise<boolean> {
+    return this.#cause === null && !this.#isDone;
+  }
+
+  async appendRequest(bytes: Uint8Array, last: boolean): Promise<boolean> {
+    if (this.#isDone || this.request === null || this.requestComplete) return false;
+    this.#append(this.request.next(bytes));
+    this.requestComplete = last;
+    return this.#cause === null;
+  }
+
+  async append(bytes: Uint8Array): Promise<boolean> {
+    if (this.#isDone) return false;
+    this.#append(this.#answer.next(bytes));
+    return this.#cause === null;
+  }
+
+  #append(run: BodyRun): void {
+    const cause = this.#host.appendRun(run);
+    if (cause !== null) this.break(cause);
+  }
+
+  async settle(settlement: Settlement): Promise<boolean> {
+    if (this.#isDone) return false;
+    const tail = settlement.tail.length === 0 ? null : this.#answer.next(settlement.tail);
+    const { head } = settlement;
+    const complete = settlement.outcome === "complete" && this.#cause === null;
+    const reference =
+      head === null || (this.#answer.bytes === 0 && complete)
+        ? null
+        : this.#answer.reference(head.mediaType, head.coding, complete);
+    this.#host.recordAnswer(this, settlement, { reference, tail });
+    this.#finish();
+    return this.#cause === null;
+  }
+
+  /** What is known of an answer whose Worker is gone: what it appended, and nothing of what it passed since. */
+  lostReference(mayMiss: number): BodyReference | null {
+    return { ...this.#answer.reference(null, "unknown", false), mayMiss };
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#isDone) return;
+    this.#host.recordLost(this);
+    this.#finish();
+  }
+
+  #finish(): void {
+    this.#isDone = true;
+    this.#done.resolve();
+    this.#host.release(this);
+  }
+}

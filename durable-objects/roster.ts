@@ -1,0 +1,135 @@
+import { DurableObject } from "cloudflare:workers";
+import config from "#config";
+import type { ConfirmAnswer, EnlistAnswer, Member, RosterCalls } from "../src/control/contract.ts";
+import { type Attributes, isInReach, type Reached, type Switch } from "../src/control/switch.ts";
+import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
+import { instanceOf } from "../src/objects.ts";
+
+type MemberRow = { instance: string; attributes: string; enlisted_at_ms: number; confirmed_until_ms: number };
+type SwitchRow = { json: string };
+
+const SCHEMA = [
+  `CREATE TABLE IF NOT EXISTS members (instance TEXT PRIMARY KEY, attributes TEXT NOT NULL,
+     enlisted_at_ms INTEGER NOT NULL, confirmed_until_ms INTEGER NOT NULL) WITHOUT ROWID`,
+  "CREATE TABLE IF NOT EXISTS switches (id TEXT PRIMARY KEY, json TEXT NOT NULL) WITHOUT ROWID",
+];
+
+/** Pushes that run at the same time. */
+const PUSH_CONCURRENCY = 64;
+/** A push that takes longer counts as not delivered: the confirmation then closes the gap. Above the instance's own wait for its Workers. */
+const PUSH_TIMEOUT_MS = 8_000;
+
+/**
+ * Who is enrolled, and until when each may admit calls without asking again. A copy of every closed switch stands here
+ * before any push of it: from then on no new confirmation in reach is given.
+ */
+export class Roster extends DurableObject<Env> implements RosterCalls {
+  readonly #deployment: Deployment;
+  #switches: Switch[];
+
+  constructor(ctx: DurableObjectState, env: Env) {
+    super(ctx, env);
+    this.#deployment = parseDeployment(env, config);
+    for (const statement of SCHEMA) ctx.storage.sql.exec(statement);
+    this.#switches = ctx.storage.sql
+      .exec<SwitchRow>("SELECT json FROM switches")
+      .toArray()
+      .map(({ json }) => JSON.parse(json) as Switch);
+  }
+
+  /** Adds a newcomer, unless a closed switch has it in reach. The answer is its first confirmation. */
+  async enlist(attributes: Attributes): Promise<EnlistAnswer> {
+    const closed = this.#switches.filter((sw) => isInReach(sw, attributes));
+    if (closed.length > 0) return { closed, validMs: 0 };
+    const { confirmationMs } = this.#deployment.config.roster;
+    const nowMs = Date.now();
+    this.ctx.storage.sql.exec(
+      `INSERT INTO members (instance, attributes, enlisted_at_ms, confirmed_until_ms) VALUES (?, ?, ?, ?)
+       ON CONFLICT (instance) DO NOTHING`,
+      attributes.instance,
+      JSON.stringify(attributes),
+      nowMs,
+      nowMs + confirmationMs,
+    );
+    return { closed: [], validMs: confirmationMs };
+  }
+
+  /** Measured here from the answer on, by the instance from its question on: the roster never believes it shorter. */
+  async confirm(instance: string): Promise<ConfirmAnswer> {
+    const row = this.#member(instance);
+    if (row === undefined) return { confirmed: false, closed: [], validMs: 0 };
+    const attributes = JSON.parse(row.attributes) as Attributes;
+    const closed = this.#switches.filter((sw) => isInReach(sw, attributes));
+    if (closed.length > 0) return { confirmed: false, closed, validMs: 0 };
+    const { confirmationMs } = this.#deployment.config.roster;
+    this.ctx.storage.sql.exec(
+      "UPDATE members SET confirmed_until_ms = ? WHERE instance = ?",
+      Date.now() + confirmationMs,
+      instance,
+    );
+    return { confirmed: true, closed: [], validMs: confirmationMs };
+  }
+
+  /** The instance's transcript has ended: it admits nothing any more. */
+  async leave(instance: string): Promise<void> {
+    this.ctx.storage.sql.exec("DELETE FROM members WHERE instance = ?", instance);
+  }
+
+  /**
+   * Takes a closed switch, then pushes it to everyone in reach. Who holds no running confirmation needs no push: it
+   * must ask before its next call, and finds the switch here.
+   */
+  async apply(sw: Switch): Promise<readonly Reached[]> {
+    if (!this.#switches.some(({ id }) => id === sw.id)) {
+      this.#switches.push(sw);
+      this.ctx.storage.sql.exec("INSERT INTO switches (id, json) VALUES (?, ?)", sw.id, JSON.stringify(sw));
+    }
+    // Dying here: the switch stands, no confirmation in reach is renewed, and the switchboard asks again.
+    const members = this.#members().filter((row) => isInReach(sw, JSON.parse(row.attributes) as Attributes));
+    const reached: Reached[] = [];
+    const queue = [...members];
+    const worker = async (): Promise<void> => {
+      for (let row = queue.shift(); row !== undefined; row = queue.shift()) reached.push(await this.#push(sw, row));
+    };
+    await Promise.all(Array.from({ length: Math.min(PUSH_CONCURRENCY, members.length) }, worker));
+    return reached;
+  }
+
+  async #push(sw: Switch, row: MemberRow): Promise<Reached> {
+    const { instance, confirmed_until_ms: stoppedByMs } = row;
+    let timer: number | null = null;
+    const late = new Promise<null>((resolve) => {
+      timer = setTimeout(() => resolve(null), PUSH_TIMEOUT_MS);
+    });
+    try {
+      const answer = await Promise.race([instanceOf(this.#deployment, instance).close(sw), late]);
+      return { instance, answer, stoppedByMs };
+    } catch {
+      return { instance, answer: null, stoppedByMs };
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  async list(limit: number): Promise<readonly Member[]> {
+    return this.#members()
+      .slice(0, limit)
+      .map((row) => {
+        const attributes = JSON.parse(row.attributes) as Attributes;
+        return {
+          ...attributes,
+          enlistedAtMs: row.enlisted_at_ms,
+          confirmedUntilMs: row.confirmed_until_ms,
+          killed: this.#switches.some((sw) => isInReach(sw, attributes)),
+        };
+      });
+  }
+
+  #member(instance: string): MemberRow | undefined {
+    return this.ctx.storage.sql.exec<MemberRow>("SELECT * FROM members WHERE instance = ?", instance).toArray()[0];
+  }
+
+  #members(): MemberRow[] {
+    return this.ctx.storage.sql.exec<MemberRow>("SELECT * FROM members ORDER BY enlisted_at_ms, instance").toArray();
+  }
+}

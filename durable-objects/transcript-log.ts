@@ -1,0 +1,418 @@
+import { gunzipSync, gzipSync } from "node:zlib";
+import type { KeyRing } from "../src/grant/keys.ts";
+import type { Json } from "../src/scope/call.ts";
+import { type BodyPart, writeBodyLine } from "../src/transcript/body-line.ts";
+import {
+  ENVELOPE_VERSION,
+  FIRST_PREV,
+  type Fields,
+  type RecordType,
+  sha256Hex,
+  writeEnvelope,
+} from "../src/transcript/envelope.ts";
+import { bodiesKey, segmentKey } from "../src/transcript/layout.ts";
+import { writeSealLine } from "../src/transcript/seal.ts";
+
+/** One write of a record or of a run of a body. `line` and `body` are last: scans for `jti` never read their pages. */
+type LogRow = {
+  id: number;
+  seq: number | null;
+  jti: string | null;
+  jti_until_ms: number | null;
+  body_of: number | null;
+  body_part: BodyPart | null;
+  body_index: number | null;
+  salt: ArrayBuffer | null;
+  state: string | null;
+  line: string | null;
+  body: ArrayBuffer | null;
+};
+
+/** A frozen log table: its range and seal are fixed before it is written anywhere. */
+type SegmentRow = {
+  no: number;
+  first_seq: number;
+  last_seq: number;
+  head: string;
+  seal_line: string;
+  state: string;
+  jti_until_ms: number;
+  /** 1: nothing follows. */
+  final: number;
+  /** 0 sealed, 1 in R2, 2 in R2 and its table dropped. */
+  stage: number;
+};
+
+const SEGMENTS = `CREATE TABLE IF NOT EXISTS segments (
+  no INTEGER PRIMARY KEY, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL, head TEXT NOT NULL,
+  seal_line TEXT NOT NULL, state TEXT NOT NULL, jti_until_ms INTEGER NOT NULL, final INTEGER NOT NULL,
+  stage INTEGER NOT NULL)`;
+
+const logTable = (no: number): string => `CREATE TABLE IF NOT EXISTS log_${no} (
+  id INTEGER PRIMARY KEY, seq INTEGER, jti TEXT, jti_until_ms INTEGER, body_of INTEGER, body_part TEXT,
+  body_index INTEGER, salt BLOB, state TEXT, line TEXT, body BLOB)`;
+
+/** A SQLite value holds 2 MB on the platform (locally 4 MiB pass, so nothing but this constant catches it). */
+export const BODY_RUN_MAX_BYTES = 1_900_000;
+/** Uncompressed bytes of one bodies object; three times this in strings and gzip stays far below the 128 MB of an isolate. */
+const VOLUME_BYTES = 4_194_304;
+
+export interface BodyRun {
+  /** `seq` of the envelope that the body belongs to. */
+  readonly of: number;
+  readonly part: BodyPart;
+  readonly index: number;
+  /** With index 0. */
+  readonly salt: Uint8Array | null;
+  readonly bytes: Uint8Array;
+}
+
+export interface Append {
+  readonly type: RecordType;
+  readonly fields: Fields;
+  /** The proof whose replay must be refused until then. */
+  readonly jti?: { readonly id: string; readonly untilMs: number };
+  readonly body?: BodyRun;
+  /** Running totals after this record; the newest is what a restart begins with. */
+  readonly state: Json;
+  readonly nowMs: number;
+}
+
+export interface LogOptions {
+  readonly issuer: string;
+  /** The name that seals carry. */
+  readonly log: string;
+  readonly partition: string;
+  readonly sealKeys: KeyRing;
+}
+
+/**
+ * The hash-chained log of one object: rows in SQLite until they stand in R2. One row a record, with its body, its
+ * `jti`, the running totals. All of `append` and `seal` is synchronous: nothing interleaves between reading the
+ * head and writing the next one, and the object's output gate holds every answer until the rows are durable.
+ */
+export class TranscriptLog {
+  readonly #storage: DurableObjectStorage;
+  #no = 0;
+  #nextSeq = 0;
+  #head = FIRST_PREV;
+  #state: string | null = null;
+  /** Of the open table. */
+  #records = 0;
+  #openBytes = 0;
+  #oldestAtMs: number | null = null;
+  /** Bytes that are not in R2. */
+  #heldBytes = 0;
+  #jtis = new Map<string, number>();
+  #closed = false;
+
+  constructor(storage: DurableObjectStorage) {
+    this.#storage = storage;
+    this.#storage.sql.exec(SEGMENTS);
+    this.#rebuild();
+  }
+
+  get nextSeq(): number {
+    return this.#nextSeq;
+  }
+  get state(): Json | undefined {
+    return this.#state === null ? undefined : (JSON.parse(this.#state) as Json);
+  }
+  get heldBytes(): number {
+    return this.#heldBytes;
+  }
+  /** Sealed as final: nothing can follow. */
+  get isClosed(): boolean {
+    return this.#closed;
+  }
+  /** When the first record of the open table was written; null while it is empty. */
+  get oldestAtMs(): number | null {
+    return this.#oldestAtMs;
+  }
+  get openBytes(): number {
+    return this.#openBytes;
+  }
+
+  hasSeen(jti: string): boolean {
+    return this.#jtis.has(jti);
+  }
+
+  /** Remembers a `jti` in memory alone: for refusals that share one counted record, which have no effect to repeat. */
+  remember(jti: string, untilMs: number): void {
+    this.#jtis.set(jti, untilMs);
+  }
+
+  /** One row. Returns the record's `seq`. */
+  append(record: Append): number {
+    if (this.#closed) throw new Error("the log has ended");
+    const seq = this.#nextSeq;
+    const line = writeEnvelope(
+      { v: ENVELOPE_VERSION, type: record.type, seq, at: record.nowMs, prev: this.#head },
+      record.fields,
+    );
+    const state = JSON.stringify(record.state);
+    this.#insert({ seq, jti: record.jti ?? null, body: record.body ?? null, state, line });
+    this.#nextSeq = seq + 1;
+    this.#head = sha256Hex(line);
+    this.#state = state;
+    this.#records++;
+    this.#oldestAtMs ??= record.nowMs;
+    if (record.jti !== undefined) this.#jtis.set(record.jti.id, record.jti.untilMs);
+    return seq;
+  }
+
+  /** One row: a run of a body that is longer than what fits beside its record. */
+  appendBody(run: BodyRun): void {
+    if (this.#closed) throw new Error("the log has ended");
+    this.#insert({ seq: null, jti: null, body: run, state: null, line: null });
+  }
+
+  #insert(row: {
+    seq: number | null;
+    jti: { id: string; untilMs: number } | null;
+    body: BodyRun | null;
+    state: string | null;
+    line: string | null;
+  }): void {
+    const { body } = row;
+    if (body !== null && body.bytes.length > BODY_RUN_MAX_BYTES)
+      throw new Error("a run of a body longer than a row holds");
+    this.#storage.sql.exec(
+      `INSERT INTO log_${this.#no} (seq, jti, jti_until_ms, body_of, body_part, body_index, salt, state, line, body)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+      row.seq,
+      row.jti?.id ?? null,
+      row.jti?.untilMs ?? null,
+      body?.of ?? null,
+      body?.part ?? null,
+      body?.index ?? null,
+      body?.salt ?? null,
+      row.state,
+      row.line,
+      body === null || body.bytes.length === 0 ? null : body.bytes,
+    );
+    const bytes = (row.line?.length ?? 0) + (body?.bytes.length ?? 0);
+    this.#openBytes += bytes;
+    this.#heldBytes += bytes;
+  }
+
+  /** Runs of one body that are still in the log, in order; for hashing it again after a restart. */
+  *bodyRuns(of: number, part: BodyPart): Generator<{ salt: Uint8Array | null; bytes: Uint8Array }> {
+    const tables = [...this.#segments("stage < 2").map(({ no }) => no), this.#no];
+    for (const no of tables) {
+      const rows = this.#storage.sql.exec<Pick<LogRow, "salt" | "body">>(
+        `SELECT salt, body FROM log_${no} WHERE body_of = ? AND body_part = ? ORDER BY id`,
+        of,
+        part,
+      );
+      for (const { salt, body } of rows)
+        yield { salt: salt === null ? null : new Uint8Array(salt), bytes: new Uint8Array(body ?? new ArrayBuffer(0)) };
+    }
+  }
+
+  /** Freezes the open table as a segment. Synchronous: range and seal are fixed in one commit, before any copy of it leaves. */
+  seal(options: LogOptions, final: boolean, nowMs: number): void {
+    if (this.#records === 0) return;
+    const range = this.#storage.sql
+      .exec<{ first_seq: number; last_seq: number; until: number | null }>(
+        `SELECT min(seq) AS first_seq, max(seq) AS last_seq, max(jti_until_ms) AS until FROM log_${this.#no}`,
+      )
+      .one();
+    const before = this.#segments("1").at(-1);
+    const sealLine = writeSealLine(options.sealKeys, {
+      iss: options.issuer,
+      log: options.log,
+      first: range.first_seq,
+      last: range.last_seq,
+      prev: before?.head ?? FIRST_PREV,
+      head: this.#head,
+      at: nowMs,
+      final,
+    });
+    this.#storage.sql.exec(
+      `INSERT INTO segments (no, first_seq, last_seq, head, seal_line, state, jti_until_ms, final, stage)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)`,
+      this.#no,
+      range.first_seq,
+      range.last_seq,
+      this.#head,
+      sealLine,
+      this.#state ?? "null",
+      range.until ?? 0,
+      final ? 1 : 0,
+    );
+    this.#no++;
+    this.#storage.sql.exec(logTable(this.#no));
+    this.#records = 0;
+    this.#openBytes = 0;
+    this.#oldestAtMs = null;
+    if (final) this.#closed = true;
+  }
+
+  /**
+   * Puts sealed segments into R2, oldest first. Runs again from the start after any failure: every key and every
+   * byte (decompressed) is decided by the rows, so a second run writes the same or finds it there.
+   */
+  async store(bucket: R2Bucket, options: LogOptions): Promise<void> {
+    for (const segment of this.#segments("stage = 0")) {
+      // Bodies first: whoever sees an envelope in R2 finds its bodies there.
+      await this.#storeBodies(bucket, options.partition, segment);
+      // Dying here leaves bodies without envelopes: invisible, and found equal on the next run.
+      const lines = this.#storage.sql
+        .exec<{ line: string }>(`SELECT line FROM log_${segment.no} WHERE line IS NOT NULL ORDER BY id`)
+        .toArray()
+        .map(({ line }) => line);
+      await putOnce(
+        bucket,
+        segmentKey(options.partition, segment.first_seq),
+        [...lines, segment.seal_line, ""].join("\n"),
+      );
+      // Dying here, the segment is in R2 and will be found equal.
+      const { bytes } = this.#storage.sql
+        .exec<{ bytes: number | null }>(
+          `SELECT sum(coalesce(length(line), 0) + coalesce(length(body), 0)) AS bytes FROM log_${segment.no}`,
+        )
+        .one();
+      this.#storage.sql.exec("UPDATE segments SET stage = 1 WHERE no = ?", segment.no);
+      this.#heldBytes = Math.max(0, this.#heldBytes - (bytes ?? 0));
+    }
+  }
+
+  async #storeBodies(bucket: R2Bucket, partition: string, segment: SegmentRow): Promise<void> {
+    let after = 0;
+    for (let volume = 0; ; volume++) {
+      const lines: string[] = [];
+      let bytes = 0;
+      while (bytes < VOLUME_BYTES) {
+        const row = this.#storage.sql
+          .exec<Pick<LogRow, "id" | "body_of" | "body_part" | "body_index" | "salt" | "body">>(
+            `SELECT id, body_of, body_part, body_index, salt, body FROM log_${segment.no}
+             WHERE id > ? AND body_of IS NOT NULL ORDER BY id LIMIT 1`,
+            after,
+          )
+          .toArray()[0];
+        if (row === undefined) break;
+        after = row.id;
+        const body = new Uint8Array(row.body ?? new ArrayBuffer(0));
+        const salt = row.salt === null ? {} : { salt: hex(new Uint8Array(row.salt)) };
+        lines.push(writeBodyLine({ seq: row.body_of!, part: row.body_part!, index: row.body_index!, ...salt }, body));
+        bytes += body.length;
+      }
+      if (lines.length === 0) return;
+      await putOnce(bucket, bodiesKey(partition, segment.first_seq, volume), `${lines.join("\n")}\n`);
+    }
+  }
+
+  /** Drops tables of segments that are in R2, hold no `jti` that could come again, and no run of a body still growing. */
+  drop(nowMs: number, oldestOpenCall: number | null): void {
+    for (const { no, last_seq } of this.#segments("stage = 1 AND jti_until_ms < ?", nowMs)) {
+      if (oldestOpenCall !== null && oldestOpenCall <= last_seq) continue;
+      this.#storage.sql.exec(`DROP TABLE log_${no}`);
+      this.#storage.sql.exec("UPDATE segments SET stage = 2 WHERE no = ?", no);
+    }
+    for (const [jti, untilMs] of this.#jtis) if (untilMs < nowMs) this.#jtis.delete(jti);
+  }
+
+  /** When there is something to drop, from when on. */
+  get dropAtMs(): number | null {
+    const held = this.#segments("stage = 1");
+    return held.length === 0 ? null : Math.min(...held.map((segment) => segment.jti_until_ms)) + 1;
+  }
+
+  get hasUnstored(): boolean {
+    return this.#segments("stage = 0").length > 0;
+  }
+
+  /** Envelope lines from `fromSeq` on that are not in R2, oldest first; of sealed segments with their seals. */
+  unstoredLines(fromSeq: number, maxLines: number): string[] {
+    const lines: string[] = [];
+    for (const { no, seal_line, last_seq } of this.#segments("stage = 0")) {
+      if (last_seq < fromSeq) continue;
+      lines.push(...this.#lines(no, fromSeq, maxLines - lines.length), seal_line);
+      if (lines.length >= maxLines) return lines;
+    }
+    return [...lines, ...this.#lines(this.#no, fromSeq, maxLines - lines.length)];
+  }
+
+  #lines(no: number, fromSeq: number, limit: number): string[] {
+    return this.#storage.sql
+      .exec<{ line: string }>(
+        `SELECT line FROM log_${no} WHERE line IS NOT NULL AND seq >= ? ORDER BY id LIMIT ?`,
+        fromSeq,
+        limit,
+      )
+      .toArray()
+      .map(({ line }) => line);
+  }
+
+  #segments(where: string, ...bindings: number[]): SegmentRow[] {
+    return this.#storage.sql
+      .exec<SegmentRow>(`SELECT * FROM segments WHERE ${where} ORDER BY no`, ...bindings)
+      .toArray();
+  }
+
+  /** Memory is only a cache of storage: everything in it is made here. */
+  #rebuild(): void {
+    const segments = this.#segments("1");
+    const last = segments.at(-1);
+    this.#no = last === undefined ? 0 : last.no + 1;
+    this.#storage.sql.exec(logTable(this.#no));
+    if (last !== undefined) {
+      this.#nextSeq = last.last_seq + 1;
+      this.#head = last.head;
+      this.#state = last.state;
+      this.#closed = last.final === 1;
+    }
+    const newest = this.#storage.sql
+      .exec<Pick<LogRow, "seq" | "line" | "state">>(
+        `SELECT seq, line, state FROM log_${this.#no} WHERE line IS NOT NULL ORDER BY id DESC LIMIT 1`,
+      )
+      .toArray()[0];
+    if (newest !== undefined) {
+      this.#nextSeq = newest.seq! + 1;
+      this.#head = sha256Hex(newest.line!);
+      this.#state = newest.state;
+      const open = this.#storage.sql
+        .exec<{ records: number; at: string }>(
+          `SELECT count(*) AS records, min(seq), line AS at FROM log_${this.#no} WHERE line IS NOT NULL`,
+        )
+        .one();
+      this.#records = open.records;
+      this.#oldestAtMs = (JSON.parse(open.at) as { at: number }).at;
+    }
+    for (const no of [...segments.filter(({ stage }) => stage < 2).map((segment) => segment.no), this.#no]) {
+      const rows = this.#storage.sql.exec<{ jti: string; jti_until_ms: number }>(
+        `SELECT jti, jti_until_ms FROM log_${no} WHERE jti IS NOT NULL`,
+      );
+      for (const { jti, jti_until_ms } of rows) this.#jtis.set(jti, jti_until_ms);
+      const stored = segments.some((segment) => segment.no === no && segment.stage > 0);
+      if (stored) continue;
+      const { bytes } = this.#storage.sql
+        .exec<{ bytes: number | null }>(
+          `SELECT sum(coalesce(length(line), 0) + coalesce(length(body), 0)) AS bytes FROM log_${no}`,
+        )
+        .one();
+      this.#heldBytes += bytes ?? 0;
+      if (no === this.#no) this.#openBytes = bytes ?? 0;
+    }
+  }
+}
+
+/**
+ * Writes an object once. Where one stands already it must hold the same bytes: an earlier run of ours that died after
+ * the put. Anything else is somebody's doing, and is never overwritten.
+ */
+async function putOnce(bucket: R2Bucket, key: string, text: string): Promise<void> {
+  const plain = new TextEncoder().encode(text);
+  const put = await bucket.put(key, gzipSync(plain), {
+    onlyIf: { etagDoesNotMatch: "*" },
+    httpMetadata: { contentType: "application/gzip" },
+  });
+  if (put !== null) return;
+  const there = await bucket.get(key);
+  if (there === null) throw new Error(`${key}: refused as present, and absent`);
+  const stored = gunzipSync(new Uint8Array(await there.arrayBuffer()), { maxOutputLength: plain.length + 1 });
+  if (sha256Hex(stored) !== sha256Hex(plain)) throw new Error(`${key}: another object stands there`);
+}
+
+const hex = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -1,0 +1,105 @@
+import { defineConfig, type ScopeEntry } from "../../src/config/define.ts";
+
+/**
+ * The organisation of `npm start` and of the system tests. Where things listen is decided when the bundle is made:
+ * `process.env.LOCAL` is replaced by what `startGate` was given.
+ */
+const local = JSON.parse(process.env["LOCAL"] ?? "{}") as LocalAddresses;
+
+export interface LocalAddresses {
+  readonly origin: string;
+  readonly issuer: string;
+  readonly jwksUri: string;
+  readonly github: string;
+  readonly slack: string;
+  readonly model: string;
+  readonly platformKey: { readonly kty: string; readonly kid: string; readonly [member: string]: string };
+  /** What a test may want otherwise than a person who watches. */
+  readonly flushAfterMs?: number;
+  readonly grantSeconds?: number;
+  readonly callsPerSecond?: number;
+  readonly burst?: number;
+}
+
+const repositories = (operations: readonly string[], repo: readonly string[]): ScopeEntry => ({
+  type: "http",
+  upstream: "github",
+  operations,
+  where: { owner: ["acme"], repo },
+});
+
+const READ = [
+  "GET /repos/{owner}/{repo}",
+  "GET /repos/{owner}/{repo}/contents/{+path}",
+  "GET /repos/{owner}/{repo}/issues",
+  "GET /repos/{owner}/{repo}/issues/{issue_number}",
+];
+const COMMENT = ["POST /repos/{owner}/{repo}/issues/{issue_number}/comments"];
+const CHAT: ScopeEntry = {
+  type: "http",
+  upstream: "model",
+  operations: ["POST /v1/chat/completions"],
+  where: { "body./model": ["gpt-4.1-mini"] },
+};
+const POST_TO_ENGINEERING: ScopeEntry = {
+  type: "http",
+  upstream: "slack",
+  operations: ["POST /api/chat.postMessage"],
+};
+const WHO_AM_I: ScopeEntry = { type: "http", upstream: "github", operations: ["GET /user"] };
+
+export default defineConfig({
+  origin: local.origin,
+  identityProviders: {
+    corp: { issuer: local.issuer, jwksUri: local.jwksUri, algorithms: ["ES256"] },
+  },
+  platforms: {
+    "build-platform": {
+      agent: "triage-bot",
+      identityProvider: "corp",
+      subjectAudience: "build-platform-app",
+      jwks: { keys: [local.platformKey as { kty: "EC"; kid: string }] },
+    },
+  },
+  agents: {
+    "triage-bot": {
+      versions: {
+        "1.4.0": {
+          model: "gpt-4.1-mini",
+          promptDigest: "sha256:5f2b0a3c9c6f7b1f0d4e8a6c2b9d7e1f3a5c8b0d2e4f6a8c0b1d3f5a7c9e0b2d",
+          tools: { octokit: "22.0.1", slack: "1.0.0" },
+        },
+      },
+      ceiling: [repositories([...READ, ...COMMENT], ["widgets", "helpdesk"]), WHO_AM_I, CHAT, POST_TO_ENGINEERING],
+      limits: { callsPerSecond: local.callsPerSecond ?? 20, burst: local.burst ?? 40, concurrency: 8, calls: 5_000 },
+    },
+  },
+  upstreams: {
+    github: {
+      baseUrl: local.github,
+      credential: { kind: "header", header: "Authorization", secret: "GITHUB_TOKEN" },
+    },
+    slack: {
+      baseUrl: local.slack,
+      credential: { kind: "header", header: "Authorization", secret: "SLACK_TOKEN" },
+    },
+    model: {
+      baseUrl: local.model,
+      credential: { kind: "header", header: "Authorization", secret: "MODEL_KEY" },
+    },
+  },
+  entitlements: {
+    groups: {
+      engineering: [repositories([...READ, ...COMMENT], ["widgets"]), WHO_AM_I, CHAT, POST_TO_ENGINEERING],
+      support: [repositories(READ, ["helpdesk"])],
+    },
+  },
+  boundaries: [repositories([...READ, ...COMMENT], ["widgets", "helpdesk"]), WHO_AM_I, CHAT, POST_TO_ENGINEERING],
+  admins: {
+    identityProvider: "corp",
+    audience: "portcullis-admin",
+    roles: { viewer: ["security-oncall"], operator: ["security-oncall"], auditor: ["security-oncall"] },
+  },
+  grants: { grantSeconds: local.grantSeconds ?? 300 },
+  transcripts: { flushAfterMs: local.flushAfterMs ?? 2_000 },
+});

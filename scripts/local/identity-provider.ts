@@ -1,0 +1,206 @@
+// The organisation's identity provider: a real OpenID provider on loopback whose sign-in page believes whoever names a human.
+// ID tokens come from a complete authorization-code flow with PKCE; nothing here mints one by hand.
+
+import { randomBytes } from "node:crypto";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import Provider, { type ClientMetadata, type Configuration } from "oidc-provider";
+import {
+  allowInsecureRequests,
+  authorizationCodeGrant,
+  buildAuthorizationUrl,
+  calculatePKCECodeChallenge,
+  discovery,
+  enableNonRepudiationChecks,
+  None,
+  randomNonce,
+  randomPKCECodeVerifier,
+  randomState,
+} from "openid-client";
+import { createMemoryStorage } from "./identity-provider-storage.ts";
+import { closeServer, listenOnLoopback, loopback } from "./ports.ts";
+import type { Es256PrivateJwk } from "./secrets.ts";
+
+interface Person {
+  readonly sub: string;
+  readonly name: string;
+  readonly email: string;
+  readonly groups: readonly string[];
+}
+
+export const humans = {
+  ada: { sub: "00u1kq7ada", name: "Ada", email: "ada@acme.example", groups: ["engineering"] },
+  grace: { sub: "00u2mv4grace", name: "Grace", email: "grace@acme.example", groups: ["support"] },
+  oscar: { sub: "00u3zr9oscar", name: "Oscar", email: "oscar@acme.example", groups: ["security-oncall"] },
+} as const satisfies Readonly<Record<string, Person>>;
+export type Human = keyof typeof humans;
+
+/** `build-platform-app` is where humans set agents to work, `portcullis-admin` the gate's own; the gate knows nothing of `other-app`. */
+export const oidcClients = ["build-platform-app", "portcullis-admin", "other-app"] as const;
+export type OidcClient = (typeof oidcClients)[number];
+
+export interface IdentityProvider {
+  readonly issuer: string;
+  readonly jwksUri: string;
+  /** Signs the human in to the client as a browser would and gives the ID token. Each call is a session of its own. */
+  signIn(human: Human, client: OidcClient): Promise<string>;
+  close(): Promise<void>;
+}
+
+export interface IdentityProviderOptions {
+  /** 0 or absent: any free port. */
+  readonly port?: number;
+  readonly signingKey: Es256PrivateJwk;
+  /** Life of ID tokens; default an hour. */
+  readonly idTokenSeconds?: number;
+  /** Where `portcullis-admin` may send a browser back to, besides the headless sign-in. */
+  readonly adminRedirectUris?: readonly string[];
+}
+
+const scope = "openid email groups";
+const sessionSeconds = 3600;
+const redirectLimit = 10;
+// Nobody listens there: the headless sign-in reads the code from the redirect instead of following it.
+const headlessRedirectUri = `http://${loopback}/signed-in`;
+
+/** Starts the provider on 127.0.0.1. */
+export async function startIdentityProvider(options: IdentityProviderOptions): Promise<IdentityProvider> {
+  // The issuer is part of the provider's configuration and names the port, so the socket comes first.
+  let answer = (_request: IncomingMessage, response: ServerResponse): void => void response.writeHead(503).end();
+  const server = createServer((request, response) => answer(request, response));
+  const issuer = `http://${loopback}:${await listenOnLoopback(server, options.port ?? 0)}`;
+
+  const provider = new Provider(issuer, configuration(options));
+  const protocol = provider.callback();
+  answer = (request, response) => {
+    if (!request.url?.startsWith("/interaction/")) return void protocol(request, response);
+    interact(provider, request, response).catch(() =>
+      response.writeHead(400).end("This sign-in is over. Start again.\n"),
+    );
+  };
+  return {
+    issuer,
+    jwksUri: `${issuer}/jwks`,
+    signIn: (human, client) => signIn(issuer, human, client),
+    close: () => closeServer(server),
+  };
+}
+
+function configuration({ signingKey, idTokenSeconds, adminRedirectUris }: IdentityProviderOptions): Configuration {
+  return {
+    adapter: createMemoryStorage(),
+    jwks: { keys: [signingKey] },
+    cookies: { keys: [randomBytes(32).toString("base64url")] },
+    clients: oidcClients.map((id) => client(id, id === "portcullis-admin" ? (adminRedirectUris ?? []) : [])),
+    clientDefaults: { id_token_signed_response_alg: "ES256" },
+    enabledJWA: { idTokenSigningAlgValues: ["ES256"] },
+    claims: { openid: ["sub"], email: ["email", "email_verified"], groups: ["groups"] },
+    conformIdTokenClaims: false, // Subject tokens must name e-mail and groups themselves: nobody calls userinfo with them.
+    scopes: ["openid", "email", "groups"],
+    features: { devInteractions: { enabled: false }, rpInitiatedLogout: { enabled: false } },
+    interactions: { url: (_ctx, interaction) => `/interaction/${interaction.uid}` },
+    ttl: {
+      IdToken: idTokenSeconds ?? 3600,
+      AccessToken: 300,
+      AuthorizationCode: 60,
+      Interaction: 600,
+      Session: sessionSeconds,
+      Grant: sessionSeconds,
+    },
+    findAccount: (_ctx, sub) => {
+      const person = Object.values(humans).find((human) => human.sub === sub);
+      if (!person) return undefined;
+      const { email, groups } = person;
+      return { accountId: sub, claims: () => ({ sub, email, email_verified: true, groups: [...groups] }) };
+    },
+    // The organisation has agreed to its own clients for everyone: no consent page.
+    loadExistingGrant: async ({ oidc }) => {
+      const { clientId } = oidc.client ?? {};
+      const accountId = oidc.session?.accountId;
+      if (!clientId || !accountId) return undefined;
+      const grant = new oidc.provider.Grant({ clientId, accountId });
+      grant.addOIDCScope(scope);
+      await grant.save();
+      return grant;
+    },
+    renderError: (ctx, out) => {
+      ctx.type = "text/plain";
+      ctx.body = `${out.error}: ${out.error_description ?? ""}\n`;
+    },
+  };
+}
+
+function client(id: OidcClient, redirectUris: readonly string[]): ClientMetadata {
+  return {
+    client_id: id,
+    redirect_uris: [headlessRedirectUri, ...redirectUris],
+    response_types: ["code"],
+    grant_types: ["authorization_code"],
+    token_endpoint_auth_method: "none", // Public clients; PKCE is required of them.
+  };
+}
+
+// The sign-in page: `login_hint`, or a click on a name, is proof enough on loopback.
+async function interact(provider: Provider, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  const { params, uid } = await provider.interactionDetails(request, response);
+  const asked = new URL(request.url ?? "", provider.issuer).searchParams.get("as") ?? params["login_hint"];
+  if (typeof asked === "string" && Object.hasOwn(humans, asked)) {
+    const { sub: accountId } = humans[asked as Human];
+    return provider.interactionFinished(request, response, { login: { accountId } });
+  }
+  const names = Object.entries(humans).map(
+    ([id, { name }]) => `<p><a href="/interaction/${uid}?as=${id}">${name}</a></p>`,
+  );
+  response.writeHead(200, { "content-type": "text/html; charset=utf-8" });
+  response.end(`<!doctype html><title>Sign in</title><h1>Who are you?</h1>${names.join("")}`);
+}
+
+async function signIn(issuer: string, human: Human, client: OidcClient): Promise<string> {
+  const relyingParty = await discovery(
+    new URL(issuer),
+    client,
+    { id_token_signed_response_alg: "ES256" },
+    None(),
+    { execute: [allowInsecureRequests, enableNonRepudiationChecks] }, // Plain HTTP, so the signature is checked as well.
+  );
+  const verifier = randomPKCECodeVerifier();
+  const state = randomState();
+  const nonce = randomNonce();
+  const authorizationUrl = buildAuthorizationUrl(relyingParty, {
+    redirect_uri: headlessRedirectUri,
+    scope,
+    login_hint: human,
+    code_challenge: await calculatePKCECodeChallenge(verifier),
+    code_challenge_method: "S256",
+    state,
+    nonce,
+  });
+  const tokens = await authorizationCodeGrant(relyingParty, await browseToRedirect(authorizationUrl), {
+    pkceCodeVerifier: verifier,
+    expectedState: state,
+    expectedNonce: nonce,
+    idTokenExpected: true,
+  });
+  if (tokens.id_token === undefined) throw new Error("the identity provider gave no ID token");
+  return tokens.id_token;
+}
+
+/** Follows redirects with a cookie jar, as a browser that is used for this one sign-in, until it is sent back to the client. */
+async function browseToRedirect(start: URL): Promise<URL> {
+  const cookies = new Map<string, string>();
+  let url = start;
+  for (let hops = 0; hops < redirectLimit; hops += 1) {
+    const cookie = [...cookies].map(([name, value]) => `${name}=${value}`).join("; ");
+    const response = await fetch(url, { redirect: "manual", headers: { cookie } });
+    const location = response.headers.get("location");
+    if (location === null)
+      throw new Error(`sign-in stopped at ${url.pathname}: ${response.status} ${await response.text()}`);
+    await response.body?.cancel();
+    for (const line of response.headers.getSetCookie()) {
+      const pair = line.slice(0, line.indexOf(";"));
+      cookies.set(pair.slice(0, pair.indexOf("=")), pair.slice(pair.indexOf("=") + 1));
+    }
+    url = new URL(location, url);
+    if (url.href.startsWith(headlessRedirectUri)) return url;
+  }
+  throw new Error(`sign-in went through ${redirectLimit} redirects without an end`);
+}

@@ -1,0 +1,89 @@
+import { gunzipSync } from "node:zlib";
+import type { Deployment } from "../deployment.ts";
+import { instanceOf } from "../objects.ts";
+import { type InstancePartition, instancePartition, KEY_ID } from "../transcript/layout.ts";
+
+const LINES_AT_ONCE = 500;
+/** Far above what a segment holds; a bound against a foreign object. */
+const SEGMENT_MAX_BYTES = 67_108_864;
+
+/** An instance's transcript as exact lines, streamed: segments in R2 first, then the tail. Null: there is none. */
+export async function readTranscript(
+  deployment: Deployment,
+  of: InstancePartition,
+): Promise<ReadableStream<Uint8Array> | null> {
+  if (![of.human, of.task, of.instance].every((id) => KEY_ID.test(id))) return null;
+  const bucket = deployment.env.TRANSCRIPTS;
+  const prefix = `transcripts/${instancePartition(of)}/`;
+  const lines = readLines(deployment, of.instance, bucket, prefix);
+  const first = await lines.next();
+  if (first.done) return null;
+  const encoder = new TextEncoder();
+  let next: IteratorResult<string> | undefined = first;
+  return new ReadableStream({
+    async pull(controller) {
+      const { done, value } = next ?? (await lines.next());
+      next = undefined;
+      if (done) controller.close();
+      else controller.enqueue(encoder.encode(value));
+    },
+  });
+}
+
+async function* readLines(
+  deployment: Deployment,
+  instance: string,
+  bucket: R2Bucket,
+  prefix: string,
+): AsyncGenerator<string> {
+  let fromSeq = 0;
+  let cursor: string | undefined;
+  do {
+    const listed: R2Objects = await bucket.list({ prefix, ...(cursor === undefined ? {} : { cursor }) });
+    for (const { key } of listed.objects) {
+      const segment = await readSegment(bucket, key);
+      if (segment === null) continue;
+      yield segment;
+      fromSeq = nextSeq(segment, fromSeq);
+    }
+    cursor = listed.truncated ? listed.cursor : undefined;
+  } while (cursor !== undefined);
+  // A segment that reaches R2 between the list and this is no longer in the tail: then its first line is missing here, and it is read by name.
+  for (;;) {
+    const tail = await instanceOf(deployment, instance).read(fromSeq, LINES_AT_ONCE);
+    if (tail === null || `transcripts/${tail.partition}/` !== prefix) return;
+    const first = tail.lines
+      .map((line) => JSON.parse(line) as { seq?: number })
+      .find(({ seq }) => seq !== undefined)?.seq;
+    const missed = await readSegment(bucket, `${prefix}${String(fromSeq).padStart(10, "0")}.jsonl.gz`);
+    if (missed !== null && first !== fromSeq) {
+      yield missed;
+      fromSeq = nextSeq(missed, fromSeq);
+      continue;
+    }
+    if (tail.lines.length === 0) return;
+    const text = `${tail.lines.join("\n")}\n`;
+    yield text;
+    const reached = nextSeq(text, fromSeq);
+    if (reached === fromSeq) return;
+    fromSeq = reached;
+  }
+}
+
+async function readSegment(bucket: R2Bucket, key: string): Promise<string | null> {
+  const object = await bucket.get(key);
+  if (object === null) return null;
+  const bytes = gunzipSync(new Uint8Array(await object.arrayBuffer()), { maxOutputLength: SEGMENT_MAX_BYTES });
+  return new TextDecoder().decode(bytes);
+}
+
+/** One past the last record among these lines. */
+function nextSeq(text: string, before: number): number {
+  let next = before;
+  for (const line of text.split("\n")) {
+    if (line === "") continue;
+    const { seq } = JSON.parse(line) as { seq?: number };
+    if (typeof seq === "number") next = seq + 1;
+  }
+  return next;
+}

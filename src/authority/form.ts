@@ -1,0 +1,53 @@
+import { err, ok, type Result } from "../result.ts";
+import { type OAuthError, oauthError } from "./oauth-error.ts";
+
+/** A request's parameters; each at most once but for those that RFC 8693 §2.1 lets come again. */
+export interface Form {
+  get(name: string): string | undefined;
+  all(name: string): readonly string[];
+}
+
+const FORM_MAX_BYTES = 131_072;
+const REPEATABLE = new Set(["resource", "audience"]);
+
+/** RFC 6749 §3.2: POST, form-encoded, nothing in the query, no parameter twice; an empty value is an omitted one. */
+export async function parseForm(request: Request): Promise<Result<Form, OAuthError>> {
+  const bad = (description: string) => err(oauthError("invalid_request", description));
+  const type = request.headers.get("content-type")?.split(";")[0]?.trim().toLowerCase();
+  if (type !== "application/x-www-form-urlencoded") return bad("the body must be application/x-www-form-urlencoded");
+  if (request.url.includes("?")) return bad("parameters belong in the body, not in the query");
+  const text = await readText(request, FORM_MAX_BYTES);
+  if (text === undefined) return bad("the body is too long, or not UTF-8");
+  const values = new Map<string, string[]>();
+  for (const [name, value] of new URLSearchParams(text)) {
+    if (value === "") continue;
+    const known = values.get(name);
+    if (known === undefined) values.set(name, [value]);
+    else if (REPEATABLE.has(name)) known.push(value);
+    else return bad("a parameter is given twice");
+  }
+  return ok({ get: (name) => values.get(name)?.[0], all: (name) => values.get(name) ?? [] });
+}
+
+/** A body as text, up to a bound. `undefined`: longer, or not UTF-8. */
+export async function readText(from: Request | Response, maxBytes: number): Promise<string | undefined> {
+  if (from.body === null) return "";
+  const reader = (from.body as ReadableStream<Uint8Array>).getReader();
+  const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+  let text = "";
+  let bytes = 0;
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return text + decoder.decode();
+      bytes += value.byteLength;
+      if (bytes > maxBytes) {
+        await reader.cancel();
+        return undefined;
+      }
+      text += decoder.decode(value, { stream: true });
+    }
+  } catch {
+    return undefined;
+  }
+}

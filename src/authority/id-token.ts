@@ -1,0 +1,76 @@
+import { createHash } from "node:crypto";
+import { compactVerify, errors } from "jose";
+import type { IdentityProviderConfig } from "../config/define.ts";
+import { hasType, isSeconds, type JsonObject, parseCompact } from "../grant/compact.ts";
+import { err, ok, type Result } from "../result.ts";
+import { keysAt } from "./jwks.ts";
+
+const ID_TOKEN_MAX_CHARS = 32_768;
+const SKEW_SECONDS = 60;
+/** Groups beyond this many are not read: the token is refused rather than cut. */
+const GROUPS_MAX = 500;
+
+/** A person, as the organisation's identity provider vouches for them. */
+export interface Human {
+  /** Stable, opaque, and fit for keys: base64url SHA-256 of `iss` and `sub`. */
+  readonly id: string;
+  readonly groups: readonly string[];
+  /** For the erasable body of the record. */
+  readonly claims: JsonObject;
+  readonly expiresAtMs: number;
+}
+
+export const humanId = (issuer: string, subject: string): string =>
+  createHash("sha256")
+    .update(JSON.stringify([issuer, subject]))
+    .digest("base64url");
+
+/**
+ * Verifies an ID token for exactly one audience (OpenID Connect Core §3.1.3.7). Kinds of token are kept apart by
+ * `typ`: a grant, a proof, a logout token or a security event is never a person's.
+ */
+export async function verifyIdToken(
+  token: string,
+  provider: IdentityProviderConfig,
+  audience: string,
+  nowMs: number,
+): Promise<Result<Human, string>> {
+  const jws = parseCompact(token, ID_TOKEN_MAX_CHARS);
+  if (!jws.ok) return jws;
+  const { header, payload } = jws.value;
+  if (header["typ"] !== undefined && !hasType(header, "jwt")) return err("typ is of another kind of token");
+  const { alg } = header;
+  if (typeof alg !== "string" || !(provider.algorithms as readonly string[]).includes(alg))
+    return err("alg is not allowed");
+  if (payload["iss"] !== provider.issuer) return err("iss is not the configured provider");
+  const keys = await keysAt(provider.jwksUri, header["kid"], nowMs);
+  if (keys === undefined) return err("the provider's keys could not be read");
+  try {
+    await compactVerify(token, keys, { algorithms: [alg] });
+  } catch (error) {
+    return err(error instanceof errors.JOSEError ? `the signature: ${error.code}` : "the signature does not verify");
+  }
+  return parseClaims(payload, provider, audience, Math.floor(nowMs / 1000));
+}
+
+function parseClaims(
+  claims: JsonObject,
+  provider: IdentityProviderConfig,
+  audience: string,
+  now: number,
+): Result<Human, string> {
+  const { sub, aud, azp, exp, nbf, iat } = claims;
+  if (typeof sub !== "string" || sub === "" || sub.length > 255) return err("sub");
+  const audiences = typeof aud === "string" ? [aud] : Array.isArray(aud) ? aud : [];
+  // One audience alone: a token that is good elsewhere too could have been taken from there.
+  if (audiences.length !== 1 || audiences[0] !== audience) return err("aud is another client");
+  if (azp !== undefined && azp !== audience) return err("azp is another client");
+  if (!isSeconds(exp) || exp + SKEW_SECONDS <= now) return err("expired");
+  if (!isSeconds(iat) || iat - SKEW_SECONDS > now) return err("iat is in the future");
+  if (nbf !== undefined && (!isSeconds(nbf) || nbf - SKEW_SECONDS > now)) return err("not valid yet");
+  if (claims["events"] !== undefined) return err("a security event is not a person");
+  const groups = claims[provider.groupsClaim] ?? [];
+  if (!Array.isArray(groups) || groups.length > GROUPS_MAX || !groups.every((group) => typeof group === "string"))
+    return err("the groups claim is not a list of strings");
+  return ok({ id: humanId(provider.issuer, sub), groups, claims, expiresAtMs: exp * 1000 });
+}

@@ -1,0 +1,41 @@
+import type { Config } from "../config/define.ts";
+import { resourceOf } from "../grant/claims.ts";
+import { PROOF_ALGORITHMS } from "../grant/jwk.ts";
+import { TOKEN_EXCHANGE } from "./exchange.ts";
+
+/** RFC 8414. Every URL from the configuration, never from a request's `Host`. */
+export function authorizationServerMetadata({ origin, platforms }: Config): object {
+  return {
+    issuer: origin,
+    token_endpoint: `${origin}/oauth/token`,
+    revocation_endpoint: `${origin}/oauth/revoke`,
+    introspection_endpoint: `${origin}/oauth/introspect`,
+    jwks_uri: `${origin}/.well-known/jwks.json`,
+    grant_types_supported: [TOKEN_EXCHANGE, "refresh_token"],
+    response_types_supported: [],
+    token_endpoint_auth_methods_supported: ["private_key_jwt", "none"],
+    token_endpoint_auth_signing_alg_values_supported: [
+      ...new Set(Object.values(platforms).flatMap((p) => p.algorithms)),
+    ],
+    revocation_endpoint_auth_methods_supported: ["private_key_jwt", "none"],
+    introspection_endpoint_auth_methods_supported: ["private_key_jwt"],
+    dpop_signing_alg_values_supported: PROOF_ALGORITHMS,
+    authorization_details_types_supported: ["http"],
+  };
+}
+
+/** A name an upstream could have. Metadata is answered for any such name, so that it tells nothing of which exist. */
+export const UPSTREAM_NAME = /^[a-z][a-z0-9-]{0,30}$/;
+
+/** RFC 9728 for the gate as a whole, or for one upstream's resource URL. */
+export function protectedResourceMetadata({ origin }: Config, upstream: string | undefined): object {
+  return {
+    resource: upstream === undefined ? origin : resourceOf(origin, upstream),
+    authorization_servers: [origin],
+    bearer_methods_supported: ["header"],
+    authorization_details_types_supported: ["http"],
+    dpop_bound_access_tokens_required: true,
+    dpop_signing_alg_values_supported: PROOF_ALGORITHMS,
+    jwks_uri: `${origin}/.well-known/jwks.json`,
+  };
+}

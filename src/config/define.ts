@@ -1,0 +1,265 @@
+import { z } from "zod";
+import type { Json } from "../scope/call.ts";
+import { type Entry, parseEntries } from "../scope/entry.ts";
+
+/**
+ * The configuration of a deployment. It is code: type-checked where it is written, checked in full when the Worker
+ * starts (a bad one never serves a request), bundled, and versioned by the deployment. It holds no secret, only the
+ * names of secrets.
+ */
+
+const upstreamName = z
+  .string()
+  .regex(/^[a-z][a-z0-9-]{0,30}$/, "a lower-case name of at most 31 letters, digits and dashes");
+/** Part of a task's id, which is part of an R2 key. No underscore: it separates platform and task. */
+const clientName = z
+  .string()
+  .regex(/^[a-z][a-z0-9-]{0,22}$/, "a lower-case name of at most 23 letters, digits and dashes");
+const agentName = z
+  .string()
+  .regex(/^[a-z][a-z0-9-]{0,62}$/, "a lower-case name of at most 63 letters, digits and dashes");
+const secretName = z.string().regex(/^[A-Z][A-Z0-9_]*$/, "the name of a Worker secret, e.g. GITHUB_TOKEN");
+const versionName = z.string().regex(/^[A-Za-z0-9._+-]{1,64}$/, "a version, e.g. 1.4.0");
+const positive = z.number().int().positive();
+
+const isLoopback = (url: URL): boolean =>
+  url.hostname === "127.0.0.1" || url.hostname === "localhost" || url.hostname === "[::1]";
+
+const httpUrl = z.string().refine((text) => {
+  if (!URL.canParse(text)) return false;
+  const url = new URL(text);
+  if (url.username !== "" || url.password !== "" || url.hash !== "" || url.search !== "") return false;
+  return url.protocol === "https:" || (url.protocol === "http:" && isLoopback(url));
+}, "an https URL without credentials, query or fragment (http only on loopback)");
+
+const entries = z.unknown().transform((value, ctx): readonly Entry[] => {
+  const parsed = parseEntries(value, "");
+  if (parsed.ok) return parsed.value;
+  ctx.addIssue({ code: "custom", message: `${parsed.error.path.replace(/^\./, "")}: ${parsed.error.message}` });
+  return z.NEVER;
+});
+
+const publicJwks = z.object({
+  keys: z
+    .array(
+      z.looseObject({
+        kty: z.enum(["EC", "OKP", "RSA"]),
+        kid: z.string().min(1).optional(),
+        alg: z.string().optional(),
+      }),
+    )
+    .min(1)
+    .refine(
+      (keys) => keys.every((key) => !("d" in key) && !("k" in key)),
+      "public keys only: a private member was found",
+    ),
+});
+
+const algorithms = z.array(z.enum(["ES256", "ES384", "RS256", "PS256", "Ed25519"])).min(1);
+
+const identityProvider = z.strictObject({
+  /** Compared byte for byte with `iss`. */
+  issuer: httpUrl,
+  jwksUri: httpUrl,
+  algorithms: algorithms.default(["ES256", "RS256"]),
+  groupsClaim: z.string().min(1).default("groups"),
+});
+
+const limits = z.strictObject({
+  /** Token bucket: sustained calls a second, and how many at once after a rest. */
+  callsPerSecond: z.number().positive().default(10),
+  burst: positive.default(20),
+  /** Calls of one instance running at the same time. */
+  concurrency: positive.default(10),
+  /** Budgets of the whole grant, until the task ends. */
+  calls: positive.default(10_000),
+  bytes: positive.default(1_073_741_824),
+  /** Beyond this many a minute, refusals share one counted record. */
+  refusalsRecordedPerMinute: positive.default(30),
+});
+
+const platform = z.strictObject({
+  /** The agent this OAuth client provisions. */
+  agent: agentName,
+  identityProvider: z.string(),
+  /** The `aud` of the ID tokens that this platform may present: its own client at the identity provider. */
+  subjectAudience: z.string().min(1),
+  jwks: publicJwks,
+  algorithms: algorithms.default(["ES256", "Ed25519"]),
+});
+
+const manifest = z.strictObject({
+  model: z.string().min(1),
+  promptDigest: z.string().min(1),
+  tools: z.record(z.string(), z.string()).default({}),
+});
+
+const agent = z.strictObject({
+  versions: z.record(versionName, manifest).refine((v) => Object.keys(v).length > 0, "at least one version"),
+  ceiling: entries,
+  limits: limits.prefault({}),
+});
+
+const upstream = z.strictObject({
+  type: z.literal("http").default("http"),
+  /** The gate's `/<name>/rest` becomes `<baseUrl>/rest`. */
+  baseUrl: httpUrl.refine((text) => !text.endsWith("/"), "no slash at the end"),
+  /** `{secret}` in `value` is replaced when the call leaves, by the one file that opens secrets. */
+  credential: z.strictObject({
+    kind: z.literal("header"),
+    header: z.string().regex(/^[A-Za-z0-9-]{1,64}$/, "a header name"),
+    secret: secretName,
+    value: z.string().includes("{secret}").default("Bearer {secret}"),
+  }),
+  /** `refuse` where the upstream is known to decode `%2F` before it routes. */
+  encodedSlash: z.enum(["data", "refuse"]).default("data"),
+  firstByteTimeoutMs: positive.default(60_000),
+  idleTimeoutMs: positive.default(120_000),
+  totalTimeoutMs: positive.default(900_000),
+  maxRequestBytes: positive.default(104_857_600),
+  maxAnswerBytes: positive.default(1_073_741_824),
+});
+
+const duration = {
+  /** Life of an access token. */
+  grantSeconds: positive.max(3600).default(300),
+  /** The longest a task may be asked to last. */
+  taskSeconds: positive.max(31_536_000).default(86_400),
+};
+
+export const configSchema = z
+  .strictObject({
+    /** The gate's own origin: issuer of grants, and the base of every `htu` and `aud`. Never taken from a `Host` header. */
+    origin: httpUrl.refine(
+      (text) => URL.canParse(text) && new URL(text).origin === text,
+      "an origin, e.g. https://gate.example.com",
+    ),
+    identityProviders: z.record(z.string(), identityProvider),
+    platforms: z.record(clientName, platform),
+    agents: z.record(agentName, agent),
+    upstreams: z.record(upstreamName, upstream),
+    /** What humans may do, by group of the identity provider. A human in no group here may do nothing. */
+    entitlements: z.strictObject({ groups: z.record(z.string(), entries) }),
+    /** What anyone in the organisation may do through agents at all. */
+    boundaries: entries,
+    admins: z.strictObject({
+      identityProvider: z.string(),
+      /** The `aud` of the tokens that admins present. */
+      audience: z.string().min(1),
+      /** Groups of the identity provider that hold each role. */
+      roles: z.strictObject({
+        viewer: z.array(z.string()).default([]),
+        operator: z.array(z.string()).default([]),
+        auditor: z.array(z.string()).default([]),
+      }),
+    }),
+    grants: z.strictObject({ ...duration, refreshTokens: z.boolean().default(true) }).prefault({}),
+    transcripts: z
+      .strictObject({
+        /** Records wait at most this long before they leave for R2. */
+        flushAfterMs: positive.max(600_000).default(10_000),
+        /** And at most this many bytes. */
+        flushAfterBytes: positive.default(8_388_608),
+        /** While R2 can't be written the log holds this much, then calls are refused. */
+        maxHeldBytes: positive.default(1_073_741_824),
+        /** A stream's lead over what is durable. */
+        streamLeadMs: positive.max(60_000).default(1_000),
+        streamLeadBytes: positive.max(1_048_576).default(262_144),
+      })
+      .prefault({}),
+    roster: z.strictObject({ confirmationMs: positive.max(600_000).default(60_000) }).prefault({}),
+    placement: z
+      .strictObject({
+        /** Where Durable Objects must stay. The bucket's own jurisdiction is set where it is made, and in wrangler.toml. */
+        jurisdiction: z.enum(["eu", "us", "fedramp", "fedramp-high"]).optional(),
+        locationHint: z.enum(["wnam", "enam", "sam", "weur", "eeur", "apac", "oc", "afr", "me"]).optional(),
+      })
+      .prefault({}),
+    /** Each a JWK set of private Ed25519 keys; the first signs, all verify. */
+    secrets: z
+      .strictObject({ grantKeys: secretName.default("GRANT_KEYS"), sealKeys: secretName.default("SEAL_KEYS") })
+      .prefault({}),
+  })
+  .superRefine((config, ctx) => {
+    const missing = (path: (string | number)[], message: string) => ctx.addIssue({ code: "custom", path, message });
+    for (const [name, { agent, identityProvider }] of Object.entries(config.platforms)) {
+      if (!Object.hasOwn(config.agents, agent))
+        missing(["platforms", name, "agent"], `no agent "${agent}" under agents`);
+      if (!Object.hasOwn(config.identityProviders, identityProvider))
+        missing(["platforms", name, "identityProvider"], `no provider "${identityProvider}" under identityProviders`);
+    }
+    if (!Object.hasOwn(config.identityProviders, config.admins.identityProvider))
+      missing(
+        ["admins", "identityProvider"],
+        `no provider "${config.admins.identityProvider}" under identityProviders`,
+      );
+    for (const [name, { subjectAudience, identityProvider }] of Object.entries(config.platforms)) {
+      // An admin's token must never be a human's subject token, nor the other way round.
+      if (subjectAudience === config.admins.audience && identityProvider === config.admins.identityProvider)
+        missing(["platforms", name, "subjectAudience"], "the same as admins.audience: give each its own client");
+    }
+    const layers: [(string | number)[], readonly Entry[]][] = [
+      [["boundaries"], config.boundaries],
+      ...Object.entries(config.agents).map(([n, a]): [string[], readonly Entry[]] => [
+        ["agents", n, "ceiling"],
+        a.ceiling,
+      ]),
+      ...Object.entries(config.entitlements.groups).map(([n, e]): [string[], readonly Entry[]] => [
+        ["entitlements", "groups", n],
+        e,
+      ]),
+    ];
+    for (const [path, layer] of layers)
+      layer.forEach((entry, i) => {
+        if (!Object.hasOwn(config.upstreams, entry.upstream))
+          missing([...path, i, "upstream"], `no upstream "${entry.upstream}" under upstreams`);
+      });
+    const local = isLoopback(new URL(config.origin));
+    if (local) return;
+    const urls: [(string | number)[], string][] = [
+      [["origin"], config.origin],
+      ...Object.entries(config.upstreams).map(([n, u]): [string[], string] => [["upstreams", n, "baseUrl"], u.baseUrl]),
+      ...Object.entries(config.identityProviders).map(([n, p]): [string[], string] => [
+        ["identityProviders", n, "jwksUri"],
+        p.jwksUri,
+      ]),
+    ];
+    for (const [path, url] of urls)
+      if (!url.startsWith("https:")) missing(path, "plain http is only for a gate that itself runs on loopback");
+  });
+
+/** One entry of a scope as a person writes it. The full grammar is checked when the configuration is read. */
+export interface ScopeEntry {
+  readonly type: "http";
+  readonly upstream: string;
+  readonly operations: readonly string[];
+  readonly where?: Readonly<Record<string, Json>>;
+}
+
+export type Config = z.output<typeof configSchema>;
+export type ConfigSource = Omit<z.input<typeof configSchema>, "agents" | "entitlements" | "boundaries"> & {
+  readonly agents: Readonly<
+    Record<string, Omit<z.input<typeof agent>, "ceiling"> & { readonly ceiling: readonly ScopeEntry[] }>
+  >;
+  readonly entitlements: { readonly groups: Readonly<Record<string, readonly ScopeEntry[]>> };
+  readonly boundaries: readonly ScopeEntry[];
+};
+export type Limits = z.output<typeof limits>;
+export type UpstreamConfig = z.output<typeof upstream>;
+export type PlatformConfig = z.output<typeof platform>;
+export type IdentityProviderConfig = z.output<typeof identityProvider>;
+export type Role = keyof Config["admins"]["roles"];
+
+export class ConfigError extends Error {
+  override readonly name = "ConfigError";
+}
+
+/** Checks a configuration whole. Throws one `ConfigError` that names the path of every mistake. */
+export function defineConfig(source: ConfigSource): Config {
+  const parsed = configSchema.safeParse(source);
+  if (parsed.success) return parsed.data;
+  const lines = parsed.error.issues.map(
+    (issue) => `  ${issue.path.map(String).join(".") || "(top)"}: ${issue.message}`,
+  );
+  throw new ConfigError(`The configuration is not valid:\n${lines.join("\n")}`);
+}

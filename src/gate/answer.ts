@@ -1,0 +1,38 @@
+import { PROOF_ALGORITHMS } from "../grant/jwk.ts";
+import type { Denial } from "./denial.ts";
+
+const ALGS = PROOF_ALGORITHMS.join(" ");
+
+/**
+ * The outer face of a denial: RFC 9457 problem details of one shape, which tell the agent no more than the status.
+ * The 401 depends on the credentials alone: it names one metadata document, not the one of the path that was asked for.
+ */
+export function answerTo(denial: Denial, origin: string): Response {
+  switch (denial.kind) {
+    case "unauthenticated": {
+      const error = denial.code === "none" ? "" : ` error="${denial.code}",`;
+      return problem(401, "Unauthorized", {
+        "WWW-Authenticate": `DPoP${error} algs="${ALGS}", resource_metadata="${origin}/.well-known/oauth-protected-resource"`,
+      });
+    }
+    case "absent":
+      return problem(404, "Not Found");
+    case "too-large":
+      return problem(413, "Content Too Large");
+    case "limited":
+      return problem(429, "Too Many Requests", { "Retry-After": String(denial.retryAfterSeconds) });
+    case "exhausted":
+      return problem(429, "Too Many Requests");
+    case "unavailable":
+      return problem(503, "Service Unavailable", { "Retry-After": "1" });
+    case "upstream-failed":
+      return problem(denial.status, denial.status === 504 ? "Gateway Timeout" : "Bad Gateway");
+  }
+}
+
+function problem(status: number, title: string, headers: Record<string, string> = {}): Response {
+  return new Response(JSON.stringify({ type: "about:blank", title, status }), {
+    status,
+    headers: { "Content-Type": "application/problem+json", "Cache-Control": "no-store", ...headers },
+  });
+}

@@ -1,0 +1,131 @@
+import { parseStrictJsonBytes } from "../json/strict-json.ts";
+import { err, ok, type Result } from "../result.ts";
+import type { BodyFacts, Call } from "../scope/call.ts";
+import type { Target } from "./target.ts";
+
+/** A request as far as rules can speak of it. `body` is complete, or null where it is longer than what was read. */
+export interface Described {
+  readonly target: Target;
+  readonly method: string;
+  readonly headers: Headers;
+  readonly body: Uint8Array | null;
+}
+
+export interface DescribeOptions {
+  readonly upstream: string;
+  readonly encodedSlash: "data" | "refuse";
+  /** Whether any rule for this upstream speaks of a body fact: only then is the body read as JSON. */
+  readonly bodyFacts: boolean;
+}
+
+/** Frameworks take the method from these and would do another thing than the one that was authorized. */
+const METHOD_OVERRIDES = ["x-http-method-override", "x-http-method", "x-method-override"];
+/** Other names for the path, honoured by some servers. */
+const PATH_OVERRIDES = ["x-original-url", "x-rewrite-url"];
+
+/** Pure. Turns a request into the facts that rules speak of, and refuses what two readers could read in two ways. */
+export function describe(request: Described, options: DescribeOptions): Result<Call, string> {
+  if (!/^[A-Z]+$/.test(request.method)) return err("a method that is not upper-case letters");
+  for (const name of [...METHOD_OVERRIDES, ...PATH_OVERRIDES])
+    if (request.headers.has(name)) return err(`the header ${name}`);
+  const segments = describePath(request.target.rawRest, options.encodedSlash);
+  if (!segments.ok) return segments;
+  const query = describeQuery(request.target.rawQuery);
+  if (!query.ok) return query;
+  if (query.value.some(([name]) => name.toLowerCase() === "_method")) return err("a method override in the query");
+  const body = describeBody(request, options.bodyFacts);
+  if (!body.ok) return body;
+  return ok({
+    upstream: options.upstream,
+    method: request.method,
+    segments: segments.value,
+    query: query.value,
+    body: body.value,
+  });
+}
+
+/** Visible ASCII that a path may hold (RFC 3986 §3.3), with what lenient servers read as `/` taken out. */
+const PATH_TEXT = /^(?:\/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})*)+$/;
+
+export function describePath(rawRest: string, encodedSlash: "data" | "refuse"): Result<readonly string[], string> {
+  if (!PATH_TEXT.test(rawRest)) return err("a character in the path that is ambiguous or not allowed");
+  const raw = rawRest.slice(1).split("/");
+  const segments: string[] = [];
+  for (const [i, text] of raw.entries()) {
+    if (text === "" && i < raw.length - 1) return err("an empty path segment");
+    const segment = decodeOnce(text);
+    if (segment === undefined) return err("a path that is not UTF-8");
+    if (hasControl(segment)) return err("a control character in the path");
+    if (segment.includes("\\")) return err("a backslash in the path");
+    if (segment.includes("/") && encodedSlash === "refuse") return err("an encoded slash");
+    if (hidesDots(segment)) return err("a dot segment");
+    segments.push(segment);
+  }
+  return ok(segments);
+}
+
+/** How often an upstream's own layers might decode again. */
+const DECODINGS = 3;
+
+/** True where any reading of the segment, decoded again and again, split at slashes, without `;parameters`, is `.` or `..`. */
+function hidesDots(segment: string): boolean {
+  let text = segment;
+  for (let round = 0; round <= DECODINGS; round++) {
+    if (text.split(/[/\\]/).some((piece) => /^\.{1,2}(;|$)/.test(piece))) return true;
+    const again = decodeOnce(text);
+    if (again === undefined || again === text) return false;
+    text = again;
+  }
+  return text.includes("%");
+}
+
+export function describeQuery(rawQuery: string): Result<readonly (readonly [string, string])[], string> {
+  if (rawQuery === "") return ok([]);
+  if (!/^\?[\x21-\x7e]*$/.test(rawQuery)) return err("a character in the query that is not allowed");
+  const pairs: [string, string][] = [];
+  for (const piece of rawQuery.slice(1).split("&")) {
+    if (piece === "") continue;
+    const cut = piece.indexOf("=");
+    const name = decodeForm(cut === -1 ? piece : piece.slice(0, cut));
+    const value = decodeForm(cut === -1 ? "" : piece.slice(cut + 1));
+    if (name === undefined || value === undefined) return err("a query that is not UTF-8");
+    if (hasControl(name)) return err("a control character in a query parameter's name");
+    // Some servers also part parameters at ";": then `a=1;b=2` holds a `b` that no rule has seen.
+    if (piece.includes(";")) return err("a semicolon in the query");
+    pairs.push([name, value]);
+  }
+  return ok(pairs);
+}
+
+function describeBody(request: Described, wanted: boolean): Result<BodyFacts, string> {
+  if (request.body?.length === 0) return ok({ kind: "none" });
+  if (!wanted) return ok({ kind: "opaque" });
+  // A rule speaks of the body: what can't be read without doubt is refused, not passed as opaque.
+  if (request.body === null) return err("a body too long to be read for its rule");
+  const coding = request.headers.get("content-encoding");
+  if (coding !== null && coding.toLowerCase() !== "identity") return err("a coded body where a rule needs its facts");
+  const type = request.headers.get("content-type")?.toLowerCase() ?? "";
+  if (!/^application\/(?:[a-z0-9.+-]+\+)?json\s*(?:;\s*charset="?utf-8"?\s*)?$/.test(type))
+    return err("a body that is not declared as JSON where a rule needs its facts");
+  const json = parseStrictJsonBytes(request.body);
+  return json.ok ? ok({ kind: "json", value: json.value }) : err(`the body: ${json.error}`);
+}
+
+function decodeOnce(text: string): string | undefined {
+  if (!text.includes("%")) return text;
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return undefined;
+  }
+}
+
+const decodeForm = (text: string): string | undefined => decodeOnce(text.replaceAll("+", " "));
+
+const hasControl = (text: string): boolean => {
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code < 0x20 || code === 0x7f || (code >= 0x80 && code < 0xa0)) return true;
+  }
+  return false;
+};

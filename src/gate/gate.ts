@@ -1,0 +1,170 @@
+import type { UpstreamConfig } from "../config/define.ts";
+import type { Deployment } from "../deployment.ts";
+import { type Grant, resourceOf } from "../grant/claims.ts";
+import { err, ok, type Result } from "../result.ts";
+import type { Call } from "../scope/call.ts";
+import { decide, factsNeeded } from "../scope/decide.ts";
+import type { Entry } from "../scope/entry.ts";
+import { admit } from "./admit.ts";
+import { answerTo } from "./answer.ts";
+import { authenticate } from "./authenticate.ts";
+import { absent, type Denial } from "./denial.ts";
+import { describe } from "./describe.ts";
+import { forward } from "./forward.ts";
+import { recordedHeaders } from "./headers.ts";
+import { relay } from "./relay.ts";
+import { type RequestBody, readRequestBody } from "./request-body.ts";
+import { parseTarget, type Target } from "./target.ts";
+
+const NO_BODY: RequestBody = { first: new Uint8Array(0), rest: null };
+
+/** The way of a call, top to bottom. Whatever is not permitted on the way is refused; nothing is skipped. */
+export async function gate(request: Request, deployment: Deployment, ctx: ExecutionContext): Promise<Response> {
+  const { config, env } = deployment;
+  const startedAtMs = Date.now();
+  const refuse = (denial: Denial): Response => answerTo(denial, config.origin);
+
+  // 1. authenticate: who holds which grant. Stateless, and blind to what the path leads to.
+  const target = parseTarget(request.url);
+  const authenticated = await authenticate(request, {
+    origin: config.origin,
+    grantKeys: deployment.grantKeys,
+    rawPath: target.rawPath,
+    nowMs: startedAtMs,
+  });
+  if (!authenticated.ok) return refuse(authenticated.error);
+  const { grant, proof } = authenticated.value;
+
+  // 2. to 4. route, describe, authorize: what is asked for, and whether the grant holds it. From here on a refusal is
+  // put on record by the instance, which also knows what must be said first (a replay, a switch).
+  const route = routeTo(target, grant, deployment);
+  const body = route.ok ? await readBody(request, route.value) : ok(NO_BODY);
+  const call = !route.ok
+    ? route
+    : !body.ok
+      ? body
+      : authorize(request, target, body.value, grant, route.value, deployment);
+  const sent = body.ok ? body.value : NO_BODY;
+
+  // 5. admit: one RPC. The call is durable before anything leaves, or it is refused.
+  const admitted = await admit(deployment, grant, {
+    proof: { jti: proof.jti, issuedAtMs: proof.issuedAtMs },
+    call: call.ok ? call.value : null,
+    denial: call.ok ? null : call.error,
+    request: {
+      method: request.method,
+      target: target.rawPath + target.rawQuery,
+      headers: recordedHeaders(request.headers),
+      body: sent.first,
+      bodyFollows: sent.rest !== null,
+    },
+  });
+  if (!admitted.ok) return refuse(admitted.error);
+  // The instance admits only what came here permitted.
+  if (!route.ok || !call.ok) throw new Error("admitted what was refused");
+
+  // 6. forward, 7. relay, 8. settle: out with our credential, back by hand, and the last byte when all is on record.
+  request.signal.addEventListener("abort", () => admitted.value.stop.stop({ kind: "client-gone" }));
+  const upstream = route.value.config;
+  const rawTarget = target.rawRest + target.rawQuery;
+  const forwarded = await forward(
+    admitted.value,
+    {
+      upstream,
+      method: request.method,
+      rawTarget,
+      headers: request.headers,
+      body: sent,
+      declaredBytes: declaredLength(request.headers),
+    },
+    env,
+  );
+  const relayed = await relay(admitted.value, forwarded, {
+    upstream,
+    lead: config.transcripts,
+    rewriting: { origin: config.origin, askedUrl: upstream.baseUrl + rawTarget, bases: basesOf(grant, deployment) },
+    isHead: request.method === "HEAD",
+    startedAtMs,
+    waitUntil: (work) => ctx.waitUntil(work),
+  });
+  return relayed.ok ? relayed.response : refuse(relayed.denial);
+}
+
+interface Route {
+  readonly name: string;
+  readonly config: UpstreamConfig;
+}
+
+/** An upstream that is configured, and whose resource URL is in the grant's `aud`. */
+function routeTo(target: Target, grant: Grant, { config }: Deployment): Result<Route, Denial> {
+  const { upstream: name } = target;
+  const upstream = Object.hasOwn(config.upstreams, name) ? config.upstreams[name] : undefined;
+  if (upstream === undefined) return err(absent("route", "no such upstream"));
+  if (!grant.audiences.includes(resourceOf(config.origin, name))) return err(absent("route", "not in the grant's aud"));
+  return ok({ name, config: upstream });
+}
+
+async function readBody(request: Request, { config }: Route): Promise<Result<RequestBody, Denial>> {
+  const tooLarge: Denial = { kind: "too-large", reason: "the request's body" };
+  if ((declaredLength(request.headers) ?? 0) > config.maxRequestBytes) return err(tooLarge);
+  const body = await readRequestBody(request);
+  if (body === undefined) return err({ kind: "unavailable", reason: "the request's body did not arrive" });
+  return body.first.byteLength > config.maxRequestBytes ? err(tooLarge) : ok(body);
+}
+
+/** `describe`, then the grant's own scope. The ceilings are the instance's to ask, in `admit`. */
+function authorize(
+  request: Request,
+  target: Target,
+  body: RequestBody,
+  grant: Grant,
+  route: Route,
+  deployment: Deployment,
+): Result<Call, Denial> {
+  const call = describe(
+    { target, method: request.method, headers: request.headers, body: body.rest === null ? body.first : null },
+    {
+      upstream: route.name,
+      encodedSlash: route.config.encodedSlash,
+      bodyFacts: speaksOfBody(grant.entries, route.name) || ceilingsSpeakOfBody(deployment, route.name),
+    },
+  );
+  if (!call.ok) return err(absent("describe", call.error));
+  const decision = decide([{ name: "grant", entries: grant.entries }], call.value);
+  return decision.ok ? call : err(absent("grant", "not within the grant"));
+}
+
+const speaksOfBody = (entries: readonly Entry[], upstream: string): boolean =>
+  factsNeeded(entries.filter((entry) => entry.upstream === upstream)).body;
+
+const ceilings = new WeakMap<object, Map<string, boolean>>();
+
+/** Fixed for a configuration, so answered once for each upstream. */
+function ceilingsSpeakOfBody({ config }: Deployment, upstream: string): boolean {
+  let known = ceilings.get(config);
+  if (known === undefined) {
+    known = new Map();
+    ceilings.set(config, known);
+  }
+  let speaks = known.get(upstream);
+  if (speaks === undefined) {
+    const entries = [
+      ...config.boundaries,
+      ...Object.values(config.agents).flatMap((agent) => agent.ceiling),
+      ...Object.values(config.entitlements.groups).flat(),
+    ];
+    speaks = speaksOfBody(entries, upstream);
+    known.set(upstream, speaks);
+  }
+  return speaks;
+}
+
+const basesOf = (grant: Grant, { config }: Deployment): [string, string][] =>
+  Object.entries(config.upstreams)
+    .filter(([name]) => grant.audiences.includes(resourceOf(config.origin, name)))
+    .map(([name, { baseUrl }]) => [name, baseUrl]);
+
+function declaredLength(headers: Headers): number | null {
+  const text = headers.get("content-length");
+  return text !== null && /^\d{1,15}$/.test(text) ? Number(text) : null;
+}

@@ -1,0 +1,145 @@
+/** Pure: what may be said to an upstream, what may be said to an agent, and what goes on record. */
+
+export type HeaderList = readonly (readonly [name: string, value: string])[];
+
+/** RFC 9110 §7.6.1, and what is hop-by-hop in practice. */
+const HOP_BY_HOP = [
+  "connection",
+  "keep-alive",
+  "proxy-authenticate",
+  "proxy-authorization",
+  "proxy-connection",
+  "te",
+  "trailer",
+  "transfer-encoding",
+  "upgrade",
+];
+
+/** What an agent may not say: who it is, where it comes from, and what would change how the request is read. */
+const NOT_FORWARDED = new Set([
+  ...HOP_BY_HOP,
+  "host",
+  "content-length",
+  "expect",
+  "authorization",
+  "dpop",
+  "cookie",
+  "accept-encoding",
+  "forwarded",
+  "via",
+  "x-real-ip",
+  "true-client-ip",
+  "x-client-ip",
+  "x-cluster-client-ip",
+  "client-ip",
+  "fastly-client-ip",
+  "x-original-url",
+  "x-rewrite-url",
+  "x-http-method",
+  "x-http-method-override",
+  "x-method-override",
+  "txn-token",
+  "signature",
+  "signature-input",
+  "signature-agent",
+  "x-ssl-client-cert",
+  "client-cert",
+  "client-cert-chain",
+]);
+const NOT_FORWARDED_PREFIXES = ["x-forwarded-", "cf-", "x-portcullis-", "proxy-", "x-amzn-", "x-envoy-"];
+
+/** Headers for the upstream: the agent's own words about content, nothing about identity. */
+export function forwardedHeaders(sent: Headers): Headers {
+  const named = connectionOptions(sent);
+  const headers = new Headers();
+  for (const [name, value] of sent) {
+    if (NOT_FORWARDED.has(name) || named.has(name)) continue;
+    if (NOT_FORWARDED_PREFIXES.some((prefix) => name.startsWith(prefix))) continue;
+    headers.append(name, value);
+  }
+  headers.set("accept-encoding", "identity");
+  return headers;
+}
+
+/** What the agent sent, for the record, without what admits to the gate itself: the grant is named by its `jti`. */
+export const recordedHeaders = (sent: Headers): HeaderList =>
+  [...sent].filter(([name]) => name !== "authorization" && name !== "dpop");
+
+const NOT_ANSWERED = new Set([
+  ...HOP_BY_HOP,
+  "content-length",
+  "set-cookie",
+  "set-cookie2",
+  "www-authenticate",
+  "authentication-info",
+  "alt-svc",
+  "clear-site-data",
+  "content-location",
+  "location",
+  "link",
+  "refresh",
+  "content-encoding",
+]);
+
+export interface AnswerRewriting {
+  readonly origin: string;
+  /** The upstream URL that was asked: relative references resolve against it. */
+  readonly askedUrl: string;
+  /** Base URLs of the upstreams in the caller's grant. A link to any other would tell that it exists. */
+  readonly bases: readonly (readonly [upstream: string, baseUrl: string])[];
+  /** Whether the body was decoded on the way, so that its coding is gone. */
+  readonly decoded: boolean;
+}
+
+/** Headers for the agent. `Location` and `Link` lead back to the gate or are removed. */
+export function answeredHeaders(received: Headers, rewriting: AnswerRewriting): Headers {
+  const named = connectionOptions(received);
+  const headers = new Headers();
+  for (const [name, value] of received) {
+    if (NOT_ANSWERED.has(name) || named.has(name)) continue;
+    headers.append(name, value);
+  }
+  const coding = received.get("content-encoding");
+  if (coding !== null && !rewriting.decoded) headers.set("content-encoding", coding);
+  const location = received.get("location");
+  const gateLocation = location === null ? undefined : toGate(location, rewriting);
+  if (gateLocation !== undefined) headers.set("location", gateLocation);
+  const link = received.get("link");
+  const gateLinks = link === null ? "" : rewriteLinks(link, rewriting);
+  if (gateLinks !== "") headers.set("link", gateLinks);
+  return headers;
+}
+
+/** The codings that the runtime decodes by itself, leaving the header as it was. */
+export function isDecodedByRuntime(coding: string | null): boolean {
+  return coding !== null && /^(gzip|br)$/i.test(coding.trim());
+}
+
+/** A URL below a granted upstream's base, as a URL of the gate; `undefined` for any other. */
+export function toGate(reference: string, { origin, askedUrl, bases }: AnswerRewriting): string | undefined {
+  if (!URL.canParse(reference, askedUrl)) return undefined;
+  const { href } = new URL(reference, askedUrl);
+  for (const [upstream, baseUrl] of bases) {
+    const rest = href.startsWith(baseUrl) ? href.slice(baseUrl.length) : undefined;
+    if (rest !== undefined && /^([/?#]|$)/.test(rest)) return `${origin}/${upstream}${rest}`;
+  }
+  return undefined;
+}
+
+/** RFC 8288 §3. A link that can't be read, or leads elsewhere, is left out. */
+function rewriteLinks(header: string, rewriting: AnswerRewriting): string {
+  const links: string[] = [];
+  for (const match of header.matchAll(/<([^<>]*)>((?:\s*;\s*[^,;"<>]+(?:="[^"]*")?)*)\s*(?:,|$)/g)) {
+    const target = toGate(match[1]!, rewriting);
+    if (target !== undefined) links.push(`<${target}>${match[2]!}`);
+  }
+  return links.join(", ");
+}
+
+const connectionOptions = (headers: Headers): ReadonlySet<string> =>
+  new Set(
+    (headers.get("connection") ?? "")
+      .split(",")
+      .map((option) => option.trim().toLowerCase())
+      .filter((option) => option !== ""),
+  );

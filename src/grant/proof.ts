@@ -1,0 +1,86 @@
+import { err, ok, type Result } from "../result.ts";
+import { hasType, isSeconds, parseCompact, type UnverifiedJws } from "./compact.ts";
+import { isProofAlgorithm, type PublicKey, parsePublicKey, verifyWith } from "./jwk.ts";
+
+/** RFC 9449 §4.2. A proof is a few hundred characters; real ones stay under 1 kB. */
+export const PROOF_MAX_CHARS = 8_192;
+/** A `jti` is kept per call for the length of the window. */
+export const PROOF_JTI_MAX_CHARS = 128;
+/** How old a proof may be, and how far the agent's clock may run ahead (RFC 9449 §11.1; SEP-1932 allows ±5 min). */
+export const PROOF_MAX_AGE_MS = 120_000;
+export const PROOF_MAX_AHEAD_MS = 30_000;
+
+/** What is left of a verified proof: enough to refuse its replay. */
+export interface Proof {
+  readonly jti: string;
+  readonly issuedAtMs: number;
+  readonly thumbprint: string;
+}
+
+/** A proof that is well-formed, with a usable key, whose signature nobody has looked at yet. */
+export interface UnverifiedProof {
+  readonly jws: UnverifiedJws;
+  readonly key: PublicKey;
+}
+
+/** RFC 9449 §4.3 checks 1 to 7 but for the signature. */
+export function parseProof(header: string): Result<UnverifiedProof, string> {
+  const jws = parseCompact(header, PROOF_MAX_CHARS);
+  if (!jws.ok) return jws;
+  const { typ, alg, jwk } = jws.value.header;
+  if (typeof typ !== "string" || !hasType(jws.value.header, "dpop+jwt")) return err('typ is not "dpop+jwt"');
+  if (!isProofAlgorithm(alg)) return err("alg is not one of ES256, Ed25519");
+  if (typeof jwk !== "object" || jwk === null || Array.isArray(jwk)) return err("no jwk in the header");
+  const key = parsePublicKey(alg, jwk as { readonly [key: string]: never });
+  if (key === undefined) return err("jwk is not a public key for alg");
+  return ok({ jws: jws.value, key });
+}
+
+export interface ProofExpectation {
+  readonly method: string;
+  /** Scheme, host and path of the request as the gate knows them; never from a header. */
+  readonly url: string;
+  /** base64url SHA-256 of the access token, where one comes along. */
+  readonly tokenDigest: string | undefined;
+  readonly nowMs: number;
+}
+
+/** Signature first, then claims: RFC 9449 §4.3 checks 6 and 8 to 12. Replay is the instance's to refuse. */
+export async function verifyProof(proof: UnverifiedProof, expected: ProofExpectation): Promise<Result<Proof, string>> {
+  const { jws, key } = proof;
+  if (!(await verifyWith(key, jws.signingInput, jws.signature))) return err("the signature does not verify");
+  const { jti, htm, htu, iat, ath } = jws.payload;
+  if (typeof jti !== "string" || jti.length === 0 || jti.length > PROOF_JTI_MAX_CHARS) return err("jti");
+  if (htm !== expected.method) return err("htm is another method");
+  if (typeof htu !== "string" || !isSameTarget(htu, expected.url)) return err("htu is another URL");
+  if (!isSeconds(iat)) return err("iat");
+  const issuedAtMs = iat * 1000;
+  if (!isFresh(issuedAtMs, expected.nowMs)) return err("iat is outside of the window");
+  if (expected.tokenDigest !== undefined && ath !== expected.tokenDigest) return err("ath is of another token");
+  return ok({ jti, issuedAtMs, thumbprint: key.thumbprint });
+}
+
+/** Asked at the edge, and again by the instance on its own clock: what it has forgotten is surely too old. */
+export const isFresh = (issuedAtMs: number, nowMs: number): boolean =>
+  issuedAtMs > nowMs - PROOF_MAX_AGE_MS && issuedAtMs < nowMs + PROOF_MAX_AHEAD_MS;
+
+/** Compares without query and fragment, after scheme- and syntax-based normalisation (RFC 9449 §4.3, RFC 3986 §6.2.2-3). */
+export function isSameTarget(htu: string, url: string): boolean {
+  const a = normaliseTarget(htu);
+  return a !== undefined && a === normaliseTarget(url);
+}
+
+function normaliseTarget(text: string): string | undefined {
+  const parts = /^(https?):\/\/([^/?#\\@]+)([^?#]*)/i.exec(text);
+  if (parts === null) return undefined;
+  const scheme = parts[1]!.toLowerCase();
+  const host = parts[2]!.toLowerCase().replace(scheme === "https" ? /:443$/ : /:80$/, "");
+  const path = parts[3] === "" ? "/" : parts[3]!;
+  return `${scheme}://${host}${path.replace(/%[0-9a-fA-F]{2}/g, normaliseEscape)}`;
+}
+
+/** Unreserved characters need no escape; the rest is the same in upper-case hex. */
+function normaliseEscape(escape: string): string {
+  const char = String.fromCharCode(Number.parseInt(escape.slice(1), 16));
+  return /[A-Za-z0-9\-._~]/.test(char) ? char : escape.toUpperCase();
+}

@@ -1,0 +1,162 @@
+import type { Limits } from "../config/define.ts";
+import type { CloseAnswer, Switch } from "../control/switch.ts";
+import type { Denial } from "../gate/denial.ts";
+import type { Call, Json } from "../scope/call.ts";
+
+/**
+ * What the doors and an `AgentInstance` say to each other: plain data over RPC. Methods answer with values and never
+ * throw; a call that rejects means broken infrastructure, and closes the door.
+ */
+
+/** One who acted, in the order of delegation: the platform's client, then parents. Names no more than ids. */
+export type Actor = Readonly<Record<"client" | "agent", string>>;
+
+export interface Manifest {
+  readonly model: string;
+  readonly promptDigest: string;
+  readonly tools: Readonly<Record<string, string>>;
+}
+
+/** All that binds an instance: to its key, its task, its human. Written once, by `enrol`. */
+export interface Enrolment {
+  /** The key's thumbprint. */
+  readonly instance: string;
+  readonly human: string;
+  readonly agent: string;
+  readonly agentVersion: string;
+  readonly manifest: Manifest;
+  readonly client: string;
+  readonly chain: readonly Actor[];
+  readonly task: { readonly id: string; readonly purpose: string; readonly deadlineMs: number };
+  readonly grant: string;
+  /** The pairwise, opaque `sub` of its grants. */
+  readonly subject: string;
+  /** RFC 9396, as granted. */
+  readonly scope: readonly Json[];
+  /** Groups of the human when last heard of; decides what the entitlement is now. */
+  readonly groups: readonly string[];
+  readonly limits: Limits;
+  /** SHA-256, in hex, of the refresh token; null where none was given. */
+  readonly refreshDigest: string | null;
+}
+
+export interface EnrolRequest {
+  readonly enrolment: Enrolment;
+  /** Identity claims of the human at this time: a body of the record, so that they can be erased. */
+  readonly humanClaims: { readonly [claim: string]: Json };
+  readonly proof: ProofMark;
+  readonly deployment: string;
+}
+
+/** What the instance needs of a proof in order to refuse its replay. */
+export interface ProofMark {
+  readonly jti: string;
+  readonly issuedAtMs: number;
+}
+
+export type EnrolAnswer = { readonly enrolled: true } | { readonly enrolled: false; readonly reason: EnrolRefusal };
+export type EnrolRefusal = "key-enrolled" | "switched" | "replay" | "unavailable";
+
+export interface RenewRequest {
+  readonly refreshDigest: string;
+  readonly grant: string;
+  readonly expiresAtMs: number;
+  readonly proof: ProofMark;
+  readonly deployment: string;
+}
+export type RenewAnswer =
+  | { readonly renewed: true; readonly enrolment: Enrolment }
+  | { readonly renewed: false; readonly reason: string };
+
+export interface AdmitRequest {
+  readonly grant: { readonly id: string; readonly expiresAtMs: number };
+  readonly proof: ProofMark;
+  /** Null where the request could not be described. */
+  readonly call: Call | null;
+  /** Null: so far permitted. Else what the steps before found; recorded here, unless state says something that goes first. */
+  readonly denial: Denial | null;
+  readonly request: RecordedRequest;
+  readonly deployment: string;
+}
+
+export interface RecordedRequest {
+  readonly method: string;
+  /** Path and query as sent. */
+  readonly target: string;
+  /** As sent, without the credentials of the gate itself. */
+  readonly headers: readonly (readonly [name: string, value: string])[];
+  /** The body, or its first run where `bodyFollows`. */
+  readonly body: Uint8Array;
+  readonly bodyFollows: boolean;
+}
+
+/** Why a lease broke. */
+export type Cause = "switched" | "ended" | "expired" | "budget";
+
+export interface AnswerHead {
+  readonly status: number;
+  readonly headers: readonly (readonly [name: string, value: string])[];
+  readonly mediaType: string | null;
+  readonly coding: string;
+}
+
+export type Outcome =
+  /** The upstream answered, all of it is here. */
+  "complete" | "cut" | "client-gone" | "upstream-failed" | "timeout" | "too-large" | "not-sent";
+
+export interface Settlement {
+  readonly outcome: Outcome;
+  /** Null where the upstream said nothing. */
+  readonly head: AnswerHead | null;
+  /** What of the answer has not been appended yet. */
+  readonly tail: Uint8Array;
+  /** Bytes of the answer that went to the agent; with a `complete` outcome the last byte still waits. */
+  readonly passedBytes: number;
+  /** Bytes of the request that went to the upstream. */
+  readonly forwardedBytes: number;
+  readonly timing: { readonly startedAtMs: number; readonly firstByteAtMs: number | null; readonly endedAtMs: number };
+  readonly reason: string | null;
+}
+
+/** Calls on a lease belong to the RPC session of `admit`: they cost no further Durable Object request. */
+export interface LeaseCalls {
+  /** Pending until a switch, the deadline, the end, or a spent budget breaks the lease. Rejects when the object was reset. */
+  broken(): Promise<Cause>;
+  /** A run of a long request body, durable when this returns. False: the lease is broken, forward nothing. */
+  appendRequest(bytes: Uint8Array, last: boolean): Promise<boolean>;
+  /** A run of a long answer, durable when this returns. False: the lease is broken, pass nothing more. */
+  append(bytes: Uint8Array): Promise<boolean>;
+  /** The outcome, durable when this returns. False: the lease had broken before; the call is recorded as cut. */
+  settle(settlement: Settlement): Promise<boolean>;
+  /** Answers at once while the object lives. */
+  beat(): Promise<boolean>;
+}
+
+export type Admission =
+  | AdmitRefusal
+  | { readonly admitted: true; readonly seq: number; readonly lease: LeaseCalls & Partial<Disposable> };
+
+export type AdmitRefusal = { readonly admitted: false; readonly denial: Denial };
+
+export interface IntrospectAnswer {
+  readonly active: boolean;
+  readonly enrolment: Enrolment | null;
+  readonly grantExpiresAtMs: number;
+}
+
+/** What has not left for R2, as exact lines, and the partition that it will stand in. */
+export interface UnstoredLines {
+  readonly partition: string;
+  readonly lines: readonly string[];
+}
+
+/** The methods of `AgentInstance`, as its callers see them. */
+export interface AgentInstanceCalls {
+  enrol(request: EnrolRequest): Promise<EnrolAnswer>;
+  renew(request: RenewRequest): Promise<RenewAnswer>;
+  admit(request: AdmitRequest): Promise<Admission>;
+  revoke(by: string, deployment: string): Promise<CloseAnswer | null>;
+  introspect(): Promise<IntrospectAnswer>;
+  close(sw: Switch): Promise<CloseAnswer>;
+  read(fromSeq: number, maxLines: number): Promise<UnstoredLines | null>;
+}

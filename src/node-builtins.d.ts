@@ -1,0 +1,25 @@
+// The few parts of Node's own modules that run on workerd and on Node, synchronous for Durable Objects' atomic blocks
+// (an await in the middle would fork the chain). Declared here because @types/node contradicts the Workers' globals.
+declare module "node:crypto" {
+  interface Hash {
+    update(data: string | Uint8Array): Hash;
+    copy(): Hash;
+    digest(): Uint8Array;
+    digest(encoding: "hex" | "base64url"): string;
+  }
+  interface KeyObject {
+    readonly type: "secret" | "public" | "private";
+  }
+  export function createHash(algorithm: "sha256"): Hash;
+  export function createPrivateKey(key: { key: object; format: "jwk" }): KeyObject;
+  export function createPublicKey(key: { key: object; format: "jwk" }): KeyObject;
+  export function sign(algorithm: null, data: Uint8Array, key: KeyObject): Uint8Array;
+  export function verify(algorithm: null, data: Uint8Array, key: KeyObject, signature: Uint8Array): boolean;
+  export function randomBytes(size: number): Uint8Array;
+  export function timingSafeEqual(a: Uint8Array, b: Uint8Array): boolean;
+}
+
+declare module "node:zlib" {
+  export function gzipSync(data: Uint8Array): Uint8Array<ArrayBuffer>;
+  export function gunzipSync(data: Uint8Array, options?: { maxOutputLength?: number }): Uint8Array<ArrayBuffer>;
+}

@@ -1,0 +1,30 @@
+import type { Config } from "./config/define.ts";
+import type { JournalCalls, RosterCalls, SwitchboardCalls } from "./control/contract.ts";
+import type { Deployment } from "./deployment.ts";
+import type { AgentInstanceCalls } from "./instance/contract.ts";
+
+/** The Durable Objects by name, where the configuration says they must live. The only place that makes stubs. */
+
+export const instanceOf = ({ env, config }: Deployment, instance: string): AgentInstanceCalls =>
+  stub<AgentInstanceCalls>(env.AGENT_INSTANCE, config, instance);
+
+/** One shard so far. */
+export const rosterOf = ({ env, config }: Deployment): RosterCalls => stub<RosterCalls>(env.ROSTER, config, "0");
+
+export const switchboardOf = ({ env, config }: Deployment): SwitchboardCalls =>
+  stub<SwitchboardCalls>(env.SWITCHBOARD, config, "switchboard");
+
+export type JournalDoor = "authority" | "admin";
+
+/** A journal for each door and day (UTC). */
+export const journalOf = ({ env, config }: Deployment, door: JournalDoor, nowMs: number): JournalCalls =>
+  stub<JournalCalls>(env.JOURNAL, config, `${door}.${new Date(nowMs).toISOString().slice(0, 10)}`);
+
+/** The calls are written out by hand: what RPC derives from a class is the same, and too deep for the compiler. */
+function stub<Calls>(namespace: DurableObjectNamespace, { placement }: Config, name: string): Calls {
+  const { jurisdiction, locationHint } = placement;
+  const scoped =
+    jurisdiction === undefined ? namespace : namespace.jurisdiction(jurisdiction as DurableObjectJurisdiction);
+  const options = locationHint === undefined ? {} : { locationHint };
+  return scoped.get(scoped.idFromName(name), options) as unknown as Calls;
+}

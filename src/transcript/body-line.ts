@@ -1,0 +1,40 @@
+/** One line of a bodies object: a run of a body's bytes. Runs of one body follow each other in `index`, from 0. */
+export interface BodyLine {
+  readonly v: 1;
+  /** `seq` of the envelope the body belongs to: of the `call` for both parts of a call. */
+  readonly seq: number;
+  readonly part: BodyPart;
+  readonly index: number;
+  /** Hex, on the run with index 0. */
+  readonly salt?: string;
+  /** The bytes, as text where they are UTF-8, else in base64. */
+  readonly text?: string;
+  readonly base64?: string;
+}
+
+export type BodyPart = "request" | "answer" | "claims";
+
+export const SALT_BYTES = 16;
+
+const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** Exact both ways: what can't be told from its text goes as base64. */
+export function writeBodyLine(line: Omit<BodyLine, "v" | "text" | "base64">, bytes: Uint8Array): string {
+  const frame = { v: 1, ...line };
+  try {
+    return JSON.stringify({ ...frame, text: strict.decode(bytes) });
+  } catch {
+    return JSON.stringify({ ...frame, base64: toBase64(bytes) });
+  }
+}
+
+export function readBodyBytes(line: BodyLine): Uint8Array {
+  if (line.text !== undefined) return new TextEncoder().encode(line.text);
+  return Uint8Array.from(atob(line.base64 ?? ""), (char) => char.charCodeAt(0));
+}
+
+function toBase64(bytes: Uint8Array): string {
+  let binary = "";
+  for (let i = 0; i < bytes.length; i += 0x8000) binary += String.fromCharCode(...bytes.subarray(i, i + 0x8000));
+  return btoa(binary);
+}
