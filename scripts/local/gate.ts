@@ -29,7 +29,11 @@ export interface LocalGate {
 }
 
 /** The Worker as wrangler would bundle it, with another configuration in the place of `#config`. */
-export async function bundleWorker(define: Record<string, string>, config: string, entry = "src/index.ts"): Promise<string> {
+export async function bundleWorker(
+  define: Record<string, string>,
+  config: string,
+  entry = "src/index.ts",
+): Promise<string> {
   const bundled = await build({
     entryPoints: [`${root}${entry}`],
     bundle: true,
@@ -52,7 +56,10 @@ export async function startGate(options: GateOptions): Promise<LocalGate> {
   const { secrets } = options;
   const { d: _private, ...platformKey } = secrets.platformClientKey;
   const local: LocalAddresses = { ...options.addresses, origin, platformKey };
-  const script = await bundleWorker({ 'process.env["LOCAL"]': JSON.stringify(JSON.stringify(local)) }, "scripts/local/config.ts");
+  const script = await bundleWorker(
+    { 'process.env["LOCAL"]': JSON.stringify(JSON.stringify(local)) },
+    "scripts/local/config.ts",
+  );
   process.env["CLOUDFLARE_CF_FETCH_ENABLED"] = "false";
   const miniflare = new Miniflare(
     convertV4MiniflareOptions({

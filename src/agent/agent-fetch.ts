@@ -31,7 +31,10 @@ const RENEW_AHEAD_MS = 30_000;
 
 /** A key pair whose private half can't be exported: it lives and dies with this process. */
 export async function createInstanceKey(): Promise<InstanceKey> {
-  const pair = (await crypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-256" }, false, ["sign", "verify"])) as CryptoKeyPair;
+  const pair = (await crypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-256" }, false, [
+    "sign",
+    "verify",
+  ])) as CryptoKeyPair;
   const { x, y } = (await crypto.subtle.exportKey("jwk", pair.publicKey)) as { x: string; y: string };
   return { privateKey: pair.privateKey, publicJwk: { kty: "EC", crv: "P-256", x, y } };
 }
@@ -52,7 +55,11 @@ export function createAgentFetch(options: AgentFetchOptions): typeof globalThis.
   async function renew(): Promise<void> {
     const endpoint = `${origin}/oauth/token`;
     const body = new URLSearchParams({ grant_type: "refresh_token", refresh_token: tokens.refresh_token! });
-    const answer = await send(endpoint, { method: "POST", body, headers: { DPoP: await createProof(key, "POST", endpoint) } });
+    const answer = await send(endpoint, {
+      method: "POST",
+      body,
+      headers: { DPoP: await createProof(key, "POST", endpoint) },
+    });
     if (answer.ok) {
       tokens = (await answer.json()) as GrantTokens;
       renewAtMs = renewalTime(tokens);

@@ -56,7 +56,7 @@ export async function relay(call: Admitted, forwarded: Forwarded, relaying: Rela
   if (response.body === null || relaying.isHead || BODYLESS.has(response.status)) {
     // No last byte to hold: the head is held instead.
     if (relaying.isHead) copyLength(response.headers, headers);
-    return (await pump.settle("complete", NOTHING)) ? answer(new Response(null, init)) : pump.withoutAnswer();
+    return (await pump.settle("complete")) ? answer(new Response(null, init)) : pump.withoutAnswer();
   }
   const declared = decoded ? null : declaredLength(response.headers);
   if (declared !== null && declared > relaying.upstream.maxAnswerBytes) {
@@ -66,7 +66,7 @@ export async function relay(call: Admitted, forwarded: Forwarded, relaying: Rela
   const reader = (response.body as ReadableStream<Uint8Array>).getReader({ mode: "byob" });
   if (declared !== null && declared <= WHOLE_BYTES && !isEventStream(response.headers)) {
     const whole = await pump.readWhole(reader, declared);
-    if (whole === null || !(await pump.settle("complete", whole))) return pump.withoutAnswer();
+    if (whole === null || !(await pump.settle("complete"))) return pump.withoutAnswer();
     return answer(new Response(whole, init));
   }
   const compressed = decoded ? declaredLength(response.headers) : null;
@@ -107,18 +107,18 @@ class Pump {
   readonly #totalTimer: number;
 
   /** The only ending. True: durable, and nobody had broken the lease before. */
-  settle(outcome: Outcome, tail: Uint8Array, reason: string | null = null): Promise<boolean> {
-    this.#settled ??= this.#settleOnce(outcome, tail, reason);
+  settle(outcome: Outcome, reason: string | null = null): Promise<boolean> {
+    this.#settled ??= this.#settleOnce(outcome, reason);
     return this.#settled;
   }
 
-  async #settleOnce(outcome: Outcome, tail: Uint8Array, reason: string | null): Promise<boolean> {
+  async #settleOnce(outcome: Outcome, reason: string | null): Promise<boolean> {
     clearTimeout(this.#totalTimer);
     const settlement: Settlement = {
       outcome,
       head: this.head,
-      tail,
-      passedBytes: this.#passedBytes + (outcome === "complete" ? tail.length : 0),
+      tail: this.#takePending(),
+      passedBytes: outcome === "complete" ? this.#receivedBytes : this.#passedBytes,
       forwardedBytes: this.#forwarded.sent.bytes,
       timing: {
         startedAtMs: this.#relaying.startedAtMs,
@@ -143,7 +143,7 @@ class Pump {
   async withoutAnswer(): Promise<Relayed> {
     const { reason } = this.#call.stop;
     this.#call.stop.release();
-    const settling = this.settle(outcomeOf(reason), this.#takePending(), reasonText(reason));
+    const settling = this.settle(outcomeOf(reason), reasonText(reason));
     this.#relaying.waitUntil(settling);
     await settling;
     return { ok: false, denial: denialOf(reason) };
@@ -151,9 +151,9 @@ class Pump {
 
   async withheld(response: Response): Promise<Relayed> {
     this.head = headOf(response.status, response.headers, true);
-    const body = response.body === null ? NOTHING : await this.#readUpTo(response.body, WITHHELD_BYTES);
+    if (response.body !== null) this.#take(await this.#readUpTo(response.body, WITHHELD_BYTES));
     this.#call.stop.release();
-    await this.settle("upstream-failed", body, "the upstream refused the gate's credential");
+    await this.settle("upstream-failed", "the upstream refused the gate's credential");
     return {
       ok: false,
       denial: { kind: "upstream-failed", status: 502, reason: "the upstream refused the gate's credential" },
@@ -169,9 +169,8 @@ class Pump {
   async readWhole(reader: ReadableStreamBYOBReader, declared: number): Promise<Uint8Array | null> {
     if (declared === 0) return NOTHING;
     const whole = await this.#next(reader.readAtLeast(declared, new Uint8Array(declared)));
-    if (whole?.byteLength === declared) return whole;
     if (whole !== null) this.#take(whole);
-    return null;
+    return whole?.byteLength === declared ? whole : null;
   }
 
   /**
@@ -205,7 +204,7 @@ class Pump {
           return fail(controller);
         }
         if (run.byteLength === 0) {
-          if (!(await this.settle("complete", this.#takePending()))) return fail(controller);
+          if (!(await this.settle("complete"))) return fail(controller);
           if (held.byteLength > 0) controller.enqueue(held);
           controller.close();
           if (held.byteLength === 0) controller.byobRequest?.respond(0);

@@ -80,7 +80,7 @@ function normaliseTarget(text: string): string | undefined {
 }
 
 /** Unreserved characters need no escape; the rest is the same in upper-case hex. */
-function normaliseEscape(escape: string): string {
-  const char = String.fromCharCode(Number.parseInt(escape.slice(1), 16));
-  return /[A-Za-z0-9\-._~]/.test(char) ? char : escape.toUpperCase();
+function normaliseEscape(triplet: string): string {
+  const char = String.fromCharCode(Number.parseInt(triplet.slice(1), 16));
+  return /[A-Za-z0-9\-._~]/.test(char) ? char : triplet.toUpperCase();
 }
