@@ -1,0 +1,38 @@
+import { defineConfig, type ScopeEntry } from "../src/config/define.ts";
+
+/** One upstream, and limits that never bite. Addresses come with the bundle, as in scripts/local/config.ts. */
+const bench = JSON.parse(process.env["BENCH"] ?? "{}") as { readonly origin: string; readonly upstream: string };
+
+const ANY: ScopeEntry = {
+  type: "http",
+  upstream: "saas",
+  operations: ["GET /v0/{base}/{table}", "POST /v0/{base}/{table}"],
+  where: { base: ["appX1"] },
+};
+
+export default defineConfig({
+  origin: bench.origin,
+  identityProviders: { corp: { issuer: "https://idp.invalid", jwksUri: "https://idp.invalid/jwks" } },
+  platforms: {
+    bench: {
+      agent: "bench-bot",
+      identityProvider: "corp",
+      subjectAudience: "bench",
+      jwks: { keys: [{ kty: "EC", kid: "none" }] },
+    },
+  },
+  agents: {
+    "bench-bot": {
+      versions: { "1": { model: "none", promptDigest: "none" } },
+      ceiling: [ANY],
+      limits: { callsPerSecond: 1e6, burst: 1e6, concurrency: 1_000, calls: 1e9, bytes: 1e12 },
+    },
+  },
+  upstreams: {
+    saas: { baseUrl: bench.upstream, credential: { kind: "header", header: "Authorization", secret: "SAAS_TOKEN" } },
+  },
+  entitlements: { groups: { bench: [ANY] } },
+  boundaries: [ANY],
+  admins: { identityProvider: "corp", audience: "admin", roles: {} },
+  grants: { grantSeconds: 3_600 },
+});

@@ -1,0 +1,56 @@
+import config from "#config";
+import { type Env, parseDeployment } from "../src/deployment.ts";
+import { issueGrant } from "../src/grant/claims.ts";
+import worker from "../src/index.ts";
+import { instanceOf } from "../src/objects.ts";
+
+export { AgentInstance, Journal, Roster, Switchboard } from "../src/index.ts";
+
+/**
+ * The gate as it is, with one more path, for the bench alone: enrols an instance without an identity provider, so that what
+ * is measured is the governed call and nothing else runs beside it.
+ */
+export default {
+  async fetch(request: Request, env: Env, ctx: ExecutionContext): Promise<Response> {
+    if (!request.url.endsWith("/bench-enrol")) return worker.fetch(request as never, env, ctx);
+    const deployment = parseDeployment(env, config);
+    const { instance } = (await request.json()) as { instance: string };
+    const nowMs = Date.now();
+    const scope = [
+      { type: "http", upstream: "saas", operations: ["GET /v0/{base}/{table}"], where: { base: ["appX1"] } },
+    ];
+    const answer = await instanceOf(deployment, instance).enrol({
+      enrolment: {
+        instance,
+        human: "human",
+        agent: "bench-bot",
+        agentVersion: "1",
+        manifest: { model: "none", promptDigest: "none", tools: {} },
+        client: "bench",
+        chain: [{ client: "bench", agent: "bench-bot" }],
+        task: { id: "bench_task", purpose: "bench", deadlineMs: nowMs + 3_600_000 },
+        grant: "bench-grant",
+        subject: "bench-subject",
+        scope,
+        groups: ["bench"],
+        limits: deployment.config.agents["bench-bot"]!.limits,
+        refreshDigest: null,
+      },
+      humanClaims: {},
+      proof: { jti: crypto.randomUUID(), issuedAtMs: nowMs },
+      deployment: "bench",
+    });
+    const token = issueGrant(deployment.grantKeys, {
+      iss: deployment.config.origin,
+      sub: "bench-subject",
+      aud: [`${deployment.config.origin}/saas`],
+      client_id: "bench",
+      jti: "bench-grant",
+      iat: Math.floor(nowMs / 1000),
+      exp: Math.floor(nowMs / 1000) + 3_600,
+      cnf: { jkt: instance },
+      authorization_details: scope,
+    });
+    return Response.json({ ...answer, token });
+  },
+};

@@ -1,0 +1,12 @@
+import { benchCall } from "./call.ts";
+
+/** `npm run bench -- <name>`: prints what it measures, and as its last line one JSON object with the figures. */
+const benches: Readonly<Record<string, () => Promise<void>>> = { call: benchCall };
+
+const name = process.argv[2] ?? "call";
+const bench = Object.hasOwn(benches, name) ? benches[name] : undefined;
+if (bench === undefined) {
+  console.error(`No bench "${name}". There is: ${Object.keys(benches).join(", ")}.`);
+  process.exit(2);
+}
+await bench();
