@@ -48,6 +48,10 @@ const SEGMENTS = `CREATE TABLE IF NOT EXISTS segments (
   seal_line TEXT NOT NULL, state TEXT NOT NULL, jti_until_ms INTEGER NOT NULL, final INTEGER NOT NULL,
   stage INTEGER NOT NULL)`;
 
+const insertInto = (no: number): string =>
+  `INSERT INTO log_${no} (seq, jti, jti_until_ms, body_of, body_part, body_index, salt, state, line, body)
+   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`;
+
 const logTable = (no: number): string => `CREATE TABLE IF NOT EXISTS log_${no} (
   id INTEGER PRIMARY KEY, seq INTEGER, jti TEXT, jti_until_ms INTEGER, body_of INTEGER, body_part TEXT,
   body_index INTEGER, salt BLOB, state TEXT, line TEXT, body BLOB)`;
@@ -94,6 +98,7 @@ export interface LogOptions {
 export class TranscriptLog {
   readonly #storage: DurableObjectStorage;
   #no = 0;
+  #insertSql = "";
   #nextSeq = 0;
   #head = FIRST_PREV;
   #state: string | null = null;
@@ -178,8 +183,7 @@ export class TranscriptLog {
     if (body !== null && body.bytes.length > BODY_RUN_MAX_BYTES)
       throw new Error("a run of a body longer than a row holds");
     this.#storage.sql.exec(
-      `INSERT INTO log_${this.#no} (seq, jti, jti_until_ms, body_of, body_part, body_index, salt, state, line, body)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+      this.#insertSql,
       row.seq,
       row.jti?.id ?? null,
       row.jti?.untilMs ?? null,
@@ -241,8 +245,7 @@ export class TranscriptLog {
       range.until ?? 0,
       final ? 1 : 0,
     );
-    this.#no++;
-    this.#storage.sql.exec(logTable(this.#no));
+    this.#open(this.#no + 1);
     this.#records = 0;
     this.#openBytes = 0;
     this.#oldestAtMs = null;
@@ -345,6 +348,12 @@ export class TranscriptLog {
       .map(({ line }) => line);
   }
 
+  #open(no: number): void {
+    this.#no = no;
+    this.#insertSql = insertInto(no);
+    this.#storage.sql.exec(logTable(no));
+  }
+
   #segments(where: string, ...bindings: number[]): SegmentRow[] {
     return this.#storage.sql
       .exec<SegmentRow>(`SELECT * FROM segments WHERE ${where} ORDER BY no`, ...bindings)
@@ -355,8 +364,7 @@ export class TranscriptLog {
   #rebuild(): void {
     const segments = this.#segments("1");
     const last = segments.at(-1);
-    this.#no = last === undefined ? 0 : last.no + 1;
-    this.#storage.sql.exec(logTable(this.#no));
+    this.#open(last === undefined ? 0 : last.no + 1);
     if (last !== undefined) {
       this.#nextSeq = last.last_seq + 1;
       this.#head = last.head;

@@ -1,10 +1,10 @@
 import type { Deployment } from "../deployment.ts";
 import type { Grant } from "../grant/claims.ts";
-import type { AdmitRequest, LeaseCalls } from "../instance/contract.ts";
+import type { Admission, AdmitRequest, LeaseCalls } from "../instance/contract.ts";
 import { instanceOf } from "../objects.ts";
 import { err, ok, type Result } from "../result.ts";
 import { type Denial, unavailable } from "./denial.ts";
-import { Stop, within } from "./stop.ts";
+import { Stop } from "./stop.ts";
 
 declare const admitted: unique symbol;
 
@@ -20,31 +20,55 @@ export interface Admitted {
 const ADMIT_TIMEOUT_MS = 10_000;
 
 /**
- * One RPC: the instance refuses and records, or records and gives a lease. `broken()` is asked for in the same
- * message, so that from the moment of admission a switch has somebody to tell.
+ * A call that is over by then never asks whether its lease broke: the settlement tells it, and its answer waits for that.
+ * A longer one listens from here on, and a switch that was closed meanwhile answers at once.
  */
+const LISTEN_AFTER_MS = 10;
+
+/** One RPC: the instance refuses and records, or records and gives a lease. */
 export async function admit(
   deployment: Deployment,
   grant: Grant,
   request: Omit<AdmitRequest, "grant" | "deployment">,
 ): Promise<Result<Admitted, Denial>> {
   const stop = new Stop();
-  const call = instanceOf(deployment, grant.instance).admit({
-    ...request,
-    grant: { id: grant.jti, expiresAtMs: grant.expiresAtMs },
-    deployment: deployment.version,
-  });
+  stop.allow(ADMIT_TIMEOUT_MS, { kind: "lease-lost" });
   try {
-    const admission = await within(ADMIT_TIMEOUT_MS, call);
-    if (admission === undefined) return err(unavailable("the instance did not answer"));
-    if (!admission.admitted) return err(admission.denial);
+    const asked = instanceOf(deployment, grant.instance).admit({
+      ...request,
+      grant: { id: grant.jti, expiresAtMs: grant.expiresAtMs },
+      deployment: deployment.version,
+    });
+    const admission = await Promise.race([asked, stop.stopped as Promise<undefined>]);
+    if (admission === undefined) {
+      disposeLate(asked);
+      return err(unavailable("the instance did not answer"));
+    }
+    if (!admission.admitted) {
+      stop.end();
+      return err(admission.denial);
+    }
     const { lease, seq } = admission;
-    lease.broken().then(
-      (cause) => stop.stop({ kind: "cut", cause }),
-      () => stop.stop({ kind: "lease-lost" }),
-    );
+    stop.wakeAfter(LISTEN_AFTER_MS, () => listen(lease, stop));
     return ok({ seq, lease, stop } as unknown as Admitted);
   } catch {
+    stop.end();
     return err(unavailable("the instance could not be reached"));
   }
+}
+
+/** A switch resolves it, a reset of the object rejects it: the pump stops either way. */
+function listen(lease: LeaseCalls, stop: Stop): void {
+  lease.broken().then(
+    (cause) => stop.stop({ kind: "cut", cause }),
+    () => stop.stop({ kind: "lease-lost" }),
+  );
+}
+
+/** A lease that comes too late is given back at once: the instance records the call as lost. */
+function disposeLate(asked: Promise<Admission>): void {
+  asked.then(
+    (admission) => admission.admitted && admission.lease[Symbol.dispose]?.(),
+    () => {},
+  );
 }

@@ -12,6 +12,7 @@ export interface Forwarding {
   /** The path below the upstream and the query, as they were sent. */
   readonly rawTarget: string;
   readonly headers: Headers;
+  readonly headerNames: readonly string[];
   readonly body: RequestBody;
   readonly declaredBytes: number | null;
 }
@@ -29,10 +30,10 @@ export interface Forwarded {
  */
 export async function forward(call: Admitted, request: Forwarding, env: Env): Promise<Forwarded> {
   const { upstream, body } = request;
-  const headers = forwardedHeaders(request.headers);
+  const headers = forwardedHeaders(request.headers, request.headerNames);
   injectCredential(headers, upstream, env);
   const sent = { bytes: 0 };
-  const timer = setTimeout(() => call.stop.stop({ kind: "timeout", what: "first byte" }), upstream.firstByteTimeoutMs);
+  call.stop.allow(upstream.firstByteTimeoutMs, { kind: "timeout", what: "first byte" });
   try {
     const init: RequestInit = { method: request.method, headers, signal: call.stop.signal };
     if (body.rest !== null) {
@@ -48,8 +49,6 @@ export async function forward(call: Admitted, request: Forwarding, env: Env): Pr
   } catch {
     // Whatever it says (a host, a certificate, a credential in a URL) is nobody's business outside.
     return { response: null, sent };
-  } finally {
-    clearTimeout(timer);
   }
 }
 

@@ -11,7 +11,7 @@ import { authenticate } from "./authenticate.ts";
 import { absent, type Denial } from "./denial.ts";
 import { describe } from "./describe.ts";
 import { forward } from "./forward.ts";
-import { recordedHeaders } from "./headers.ts";
+import { declaredLength, recordedHeaders } from "./headers.ts";
 import { relay } from "./relay.ts";
 import { type RequestBody, readRequestBody } from "./request-body.ts";
 import { parseTarget, type Target } from "./target.ts";
@@ -46,6 +46,8 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
       : authorize(request, target, body.value, grant, route.value, deployment);
   const sent = body.ok ? body.value : NO_BODY;
 
+  const headers = recordedHeaders(request.headers);
+
   // 5. admit: one RPC. The call is durable before anything leaves, or it is refused.
   const admitted = await admit(deployment, grant, {
     proof: { jti: proof.jti, issuedAtMs: proof.issuedAtMs },
@@ -54,7 +56,7 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
     request: {
       method: request.method,
       target: target.rawPath + target.rawQuery,
-      headers: recordedHeaders(request.headers),
+      headers,
       body: sent.first,
       bodyFollows: sent.rest !== null,
     },
@@ -74,6 +76,7 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
       method: request.method,
       rawTarget,
       headers: request.headers,
+      headerNames: headers.map(([name]) => name),
       body: sent,
       declaredBytes: declaredLength(request.headers),
     },
@@ -163,8 +166,3 @@ const basesOf = (grant: Grant, { config }: Deployment): [string, string][] =>
   Object.entries(config.upstreams)
     .filter(([name]) => grant.audiences.includes(resourceOf(config.origin, name)))
     .map(([name, { baseUrl }]) => [name, baseUrl]);
-
-function declaredLength(headers: Headers): number | null {
-  const text = headers.get("content-length");
-  return text !== null && /^\d{1,15}$/.test(text) ? Number(text) : null;
-}

@@ -49,13 +49,12 @@ const NOT_FORWARDED = new Set([
 const NOT_FORWARDED_PREFIXES = ["x-forwarded-", "cf-", "x-portcullis-", "proxy-", "x-amzn-", "x-envoy-"];
 
 /** Headers for the upstream: the agent's own words about content, nothing about identity. */
-export function forwardedHeaders(sent: Headers): Headers {
+export function forwardedHeaders(sent: Headers, names: readonly string[]): Headers {
   const named = connectionOptions(sent);
-  const headers = new Headers();
-  for (const [name, value] of sent) {
-    if (NOT_FORWARDED.has(name) || named.has(name)) continue;
-    if (NOT_FORWARDED_PREFIXES.some((prefix) => name.startsWith(prefix))) continue;
-    headers.append(name, value);
+  const headers = new Headers(sent);
+  for (const name of names) {
+    const isPrefixed = NOT_FORWARDED_PREFIXES.some((prefix) => name.startsWith(prefix));
+    if (isPrefixed || NOT_FORWARDED.has(name) || named.has(name)) headers.delete(name);
   }
   headers.set("accept-encoding", "identity");
   return headers;
@@ -136,10 +135,16 @@ function rewriteLinks(header: string, rewriting: AnswerRewriting): string {
   return links.join(", ");
 }
 
-const connectionOptions = (headers: Headers): ReadonlySet<string> =>
-  new Set(
-    (headers.get("connection") ?? "")
-      .split(",")
-      .map((option) => option.trim().toLowerCase())
-      .filter((option) => option !== ""),
-  );
+function connectionOptions(headers: Headers): ReadonlySet<string> {
+  const connection = headers.get("connection");
+  if (connection === null) return NONE;
+  return new Set(connection.split(",").map((option) => option.trim().toLowerCase()));
+}
+
+const NONE: ReadonlySet<string> = new Set();
+
+/** `Content-Length`, where it is one. */
+export function declaredLength(headers: Headers): number | null {
+  const text = headers.get("content-length");
+  return text !== null && /^\d{1,15}$/.test(text) ? Number(text) : null;
+}

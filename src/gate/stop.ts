@@ -10,11 +10,22 @@ export type StopReason =
   | { readonly kind: "timeout"; readonly what: "first byte" | "idle" | "total" }
   | { readonly kind: "too-large"; readonly reason: string };
 
-/** One switch for everything that can stop a call: the first reason counts, and the upstream's connection is closed. */
+const FOREVER = Number.POSITIVE_INFINITY;
+
+/**
+ * One switch for everything that can stop a call: the first reason counts, and the upstream's connection is closed.
+ * It keeps the call's time as well, with a single timer however many phases there are: arming one costs as much as a
+ * tenth of the whole call's own work.
+ */
 export class Stop {
   readonly #controller = new AbortController();
   readonly #stopped = Promise.withResolvers<void>();
   #reason: StopReason | null = null;
+  #timer: number | null = null;
+  #timerAtMs = 0;
+  #phase: { readonly atMs: number; readonly reason: StopReason } | null = null;
+  #totalAtMs = FOREVER;
+  #wakes: { readonly atMs: number; readonly work: () => unknown }[] = [];
 
   get reason(): StopReason | null {
     return this.#reason;
@@ -31,13 +42,67 @@ export class Stop {
   stop(reason: StopReason): void {
     if (this.#reason !== null) return;
     this.#reason = reason;
+    this.#clear();
     this.#stopped.resolve();
     this.#controller.abort();
   }
 
-  /** Closes the upstream's connection after the end, when there is nothing more to say about the call. */
+  /** Closes the upstream's connection, when there is nothing more to say about the call. */
   release(): void {
+    this.#clear();
     this.#controller.abort();
+  }
+
+  /** The phase that begins now may take this long; the phase before is over. */
+  allow(ms: number, reason: StopReason): void {
+    this.#phase = { atMs: Date.now() + ms, reason };
+    this.#arm();
+  }
+
+  /** However many phases, the whole may take this long. */
+  allowTotal(untilMs: number): void {
+    this.#totalAtMs = untilMs;
+    this.#arm();
+  }
+
+  /** Does this once, if the call is still running then. */
+  wakeAfter(ms: number, work: () => unknown): void {
+    this.#wakes.push({ atMs: Date.now() + ms, work });
+    this.#arm();
+  }
+
+  /** No more time is kept: the call is settled. */
+  end(): void {
+    this.#clear();
+    this.#phase = null;
+    this.#wakes = [];
+    this.#totalAtMs = FOREVER;
+  }
+
+  /** Moves the timer only forward: one that fires too early looks again. */
+  #arm(): void {
+    if (this.#reason !== null) return;
+    const dueMs = Math.min(this.#phase?.atMs ?? FOREVER, this.#totalAtMs, ...this.#wakes.map(({ atMs }) => atMs));
+    if (dueMs === FOREVER || (this.#timer !== null && this.#timerAtMs <= dueMs)) return;
+    this.#clear();
+    this.#timerAtMs = dueMs;
+    this.#timer = setTimeout(() => this.#fire(), Math.max(0, dueMs - Date.now())) as unknown as number;
+  }
+
+  #fire(): void {
+    this.#timer = null;
+    const nowMs = Date.now();
+    const due = this.#wakes.filter(({ atMs }) => atMs <= nowMs);
+    this.#wakes = this.#wakes.filter(({ atMs }) => atMs > nowMs);
+    for (const { work } of due) work();
+    if (this.#totalAtMs <= nowMs) this.stop({ kind: "timeout", what: "total" });
+    else if (this.#phase !== null && this.#phase.atMs <= nowMs) this.stop(this.#phase.reason);
+    this.#arm();
+  }
+
+  #clear(): void {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
   }
 }
 
@@ -45,7 +110,7 @@ export class Stop {
 export async function within<T>(ms: number, work: Promise<T>): Promise<T | undefined> {
   let timer: number | null = null;
   const late = new Promise<undefined>((resolve) => {
-    timer = setTimeout(() => resolve(undefined), ms);
+    timer = setTimeout(() => resolve(undefined), ms) as unknown as number;
   });
   try {
     return await Promise.race([work, late]);

@@ -1,0 +1,251 @@
+import type { AnswerHead, Outcome, Settlement } from "../instance/contract.ts";
+import type { Admitted } from "./admit.ts";
+import type { Forwarded } from "./forward.ts";
+import { outcomeOf, reasonText } from "./outcome.ts";
+import type { Relaying } from "./relay.ts";
+import { within } from "./stop.ts";
+
+const READ_BYTES = 65_536;
+/** While nothing else is said, the pump asks its lease this often whether it still holds, and waits this long for a word. */
+const BEAT_MS = 5_000;
+const LEASE_ANSWER_MS = 5_000;
+
+const NOTHING = new Uint8Array(0);
+
+/** When decoded bytes are more than an honest coding makes them. */
+export interface Expansion {
+  readonly freeBytes: number;
+  readonly maxBytes: number;
+}
+
+/** One call's passage from the upstream to the agent and to the record. It ends in exactly one settlement. */
+export class Pump {
+  head: AnswerHead | null = null;
+  readonly #call: Admitted;
+  readonly #forwarded: Forwarded;
+  readonly #relaying: Relaying;
+  readonly #firstByteAtMs = Date.now();
+  #passedBytes = 0;
+  #receivedBytes = 0;
+  /** Received and, perhaps, passed, but not durable yet. */
+  #pending: Uint8Array[] = [];
+  #pendingBytes = 0;
+  /** An append is to come within `streamLeadMs`. */
+  #isAppendDue = false;
+  #settled: Promise<boolean> | null = null;
+
+  constructor(call: Admitted, forwarded: Forwarded, relaying: Relaying) {
+    this.#call = call;
+    this.#forwarded = forwarded;
+    this.#relaying = relaying;
+    call.stop.allowTotal(relaying.startedAtMs + relaying.upstream.totalTimeoutMs);
+  }
+
+  /** The only ending. True: durable, and nobody had broken the lease before. */
+  settle(outcome: Outcome, reason: string | null = null): Promise<boolean> {
+    this.#settled ??= this.#settleOnce(outcome, reason);
+    return this.#settled;
+  }
+
+  /** Settles a call that was stopped: the upstream's connection is closed, and then the word goes out that it is so. */
+  async settleStopped(): Promise<void> {
+    const { reason } = this.#call.stop;
+    this.#call.stop.release();
+    const settling = this.settle(outcomeOf(reason), reasonText(reason));
+    this.#relaying.waitUntil(settling);
+    await settling;
+  }
+
+  async #settleOnce(outcome: Outcome, reason: string | null): Promise<boolean> {
+    const { stop, lease } = this.#call;
+    const settlement: Settlement = {
+      outcome,
+      head: this.head,
+      tail: this.#takePending(),
+      passedBytes: outcome === "complete" ? this.#receivedBytes : this.#passedBytes,
+      forwardedBytes: this.#forwarded.sent.bytes,
+      timing: {
+        startedAtMs: this.#relaying.startedAtMs,
+        firstByteAtMs: this.head === null ? null : this.#firstByteAtMs,
+        endedAtMs: Date.now(),
+      },
+      reason,
+    };
+    try {
+      // A stopped call keeps no time of its own any more.
+      stop.allow(LEASE_ANSWER_MS, { kind: "lease-lost" });
+      const settling = lease.settle(settlement);
+      const settled =
+        stop.reason === null
+          ? await Promise.race([settling, stop.stopped as Promise<undefined>])
+          : await within(LEASE_ANSWER_MS, settling);
+      // `false`: a switch came first. Which one is of no matter: every revoked token hears the same.
+      if (settled === false) stop.stop({ kind: "cut", cause: "switched" });
+      else if (settled === undefined) stop.stop({ kind: "lease-lost" });
+      return settled === true;
+    } catch {
+      stop.stop({ kind: "lease-lost" });
+      return false;
+    } finally {
+      stop.end();
+      lease[Symbol.dispose]?.();
+    }
+  }
+
+  /** An answer of a declared, short length. Null: stopped, or the upstream broke off; what came until then is pending, for the record. */
+  async readWhole(body: ReadableStream<Uint8Array>, declared: number): Promise<Uint8Array | null> {
+    const reader = body.getReader();
+    let bytes = 0;
+    while (bytes < declared) {
+      const run = await this.#read(reader.read());
+      if (run === null || run.byteLength === 0) return null;
+      this.#take(run);
+      bytes += run.byteLength;
+    }
+    return this.#joinPending();
+  }
+
+  /** The beginning of an answer that the agent does not get, for the record. */
+  async readBeginning(body: ReadableStream<Uint8Array>, maxBytes: number): Promise<void> {
+    const reader = body.getReader({ mode: "byob" });
+    const run = await this.#read(reader.readAtLeast(maxBytes, new Uint8Array(maxBytes)));
+    if (run !== null && run.byteLength > 0) this.#take(run);
+  }
+
+  /**
+   * The answer as a stream that is pulled: each run goes to the agent and to the record, and what was passed leads
+   * what is durable by at most `streamLeadBytes` and `streamLeadMs`. The last byte waits for the settlement; of an
+   * event stream, whose reader needs every byte of an event at once, its end does.
+   */
+  stream(
+    body: ReadableStream<Uint8Array>,
+    isEventStream: boolean,
+    expansion: Expansion | null,
+  ): ReadableStream<Uint8Array> {
+    const reader = body.getReader({ mode: "byob" });
+    const finished = Promise.withResolvers<void>();
+    this.#relaying.waitUntil(finished.promise);
+    this.#beat();
+    let held = NOTHING;
+
+    const cut = async (controller: ReadableByteStreamController): Promise<void> => {
+      // First the agent's side, then the upstream's, then the word that it is so.
+      controller.error(new Error("cut"));
+      await this.settleStopped();
+      finished.resolve();
+    };
+    const pull = async (controller: ReadableByteStreamController): Promise<void> => {
+      for (;;) {
+        const run = await this.#read(reader.read(new Uint8Array(READ_BYTES)));
+        if (run === null) return cut(controller);
+        if (run.byteLength === 0) break;
+        this.#take(run);
+        if (this.#isTooLarge(expansion)) {
+          this.#call.stop.stop({ kind: "too-large", reason: "the answer" });
+          return cut(controller);
+        }
+        if (this.#pendingBytes >= this.#relaying.lead.streamLeadBytes) await this.#append();
+        if (this.#call.stop.reason !== null) return cut(controller);
+        // The record keeps `run`; what is enqueued gives its buffer away.
+        const out = isEventStream ? run.slice() : concat(held, run.subarray(0, run.byteLength - 1));
+        if (!isEventStream) held = run.slice(run.byteLength - 1);
+        if (out.byteLength === 0) continue;
+        this.#passedBytes += out.byteLength;
+        controller.enqueue(out);
+        return;
+      }
+      if (!(await this.settle("complete"))) return cut(controller);
+      if (held.byteLength > 0) controller.enqueue(held);
+      controller.close();
+      controller.byobRequest?.respond(0);
+      finished.resolve();
+    };
+    const cancel = async (): Promise<void> => {
+      this.#call.stop.stop({ kind: "client-gone" });
+      await this.settleStopped();
+      finished.resolve();
+    };
+    return new ReadableStream({ type: "bytes", pull, cancel } as UnderlyingByteSource) as ReadableStream<Uint8Array>;
+  }
+
+  /** One read within the idle bound: empty at the end, null where it failed or the call was stopped. */
+  async #read(read: Promise<ReadableStreamReadResult<Uint8Array>>): Promise<Uint8Array | null> {
+    const { stop } = this.#call;
+    stop.allow(this.#relaying.upstream.idleTimeoutMs, { kind: "timeout", what: "idle" });
+    try {
+      const result = await Promise.race([read, stop.stopped as Promise<undefined>]);
+      return result === undefined || stop.reason !== null ? null : (result.value ?? NOTHING);
+    } catch {
+      stop.stop({ kind: "upstream-broke-off" });
+      return null;
+    }
+  }
+
+  #take(run: Uint8Array): void {
+    if (!this.#isAppendDue) {
+      this.#isAppendDue = true;
+      this.#call.stop.wakeAfter(this.#relaying.lead.streamLeadMs, () => {
+        this.#isAppendDue = false;
+        return this.#append();
+      });
+    }
+    this.#pending.push(run);
+    this.#pendingBytes += run.byteLength;
+    this.#receivedBytes += run.byteLength;
+  }
+
+  #joinPending(): Uint8Array {
+    if (this.#pending.length > 1) this.#pending = [concat(...this.#pending)];
+    return this.#pending[0] ?? NOTHING;
+  }
+
+  #takePending(): Uint8Array {
+    const bytes = this.#joinPending();
+    this.#pending = [];
+    this.#pendingBytes = 0;
+    return bytes;
+  }
+
+  /** Makes what is pending durable. Appends reach the instance in the order of these calls, so two may be on their way. */
+  async #append(): Promise<void> {
+    const { stop, lease } = this.#call;
+    if (this.#pendingBytes === 0 || this.#settled !== null) return;
+    const kept = await within(
+      LEASE_ANSWER_MS,
+      lease.append(this.#takePending()).catch(() => undefined),
+    );
+    if (kept === true || this.#settled !== null) return;
+    // `false`: the lease broke, and its cause is on its way. Nothing heard: nobody could cut this call.
+    if (kept === false) await within(LEASE_ANSWER_MS, stop.stopped);
+    stop.stop({ kind: "lease-lost" });
+  }
+
+  /** As long as the stream runs, the lease is asked in turns: a Worker that no longer hears it cuts by itself. */
+  #beat(): void {
+    const { stop, lease } = this.#call;
+    stop.wakeAfter(BEAT_MS, async () => {
+      const holds = await within(
+        LEASE_ANSWER_MS,
+        lease.beat().catch(() => undefined),
+      );
+      if (this.#settled !== null) return;
+      if (holds === undefined) stop.stop({ kind: "lease-lost" });
+      else this.#beat();
+    });
+  }
+
+  #isTooLarge(expansion: Expansion | null): boolean {
+    if (this.#receivedBytes > this.#relaying.upstream.maxAnswerBytes) return true;
+    return expansion !== null && this.#receivedBytes > Math.max(expansion.freeBytes, expansion.maxBytes);
+  }
+}
+
+function concat(...runs: readonly Uint8Array[]): Uint8Array {
+  const whole = new Uint8Array(runs.reduce((sum, run) => sum + run.byteLength, 0));
+  let at = 0;
+  for (const run of runs) {
+    whole.set(run, at);
+    at += run.byteLength;
+  }
+  return whole;
+}
