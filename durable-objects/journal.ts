@@ -3,36 +3,40 @@ import config from "#config";
 import type { JournalCalls, JournalEntry } from "../src/control/contract.ts";
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
 import { journalPartition } from "../src/transcript/layout.ts";
-import { type LogOptions, TranscriptLog } from "./transcript-log.ts";
+import { RefusalCount } from "./refusal-count.ts";
+import { TranscriptLog } from "./transcript-log.ts";
+import { Wake } from "./wake.ts";
 
 /** A journal takes entries for its day and this long after: clocks of doors differ. */
 const GRACE_MS = 300_000;
 const DAY_MS = 86_400_000;
 const RETRY_MS = 5_000;
-/** Beyond this many refusals a minute they share one counted record: the token endpoint is open to the world. */
+/** The token endpoint is open to the world. */
 const REFUSALS_RECORDED_PER_MINUTE = 120;
 
 /** The same record and segment code for what has no instance: admin acts, reads of transcripts, refusals at the token endpoint. */
 export class Journal extends DurableObject<Env> implements JournalCalls {
   readonly #deployment: Deployment;
   readonly #log: TranscriptLog;
-  #refusals = { minute: 0, recorded: 0, counted: 0 };
-  #alarmAtMs: number | null = null;
+  readonly #wake: Wake;
+  readonly #refusals = new RefusalCount(REFUSALS_RECORDED_PER_MINUTE);
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
     this.#deployment = parseDeployment(env, config);
     this.#log = new TranscriptLog(ctx.storage);
-    void ctx.blockConcurrencyWhile(async () => {
-      this.#alarmAtMs = await ctx.storage.getAlarm();
-    });
+    this.#wake = new Wake(ctx);
   }
 
   /** Durable when this returns true. False: the day is over. */
   async append(entry: JournalEntry): Promise<boolean> {
     if (this.#log.isClosed) return false;
     const nowMs = Date.now();
-    if (entry.type === "refused" && !this.#mayRecordRefusal(nowMs)) return true;
+    this.#recordCounted(nowMs, false);
+    if (entry.type === "refused" && !this.#refusals.mayRecord(nowMs)) {
+      this.#wake.by(this.#refusals.dueAtMs ?? nowMs);
+      return true;
+    }
     this.#record(entry.type, { deployment: entry.deployment, ...entry.fields }, nowMs);
     return true;
   }
@@ -42,52 +46,39 @@ export class Journal extends DurableObject<Env> implements JournalCalls {
   }
 
   override async alarm(): Promise<void> {
-    this.#alarmAtMs = null;
+    this.#wake.rang();
     try {
-      const nowMs = Date.now();
-      const { flushAfterMs } = this.#deployment.config.transcripts;
-      this.#recordCounted(nowMs, Math.floor(nowMs / 60_000));
-      if (!this.#log.isClosed && nowMs >= this.#endsAtMs()) {
-        this.#record("ended", { cause: "day" }, nowMs);
-        this.#log.seal(this.#options(), true, nowMs);
-      } else if (this.#log.oldestAtMs !== null && nowMs >= this.#log.oldestAtMs + flushAfterMs) {
-        this.#log.seal(this.#options(), false, nowMs);
-      }
-      await this.#log.store(this.env.TRANSCRIPTS, this.#options());
+      this.#sealIfDue(Date.now());
+      await this.#log.store(this.env.TRANSCRIPTS, this.#partition());
       this.#log.drop(Date.now(), null);
-      if (this.#log.oldestAtMs !== null) this.#wakeBy(this.#log.oldestAtMs + flushAfterMs);
-      if (!this.#log.isClosed) this.#wakeBy(this.#endsAtMs());
+      const { oldestAtMs } = this.#log;
+      if (oldestAtMs !== null) this.#wake.by(oldestAtMs + this.#deployment.config.transcripts.flushAfterMs);
+      if (!this.#log.isClosed)
+        this.#wake.by(Math.min(this.#endsAtMs(), this.#refusals.dueAtMs ?? Number.POSITIVE_INFINITY));
     } catch (error) {
       console.error("flush failed", error instanceof Error ? error.message : "unknown");
-      this.#wakeBy(Date.now() + RETRY_MS);
+      this.#wake.by(Date.now() + RETRY_MS);
     }
   }
 
-  #mayRecordRefusal(nowMs: number): boolean {
-    const minute = Math.floor(nowMs / 60_000);
-    if (this.#refusals.minute !== minute) {
-      this.#recordCounted(nowMs, minute);
-      this.#refusals = { minute, recorded: 0, counted: 0 };
-    }
-    if (this.#refusals.recorded < REFUSALS_RECORDED_PER_MINUTE) {
-      this.#refusals.recorded++;
-      return true;
-    }
-    this.#refusals.counted++;
-    this.#wakeBy((minute + 1) * 60_000);
-    return false;
+  #sealIfDue(nowMs: number): void {
+    if (this.#log.isClosed) return;
+    const isOver = nowMs >= this.#endsAtMs();
+    this.#recordCounted(nowMs, isOver);
+    if (isOver) this.#record("ended", { cause: "day" }, nowMs);
+    const { oldestAtMs } = this.#log;
+    const isDue = oldestAtMs !== null && nowMs >= oldestAtMs + this.#deployment.config.transcripts.flushAfterMs;
+    if (isOver || isDue) this.#log.seal(this.#sealing(), isOver, nowMs);
   }
 
-  #recordCounted(nowMs: number, minute: number): void {
-    if (this.#refusals.counted === 0 || this.#refusals.minute === minute || this.#log.isClosed) return;
-    const { counted } = this.#refusals;
-    this.#refusals.counted = 0;
-    this.#record("refused", { counted, minute: this.#refusals.minute * 60_000 }, nowMs);
+  #recordCounted(nowMs: number, force: boolean): void {
+    const counted = this.#refusals.takeCounted(nowMs, force);
+    if (counted !== null) this.#record("refused", { counted: counted.counted, minute: counted.minuteMs }, nowMs);
   }
 
   #record(type: JournalEntry["type"] | "ended", fields: JournalEntry["fields"], nowMs: number): void {
     this.#log.append({ type, fields: { journal: this.#name(), ...fields }, state: null, nowMs });
-    this.#wakeBy(nowMs + this.#deployment.config.transcripts.flushAfterMs);
+    this.#wake.by(nowMs + this.#deployment.config.transcripts.flushAfterMs);
   }
 
   #name(): string {
@@ -96,23 +87,22 @@ export class Journal extends DurableObject<Env> implements JournalCalls {
     return name;
   }
 
-  #endsAtMs(): number {
-    return Date.parse(`${this.#name().split(".")[1]}T00:00:00Z`) + DAY_MS + GRACE_MS;
-  }
-
-  #options(): LogOptions {
+  #day(): { readonly door: string; readonly day: string } {
     const [door, day] = this.#name().split(".") as [string, string];
-    return {
-      issuer: this.#deployment.config.origin,
-      log: this.#name(),
-      partition: journalPartition(door, day),
-      sealKeys: this.#deployment.sealKeys,
-    };
+    return { door, day };
   }
 
-  #wakeBy(atMs: number): void {
-    if (this.#alarmAtMs !== null && this.#alarmAtMs <= atMs) return;
-    this.#alarmAtMs = atMs;
-    void this.ctx.storage.setAlarm(atMs);
+  #endsAtMs(): number {
+    return Date.parse(`${this.#day().day}T00:00:00Z`) + DAY_MS + GRACE_MS;
+  }
+
+  #partition(): string {
+    const { door, day } = this.#day();
+    return journalPartition(door, day);
+  }
+
+  #sealing() {
+    const { config, sealKeys } = this.#deployment;
+    return { issuer: config.origin, log: this.#name(), sealKeys };
   }
 }

@@ -23,14 +23,18 @@ export interface AnswerBody {
 export class BodyWriter {
   readonly #of: number;
   readonly #part: "request" | "answer";
+  readonly mediaType: string | null;
+  readonly coding: string;
   readonly #salt = randomBytes(SALT_BYTES);
   readonly #hash = createHash("sha256").update(this.#salt);
   #index = 0;
   bytes = 0;
 
-  constructor(of: number, part: "request" | "answer") {
+  constructor(of: number, part: "request" | "answer", mediaType: string | null = null, coding = "identity") {
     this.#of = of;
     this.#part = part;
+    this.mediaType = mediaType;
+    this.coding = coding;
   }
 
   next(bytes: Uint8Array): BodyRun {
@@ -64,6 +68,30 @@ export function wholeBody(
   return {
     reference: { digest: sha256Hex(salt, bytes), bytes: bytes.length, mediaType, coding, complete: true },
     run: { of, part, index: 0, salt, bytes },
+  };
+}
+
+/** What is durable of an answer whose lease is gone. `mayMiss`: how much more may have been passed. */
+export function durableReference(
+  runs: Iterable<{ readonly salt: Uint8Array | null; readonly bytes: Uint8Array }>,
+  mayMiss: number,
+): BodyReference {
+  const hash = createHash("sha256");
+  let bytes = 0;
+  let found = false;
+  for (const run of runs) {
+    if (run.salt !== null) hash.update(run.salt);
+    hash.update(run.bytes);
+    bytes += run.bytes.length;
+    found = true;
+  }
+  return {
+    digest: found ? hash.digest("hex") : null,
+    bytes,
+    mediaType: null,
+    coding: "unknown",
+    complete: false,
+    mayMiss,
   };
 }
 
@@ -150,14 +178,20 @@ export class Lease extends RpcTarget implements LeaseCalls {
   }
 
   /** What is known of an answer whose Worker is gone: what it appended, and nothing of what it passed since. */
-  lostReference(mayMiss: number): BodyReference | null {
-    return { ...this.#answer.reference(null, "unknown", false), mayMiss };
+  lostReference(mayMiss: number): BodyReference {
+    const reference = this.#answer.reference(null, "unknown", false);
+    return { ...reference, digest: reference.bytes === 0 ? null : reference.digest, mayMiss };
   }
 
-  [Symbol.dispose](): void {
+  /** Gives the call up without its Worker: it is recorded as lost, and whatever the Worker still says is refused. */
+  abandon(): void {
     if (this.#isDone) return;
     this.#host.recordLost(this);
     this.#finish();
+  }
+
+  [Symbol.dispose](): void {
+    this.abandon();
   }
 
   #finish(): void {

@@ -4,6 +4,7 @@ import type { ConfirmAnswer, EnlistAnswer, Member, RosterCalls } from "../src/co
 import { type Attributes, isInReach, type Reached, type Switch } from "../src/control/switch.ts";
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
 import { instanceOf } from "../src/objects.ts";
+import { within } from "../src/within.ts";
 
 type MemberRow = { instance: string; attributes: string; enlisted_at_ms: number; confirmed_until_ms: number };
 type SwitchRow = { json: string };
@@ -97,17 +98,11 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
 
   async #push(sw: Switch, row: MemberRow): Promise<Reached> {
     const { instance, confirmed_until_ms: stoppedByMs } = row;
-    let timer: number | null = null;
-    const late = new Promise<null>((resolve) => {
-      timer = setTimeout(() => resolve(null), PUSH_TIMEOUT_MS);
-    });
     try {
-      const answer = await Promise.race([instanceOf(this.#deployment, instance).close(sw), late]);
-      return { instance, answer, stoppedByMs };
+      const answer = await within(PUSH_TIMEOUT_MS, instanceOf(this.#deployment, instance).close(sw));
+      return { instance, answer: answer ?? null, stoppedByMs };
     } catch {
       return { instance, answer: null, stoppedByMs };
-    } finally {
-      clearTimeout(timer);
     }
   }
 

@@ -1,7 +1,6 @@
-import { gunzipSync, gzipSync } from "node:zlib";
 import type { KeyRing } from "../src/grant/keys.ts";
 import type { Json } from "../src/scope/call.ts";
-import { type BodyPart, writeBodyLine } from "../src/transcript/body-line.ts";
+import type { BodyPart } from "../src/transcript/body-line.ts";
 import {
   ENVELOPE_VERSION,
   FIRST_PREV,
@@ -10,8 +9,8 @@ import {
   sha256Hex,
   writeEnvelope,
 } from "../src/transcript/envelope.ts";
-import { bodiesKey, segmentKey } from "../src/transcript/layout.ts";
 import { writeSealLine } from "../src/transcript/seal.ts";
+import { type SealedSegment, storeSegment } from "./segment-store.ts";
 
 /** One write of a record or of a run of a body. `line` and `body` are last: scans for `jti` never read their pages. */
 type LogRow = {
@@ -58,8 +57,6 @@ const logTable = (no: number): string => `CREATE TABLE IF NOT EXISTS log_${no} (
 
 /** A SQLite value holds 2 MB on the platform (locally 4 MiB pass, so nothing but this constant catches it). */
 export const BODY_RUN_MAX_BYTES = 1_900_000;
-/** Uncompressed bytes of one bodies object; three times this in strings and gzip stays far below the 128 MB of an isolate. */
-const VOLUME_BYTES = 4_194_304;
 
 export interface BodyRun {
   /** `seq` of the envelope that the body belongs to. */
@@ -82,11 +79,11 @@ export interface Append {
   readonly nowMs: number;
 }
 
-export interface LogOptions {
+/** What a seal says besides the range. */
+export interface Sealing {
   readonly issuer: string;
   /** The name that seals carry. */
   readonly log: string;
-  readonly partition: string;
   readonly sealKeys: KeyRing;
 }
 
@@ -209,20 +206,19 @@ export class TranscriptLog {
         of,
         part,
       );
-      for (const { salt, body } of rows)
-        yield { salt: salt === null ? null : new Uint8Array(salt), bytes: new Uint8Array(body ?? new ArrayBuffer(0)) };
+      for (const { salt, body } of rows) yield { salt: bytesOrNull(salt), bytes: bytesOf(body) };
     }
   }
 
   /** Freezes the open table as a segment. Synchronous: range and seal are fixed in one commit, before any copy of it leaves. */
-  seal(options: LogOptions, final: boolean, nowMs: number): void {
+  seal(options: Sealing, final: boolean, nowMs: number): void {
     if (this.#records === 0) return;
     const range = this.#storage.sql
       .exec<{ first_seq: number; last_seq: number; until: number | null }>(
         `SELECT min(seq) AS first_seq, max(seq) AS last_seq, max(jti_until_ms) AS until FROM log_${this.#no}`,
       )
       .one();
-    const before = this.#segments("1").at(-1);
+    const before = this.#segments("no = ?", this.#no - 1)[0];
     const sealLine = writeSealLine(options.sealKeys, {
       iss: options.issuer,
       log: options.log,
@@ -252,78 +248,66 @@ export class TranscriptLog {
     if (final) this.#closed = true;
   }
 
-  /**
-   * Puts sealed segments into R2, oldest first. Runs again from the start after any failure: every key and every
-   * byte (decompressed) is decided by the rows, so a second run writes the same or finds it there.
-   */
-  async store(bucket: R2Bucket, options: LogOptions): Promise<void> {
+  /** Puts sealed segments into R2, oldest first. Rows stay until the put is confirmed, whatever happens between. */
+  async store(bucket: R2Bucket, partition: string): Promise<void> {
     for (const segment of this.#segments("stage = 0")) {
-      // Bodies first: whoever sees an envelope in R2 finds its bodies there.
-      await this.#storeBodies(bucket, options.partition, segment);
-      // Dying here leaves bodies without envelopes: invisible, and found equal on the next run.
-      const lines = this.#storage.sql
-        .exec<{ line: string }>(`SELECT line FROM log_${segment.no} WHERE line IS NOT NULL ORDER BY id`)
-        .toArray()
-        .map(({ line }) => line);
-      await putOnce(
-        bucket,
-        segmentKey(options.partition, segment.first_seq),
-        [...lines, segment.seal_line, ""].join("\n"),
-      );
+      await storeSegment(bucket, partition, this.#sealed(segment));
       // Dying here, the segment is in R2 and will be found equal.
-      const { bytes } = this.#storage.sql
-        .exec<{ bytes: number | null }>(
-          `SELECT sum(coalesce(length(line), 0) + coalesce(length(body), 0)) AS bytes FROM log_${segment.no}`,
-        )
-        .one();
       this.#storage.sql.exec("UPDATE segments SET stage = 1 WHERE no = ?", segment.no);
-      this.#heldBytes = Math.max(0, this.#heldBytes - (bytes ?? 0));
+      this.#heldBytes = Math.max(0, this.#heldBytes - this.#bytesOf(segment.no));
     }
   }
 
-  async #storeBodies(bucket: R2Bucket, partition: string, segment: SegmentRow): Promise<void> {
-    let after = 0;
-    for (let volume = 0; ; volume++) {
-      const lines: string[] = [];
-      let bytes = 0;
-      while (bytes < VOLUME_BYTES) {
-        const row = this.#storage.sql
+  #sealed({ no, first_seq, seal_line }: SegmentRow): SealedSegment {
+    const { sql } = this.#storage;
+    return {
+      firstSeq: first_seq,
+      sealLine: seal_line,
+      lines: () => this.#lines(no, 0, -1),
+      runAfter: (id) => {
+        const row = sql
           .exec<Pick<LogRow, "id" | "body_of" | "body_part" | "body_index" | "salt" | "body">>(
-            `SELECT id, body_of, body_part, body_index, salt, body FROM log_${segment.no}
+            `SELECT id, body_of, body_part, body_index, salt, body FROM log_${no}
              WHERE id > ? AND body_of IS NOT NULL ORDER BY id LIMIT 1`,
-            after,
+            id,
           )
           .toArray()[0];
-        if (row === undefined) break;
-        after = row.id;
-        const body = new Uint8Array(row.body ?? new ArrayBuffer(0));
-        const salt = row.salt === null ? {} : { salt: hex(new Uint8Array(row.salt)) };
-        lines.push(writeBodyLine({ seq: row.body_of!, part: row.body_part!, index: row.body_index!, ...salt }, body));
-        bytes += body.length;
-      }
-      if (lines.length === 0) return;
-      await putOnce(bucket, bodiesKey(partition, segment.first_seq, volume), `${lines.join("\n")}\n`);
-    }
+        if (row === undefined) return undefined;
+        const { body_of, body_part, body_index } = row;
+        return {
+          id: row.id,
+          of: body_of!,
+          part: body_part!,
+          index: body_index!,
+          salt: bytesOrNull(row.salt),
+          bytes: bytesOf(row.body),
+        };
+      },
+    };
   }
 
-  /** Drops tables of segments that are in R2, hold no `jti` that could come again, and no run of a body still growing. */
+  /**
+   * Drops tables of segments that are in R2, hold no `jti` that could come again, and no run of a body still growing.
+   * Of what is gone only the newest row stays: the chain goes on from it.
+   */
   drop(nowMs: number, oldestOpenCall: number | null): void {
+    const { sql } = this.#storage;
     for (const { no, last_seq } of this.#segments("stage = 1 AND jti_until_ms < ?", nowMs)) {
       if (oldestOpenCall !== null && oldestOpenCall <= last_seq) continue;
-      this.#storage.sql.exec(`DROP TABLE log_${no}`);
-      this.#storage.sql.exec("UPDATE segments SET stage = 2 WHERE no = ?", no);
+      sql.exec(`DROP TABLE log_${no}`);
+      if (no === this.#no - 1) sql.exec("UPDATE segments SET stage = 2 WHERE no = ?", no);
+      else sql.exec("DELETE FROM segments WHERE no = ?", no);
     }
+    sql.exec("DELETE FROM segments WHERE stage = 2 AND no < ?", this.#no - 1);
     for (const [jti, untilMs] of this.#jtis) if (untilMs < nowMs) this.#jtis.delete(jti);
   }
 
-  /** When there is something to drop, from when on. */
-  get dropAtMs(): number | null {
-    const held = this.#segments("stage = 1");
+  /** From when on there is something to drop. What a running call holds back, the record of its answer will free. */
+  dropAtMs(oldestOpenCall: number | null): number | null {
+    const held = this.#segments("stage = 1").filter(
+      ({ last_seq }) => oldestOpenCall === null || oldestOpenCall > last_seq,
+    );
     return held.length === 0 ? null : Math.min(...held.map((segment) => segment.jti_until_ms)) + 1;
-  }
-
-  get hasUnstored(): boolean {
-    return this.#segments("stage = 0").length > 0;
   }
 
   /** Envelope lines from `fromSeq` on that are not in R2, oldest first; of sealed segments with their seals. */
@@ -335,6 +319,15 @@ export class TranscriptLog {
       if (lines.length >= maxLines) return lines;
     }
     return [...lines, ...this.#lines(this.#no, fromSeq, maxLines - lines.length)];
+  }
+
+  #bytesOf(no: number): number {
+    const { bytes } = this.#storage.sql
+      .exec<{ bytes: number | null }>(
+        `SELECT sum(coalesce(length(line), 0) + coalesce(length(body), 0)) AS bytes FROM log_${no}`,
+      )
+      .one();
+    return bytes ?? 0;
   }
 
   #lines(no: number, fromSeq: number, limit: number): string[] {
@@ -395,32 +388,12 @@ export class TranscriptLog {
       for (const { jti, jti_until_ms } of rows) this.#jtis.set(jti, jti_until_ms);
       const stored = segments.some((segment) => segment.no === no && segment.stage > 0);
       if (stored) continue;
-      const { bytes } = this.#storage.sql
-        .exec<{ bytes: number | null }>(
-          `SELECT sum(coalesce(length(line), 0) + coalesce(length(body), 0)) AS bytes FROM log_${no}`,
-        )
-        .one();
-      this.#heldBytes += bytes ?? 0;
-      if (no === this.#no) this.#openBytes = bytes ?? 0;
+      const bytes = this.#bytesOf(no);
+      this.#heldBytes += bytes;
+      if (no === this.#no) this.#openBytes = bytes;
     }
   }
 }
 
-/**
- * Writes an object once. Where one stands already it must hold the same bytes: an earlier run of ours that died after
- * the put. Anything else is somebody's doing, and is never overwritten.
- */
-async function putOnce(bucket: R2Bucket, key: string, text: string): Promise<void> {
-  const plain = new TextEncoder().encode(text);
-  const put = await bucket.put(key, gzipSync(plain), {
-    onlyIf: { etagDoesNotMatch: "*" },
-    httpMetadata: { contentType: "application/gzip" },
-  });
-  if (put !== null) return;
-  const there = await bucket.get(key);
-  if (there === null) throw new Error(`${key}: refused as present, and absent`);
-  const stored = gunzipSync(new Uint8Array(await there.arrayBuffer()), { maxOutputLength: plain.length + 1 });
-  if (sha256Hex(stored) !== sha256Hex(plain)) throw new Error(`${key}: another object stands there`);
-}
-
-const hex = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+const bytesOf = (value: ArrayBuffer | null): Uint8Array => new Uint8Array(value ?? new ArrayBuffer(0));
+const bytesOrNull = (value: ArrayBuffer | null): Uint8Array | null => (value === null ? null : new Uint8Array(value));

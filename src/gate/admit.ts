@@ -39,7 +39,7 @@ export async function admit(
       grant: { id: grant.jti, expiresAtMs: grant.expiresAtMs },
       deployment: deployment.version,
     });
-    const admission = await Promise.race([asked, stop.stopped as Promise<undefined>]);
+    const admission = await stop.orStopped(asked);
     if (admission === undefined) {
       disposeLate(asked);
       return err(unavailable("the instance did not answer"));

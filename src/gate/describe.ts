@@ -26,6 +26,9 @@ const PATH_OVERRIDES = ["x-original-url", "x-rewrite-url"];
 /** Pure. Turns a request into the facts that rules speak of, and refuses what two readers could read in two ways. */
 export function describe(request: Described, options: DescribeOptions): Result<Call, string> {
   if (!/^[A-Z]+$/.test(request.method)) return err("a method that is not upper-case letters");
+  // No meaning is defined for it (RFC 9110 §9.3.1), so one reader drops what another acts on.
+  if (request.body?.length !== 0 && (request.method === "GET" || request.method === "HEAD"))
+    return err("a body with a method that has none");
   for (const name of [...METHOD_OVERRIDES, ...PATH_OVERRIDES])
     if (request.headers.has(name)) return err(`the header ${name}`);
   const segments = describePath(request.target.rawRest, options.encodedSlash);

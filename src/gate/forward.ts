@@ -3,7 +3,7 @@ import type { Env } from "../deployment.ts";
 import { injectCredential } from "../upstream/credential.ts";
 import { fetchOutbound } from "../upstream/outbound.ts";
 import type { Admitted } from "./admit.ts";
-import { forwardedHeaders } from "./headers.ts";
+import { forwardedHeaders, type HeaderList } from "./headers.ts";
 import { type RequestBody, readNextRun } from "./request-body.ts";
 
 export interface Forwarding {
@@ -11,16 +11,17 @@ export interface Forwarding {
   readonly method: string;
   /** The path below the upstream and the query, as they were sent. */
   readonly rawTarget: string;
-  readonly headers: Headers;
-  readonly headerNames: readonly string[];
+  /** As on record: what is not there can't leave either. */
+  readonly headers: HeaderList;
   readonly body: RequestBody;
   readonly declaredBytes: number | null;
+  readonly startedAtMs: number;
 }
 
 export interface Forwarded {
   /** Null: the upstream gave no answer; `call.stop.reason` says why, or it failed. */
   readonly response: Response | null;
-  /** How much of the request went out, read when the call is settled. */
+  /** How much of the request was handed to the connection, read when the call is settled. Of a connection that broke, less may have left. */
   readonly sent: { bytes: number };
 }
 
@@ -30,22 +31,31 @@ export interface Forwarded {
  */
 export async function forward(call: Admitted, request: Forwarding, env: Env): Promise<Forwarded> {
   const { upstream, body } = request;
-  const headers = forwardedHeaders(request.headers, request.headerNames);
-  injectCredential(headers, upstream, env);
   const sent = { bytes: 0 };
-  call.stop.allow(upstream.firstByteTimeoutMs, { kind: "timeout", what: "first byte" });
+  let isAnswered = false;
+  /** The upstream has this long to say something, counted from when it was last told something. */
+  const awaitAnswer = (): void => {
+    if (!isAnswered) call.stop.allow(upstream.firstByteTimeoutMs, { kind: "timeout", what: "first byte" });
+  };
+  call.stop.allowTotal(request.startedAtMs + upstream.totalTimeoutMs);
+  awaitAnswer();
   try {
+    const headers = forwardedHeaders(request.headers);
+    injectCredential(headers, upstream, env);
     const init: RequestInit = { method: request.method, headers, signal: call.stop.signal };
+    if (call.stop.reason !== null) return { response: null, sent };
     if (body.rest !== null) {
       const stream = declared(request.declaredBytes);
       init.body = stream.readable;
-      sendLongBody(call, stream.writable, { first: body.first, rest: body.rest }, sent, upstream).catch(() => {});
+      const long = { first: body.first, rest: body.rest, maxBytes: upstream.maxRequestBytes };
+      void sendLongBody(call, stream.writable, long, sent, awaitAnswer);
     } else if (body.first.length > 0) {
       init.body = body.first;
       sent.bytes = body.first.length;
     }
-    if (call.stop.reason !== null) return { response: null, sent: { bytes: 0 } };
-    return { response: await fetchOutbound(upstream.baseUrl + request.rawTarget, init), sent };
+    const response = await fetchOutbound(upstream.baseUrl + request.rawTarget, init);
+    isAnswered = true;
+    return { response, sent };
   } catch {
     // Whatever it says (a host, a certificate, a credential in a URL) is nobody's business outside.
     return { response: null, sent };
@@ -55,41 +65,59 @@ export async function forward(call: Admitted, request: Forwarding, env: Env): Pr
 const declared = (bytes: number | null): { readable: ReadableStream; writable: WritableStream } =>
   bytes === null ? new IdentityTransformStream() : new FixedLengthStream(bytes);
 
-/** INVARIANT: every run is durable in the transcript before a byte of it is written to the upstream. */
+/**
+ * INVARIANT: every run is durable in the transcript before a byte of it is written to the upstream; and a body that did
+ * not come whole is broken off, so that the upstream can't take its part for the whole. Never rejects.
+ */
 async function sendLongBody(
-  call: Admitted,
+  { stop, lease }: Admitted,
   writable: WritableStream,
-  body: { readonly first: Uint8Array; readonly rest: ReadableStreamBYOBReader },
+  body: { readonly first: Uint8Array; readonly rest: ReadableStreamBYOBReader; readonly maxBytes: number },
   sent: { bytes: number },
-  upstream: UpstreamConfig,
+  moved: () => void,
 ): Promise<void> {
   const writer = writable.getWriter();
-  const pass = async (run: Uint8Array): Promise<void> => {
-    await Promise.race([writer.write(run), call.stop.stopped]);
-    if (call.stop.reason === null) sent.bytes += run.byteLength;
+  /** Null at the end, and where the agent vanished: then the call is stopped. */
+  const read = async (): Promise<Uint8Array | null> => {
+    try {
+      return await readNextRun(body.rest);
+    } catch {
+      stop.stop({ kind: "client-gone" });
+      return null;
+    }
+  };
+  const write = async (run: Uint8Array): Promise<void> => {
+    // Counted first: of a write that is broken off, nobody knows how much has left.
+    sent.bytes += run.byteLength;
+    await stop.orStopped(writer.write(run));
+    moved();
   };
   try {
-    await pass(body.first);
     let total = body.first.byteLength;
-    let next = await readNextRun(body.rest);
-    while (call.stop.reason === null) {
-      const following = next === null ? null : await readNextRun(body.rest);
+    await write(body.first);
+    let next = await read();
+    while (stop.reason === null) {
+      const following = next === null ? null : await read();
       const run = next ?? new Uint8Array(0);
       total += run.byteLength;
-      if (total > upstream.maxRequestBytes) call.stop.stop({ kind: "too-large", reason: "the request's body" });
-      if (call.stop.reason !== null || !(await call.lease.appendRequest(run, following === null))) break;
-      if (run.byteLength > 0) await pass(run);
-      if (following === null) {
-        await writer.close();
-        return;
-      }
+      if (total > body.maxBytes) stop.stop({ kind: "too-large", reason: "the request's body" });
+      if (stop.reason !== null || !(await isDurable(run, following === null))) break;
+      if (run.byteLength > 0) await write(run);
+      if (following === null) return await writer.close();
       next = following;
     }
     await writer.abort("stopped");
-  } catch (error) {
-    // The agent vanished in the middle of its body: the upstream must not take the rest for the whole.
-    call.stop.stop({ kind: "client-gone" });
-    await writer.abort("client gone").catch(() => {});
-    throw error;
+  } catch {
+    // The upstream takes no more: it may have answered already, and what its connection came to says the rest.
+    await writer.abort("broken off").catch(() => {});
+  }
+
+  async function isDurable(run: Uint8Array, last: boolean): Promise<boolean> {
+    try {
+      return await lease.appendRequest(run, last);
+    } catch {
+      stop.stop({ kind: "lease-lost" });
+      return false;
+    }
   }
 }

@@ -57,8 +57,9 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
       method: request.method,
       target: target.rawPath + target.rawQuery,
       headers,
-      body: sent.first,
-      bodyFollows: sent.rest !== null,
+      // A refusal records no body: what is not permitted need not travel.
+      body: call.ok ? sent.first : NO_BODY.first,
+      bodyFollows: call.ok && sent.rest !== null,
     },
   });
   if (!admitted.ok) return refuse(admitted.error);
@@ -66,7 +67,9 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
   if (!route.ok || !call.ok) throw new Error("admitted what was refused");
 
   // 6. forward, 7. relay, 8. settle: out with our credential, back by hand, and the last byte when all is on record.
-  request.signal.addEventListener("abort", () => admitted.value.stop.stop({ kind: "client-gone" }));
+  const { stop } = admitted.value;
+  if (request.signal.aborted) stop.stop({ kind: "client-gone" });
+  else request.signal.addEventListener("abort", () => stop.stop({ kind: "client-gone" }));
   const upstream = route.value.config;
   const rawTarget = target.rawRest + target.rawQuery;
   const forwarded = await forward(
@@ -75,10 +78,10 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
       upstream,
       method: request.method,
       rawTarget,
-      headers: request.headers,
-      headerNames: headers.map(([name]) => name),
+      headers,
       body: sent,
       declaredBytes: declaredLength(request.headers),
+      startedAtMs,
     },
     env,
   );

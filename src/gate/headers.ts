@@ -21,23 +21,24 @@ const NOT_FORWARDED = new Set([
   "host",
   "content-length",
   "expect",
+  "accept-encoding",
+  "http2-settings",
+  // Credentials: the upstream is to know one caller, the one whose credential the gate injects.
   "authorization",
   "dpop",
   "cookie",
-  "accept-encoding",
-  "forwarded",
-  "via",
-  "x-real-ip",
-  "true-client-ip",
-  "x-client-ip",
-  "x-cluster-client-ip",
-  "client-ip",
-  "fastly-client-ip",
-  "x-original-url",
-  "x-rewrite-url",
-  "x-http-method",
-  "x-http-method-override",
-  "x-method-override",
+  "cookie2",
+  "api-key",
+  "apikey",
+  "x-api-key",
+  "x-apikey",
+  "x-access-token",
+  "x-auth-token",
+  "x-goog-api-key",
+  "x-amz-security-token",
+  "private-token",
+  "job-token",
+  "deploy-token",
   "txn-token",
   "signature",
   "signature-input",
@@ -45,16 +46,42 @@ const NOT_FORWARDED = new Set([
   "x-ssl-client-cert",
   "client-cert",
   "client-cert-chain",
+  "remote-user",
+  "x-remote-user",
+  // Where it came from.
+  "forwarded",
+  "x-forwarded",
+  "via",
+  "x-real-ip",
+  "true-client-ip",
+  "x-client-ip",
+  "x-cluster-client-ip",
+  "client-ip",
+  "fastly-client-ip",
+  "x-originating-ip",
+  "x-remote-ip",
+  "x-remote-addr",
+  "x-host",
+  "x-original-host",
+  // Another method or path than the one that was authorized.
+  "x-original-url",
+  "x-rewrite-url",
+  "x-http-method",
+  "x-http-method-override",
+  "x-method-override",
 ]);
 const NOT_FORWARDED_PREFIXES = ["x-forwarded-", "cf-", "x-portcullis-", "proxy-", "x-amzn-", "x-envoy-"];
 
 /** Headers for the upstream: the agent's own words about content, nothing about identity. */
-export function forwardedHeaders(sent: Headers, names: readonly string[]): Headers {
-  const named = connectionOptions(sent);
-  const headers = new Headers(sent);
-  for (const name of names) {
-    const isPrefixed = NOT_FORWARDED_PREFIXES.some((prefix) => name.startsWith(prefix));
-    if (isPrefixed || NOT_FORWARDED.has(name) || named.has(name)) headers.delete(name);
+export function forwardedHeaders(recorded: HeaderList): Headers {
+  const named = connectionOptions(recorded.find(([name]) => name === "connection")?.[1] ?? null);
+  const headers = new Headers();
+  for (const [name, value] of recorded) {
+    // To a CGI-like server `X_Forwarded_For` and `X-Forwarded-For` are one variable.
+    const read = name.includes("_") ? name.replaceAll("_", "-") : name;
+    if (NOT_FORWARDED.has(read) || named.has(name)) continue;
+    if (NOT_FORWARDED_PREFIXES.some((prefix) => read.startsWith(prefix))) continue;
+    headers.append(name, value);
   }
   headers.set("accept-encoding", "identity");
   return headers;
@@ -71,6 +98,8 @@ const NOT_ANSWERED = new Set([
   "set-cookie2",
   "www-authenticate",
   "authentication-info",
+  "proxy-authentication-info",
+  "dpop-nonce",
   "alt-svc",
   "clear-site-data",
   "content-location",
@@ -92,7 +121,7 @@ export interface AnswerRewriting {
 
 /** Headers for the agent. `Location` and `Link` lead back to the gate or are removed. */
 export function answeredHeaders(received: Headers, rewriting: AnswerRewriting): Headers {
-  const named = connectionOptions(received);
+  const named = connectionOptions(received.get("connection"));
   const headers = new Headers();
   for (const [name, value] of received) {
     if (NOT_ANSWERED.has(name) || named.has(name)) continue;
@@ -125,18 +154,41 @@ export function toGate(reference: string, { origin, askedUrl, bases }: AnswerRew
   return undefined;
 }
 
-/** RFC 8288 §3. A link that can't be read, or leads elsewhere, is left out. */
+/** RFC 8288 §3. A link that can't be read, has another context than what was asked, or leads elsewhere, is left out. */
 function rewriteLinks(header: string, rewriting: AnswerRewriting): string {
   const links: string[] = [];
-  for (const match of header.matchAll(/<([^<>]*)>((?:\s*;\s*[^,;"<>]+(?:="[^"]*")?)*)\s*(?:,|$)/g)) {
-    const target = toGate(match[1]!, rewriting);
-    if (target !== undefined) links.push(`<${target}>${match[2]!}`);
+  for (const text of splitLinks(header)) {
+    const [, reference, parameters] = /^<([^<>]*)>(|[ \t]*;.*)$/.exec(text) ?? [];
+    if (reference === undefined || parameters === undefined || /;\s*anchor\s*=/i.test(parameters)) continue;
+    const target = toGate(reference, rewriting);
+    if (target !== undefined) links.push(`<${target}>${parameters}`);
   }
   return links.join(", ");
 }
 
-function connectionOptions(headers: Headers): ReadonlySet<string> {
-  const connection = headers.get("connection");
+/** At commas outside of `<>` and quotes, in one pass: a pattern for this takes a hostile header's length squared, or worse. */
+function splitLinks(header: string): string[] {
+  const links: string[] = [];
+  let from = 0;
+  let closedBy: ">" | '"' | null = null;
+  for (let i = 0; i < header.length; i++) {
+    const char = header[i];
+    if (closedBy === '"' && char === "\\") i++;
+    else if (char === closedBy) closedBy = null;
+    else if (closedBy !== null) continue;
+    else if (char === "<") closedBy = ">";
+    else if (char === '"') closedBy = char;
+    else if (char === ",") {
+      links.push(header.slice(from, i).trim());
+      from = i + 1;
+    }
+  }
+  // What is still open at the end was cut off, or never a link.
+  if (closedBy === null) links.push(header.slice(from).trim());
+  return links;
+}
+
+function connectionOptions(connection: string | null): ReadonlySet<string> {
   if (connection === null) return NONE;
   return new Set(connection.split(",").map((option) => option.trim().toLowerCase()));
 }

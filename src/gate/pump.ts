@@ -1,9 +1,9 @@
 import type { AnswerHead, Outcome, Settlement } from "../instance/contract.ts";
+import { within } from "../within.ts";
 import type { Admitted } from "./admit.ts";
 import type { Forwarded } from "./forward.ts";
 import { outcomeOf, reasonText } from "./outcome.ts";
 import type { Relaying } from "./relay.ts";
-import { within } from "./stop.ts";
 
 const READ_BYTES = 65_536;
 /** While nothing else is said, the pump asks its lease this often whether it still holds, and waits this long for a word. */
@@ -38,7 +38,6 @@ export class Pump {
     this.#call = call;
     this.#forwarded = forwarded;
     this.#relaying = relaying;
-    call.stop.allowTotal(relaying.startedAtMs + relaying.upstream.totalTimeoutMs);
   }
 
   /** The only ending. True: durable, and nobody had broken the lease before. */
@@ -75,10 +74,7 @@ export class Pump {
       // A stopped call keeps no time of its own any more.
       stop.allow(LEASE_ANSWER_MS, { kind: "lease-lost" });
       const settling = lease.settle(settlement);
-      const settled =
-        stop.reason === null
-          ? await Promise.race([settling, stop.stopped as Promise<undefined>])
-          : await within(LEASE_ANSWER_MS, settling);
+      const settled = stop.reason === null ? await stop.orStopped(settling) : await within(LEASE_ANSWER_MS, settling);
       // `false`: a switch came first. Which one is of no matter: every revoked token hears the same.
       if (settled === false) stop.stop({ kind: "cut", cause: "switched" });
       else if (settled === undefined) stop.stop({ kind: "lease-lost" });
@@ -98,7 +94,11 @@ export class Pump {
     let bytes = 0;
     while (bytes < declared) {
       const run = await this.#read(reader.read());
-      if (run === null || run.byteLength === 0) return null;
+      if (run === null) return null;
+      if (run.byteLength === 0) {
+        this.#call.stop.stop({ kind: "upstream-broke-off" });
+        return null;
+      }
       this.#take(run);
       bytes += run.byteLength;
     }
@@ -130,7 +130,11 @@ export class Pump {
 
     const cut = async (controller: ReadableByteStreamController): Promise<void> => {
       // First the agent's side, then the upstream's, then the word that it is so.
-      controller.error(new Error("cut"));
+      try {
+        controller.error(new Error("cut"));
+      } catch {
+        // The agent has closed it meanwhile.
+      }
       await this.settleStopped();
       finished.resolve();
     };
@@ -173,7 +177,7 @@ export class Pump {
     const { stop } = this.#call;
     stop.allow(this.#relaying.upstream.idleTimeoutMs, { kind: "timeout", what: "idle" });
     try {
-      const result = await Promise.race([read, stop.stopped as Promise<undefined>]);
+      const result = await stop.orStopped(read);
       return result === undefined || stop.reason !== null ? null : (result.value ?? NOTHING);
     } catch {
       stop.stop({ kind: "upstream-broke-off" });
@@ -216,7 +220,7 @@ export class Pump {
     );
     if (kept === true || this.#settled !== null) return;
     // `false`: the lease broke, and its cause is on its way. Nothing heard: nobody could cut this call.
-    if (kept === false) await within(LEASE_ANSWER_MS, stop.stopped);
+    if (kept === false) await within(LEASE_ANSWER_MS, stop.stopped());
     stop.stop({ kind: "lease-lost" });
   }
 

@@ -48,6 +48,11 @@ export async function relay(call: Admitted, forwarded: Forwarded, relaying: Rela
   if (response === null || call.stop.reason !== null) return withoutAnswer();
   // The credential is ours: that the upstream refuses it is our failure, and its words about it are not the agent's.
   if (response.status === 401 || response.status === 407) return withhold(response, call, pump);
+  // Three digits that are no status (RFC 9110 §15), and that no Response can be made of.
+  if (response.status < 200 || response.status > 599) {
+    call.stop.stop({ kind: "upstream-broke-off" });
+    return withoutAnswer();
+  }
 
   const coding = response.headers.get("content-encoding");
   const decoded = isDecodedByRuntime(coding);
@@ -61,7 +66,8 @@ export async function relay(call: Admitted, forwarded: Forwarded, relaying: Rela
   if (body === null || relaying.isHead || BODYLESS.has(response.status)) {
     // No last byte to hold: the head is held instead.
     const length = declaredLength(response.headers);
-    if (relaying.isHead && length !== null) headers.set("content-length", String(length));
+    // Of a coding that the agent would not see, neither does it see the length.
+    if (relaying.isHead && length !== null && !decoded) headers.set("content-length", String(length));
     return (await pump.settle("complete")) ? answer(null) : withoutAnswer();
   }
   const length = declaredLength(response.headers);
@@ -80,7 +86,7 @@ export async function relay(call: Admitted, forwarded: Forwarded, relaying: Rela
 
 async function withhold(response: Response, call: Admitted, pump: Pump): Promise<Relayed> {
   const reason = "the upstream refused the gate's credential";
-  pump.head = headOf(response.status, response.headers, true);
+  pump.head = headOf(response.status, response.headers, isDecodedByRuntime(response.headers.get("content-encoding")));
   if (response.body !== null) await pump.readBeginning(response.body as ReadableStream<Uint8Array>, WITHHELD_BYTES);
   call.stop.release();
   await pump.settle("upstream-failed", reason);

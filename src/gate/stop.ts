@@ -19,7 +19,7 @@ const FOREVER = Number.POSITIVE_INFINITY;
  */
 export class Stop {
   readonly #controller = new AbortController();
-  readonly #stopped = Promise.withResolvers<void>();
+  readonly #waiting = new Set<() => void>();
   #reason: StopReason | null = null;
   #timer: number | null = null;
   #timerAtMs = 0;
@@ -35,15 +35,39 @@ export class Stop {
     return this.#controller.signal;
   }
   /** Resolves when stopped. */
-  get stopped(): Promise<void> {
-    return this.#stopped.promise;
+  stopped(): Promise<void> {
+    if (this.#reason !== null) return Promise.resolve();
+    return new Promise((resolve) => this.#waiting.add(resolve));
+  }
+
+  /**
+   * What `work` comes to, or `undefined` once stopped. Not `Promise.race`: that leaves its result behind on a promise
+   * that lives as long as the call, and a long stream would hold all that it ever read.
+   */
+  orStopped<T>(work: Promise<T>): Promise<T | undefined> {
+    return new Promise((resolve, reject) => {
+      const stopped = () => resolve(undefined);
+      if (this.#reason !== null) stopped();
+      else this.#waiting.add(stopped);
+      work.then(
+        (value) => {
+          this.#waiting.delete(stopped);
+          resolve(value);
+        },
+        (error) => {
+          this.#waiting.delete(stopped);
+          reject(error);
+        },
+      );
+    });
   }
 
   stop(reason: StopReason): void {
     if (this.#reason !== null) return;
     this.#reason = reason;
     this.#clear();
-    this.#stopped.resolve();
+    for (const tell of this.#waiting) tell();
+    this.#waiting.clear();
     this.#controller.abort();
   }
 
@@ -103,18 +127,5 @@ export class Stop {
   #clear(): void {
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
-  }
-}
-
-/** Settles as `work` does, or with `undefined` after `ms`. */
-export async function within<T>(ms: number, work: Promise<T>): Promise<T | undefined> {
-  let timer: number | null = null;
-  const late = new Promise<undefined>((resolve) => {
-    timer = setTimeout(() => resolve(undefined), ms) as unknown as number;
-  });
-  try {
-    return await Promise.race([work, late]);
-  } finally {
-    clearTimeout(timer);
   }
 }

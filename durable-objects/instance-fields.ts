@@ -1,0 +1,104 @@
+import type { Attributes } from "../src/control/switch.ts";
+import type { Denial } from "../src/gate/denial.ts";
+import type { AdmitRequest, Enrolment, RecordedRequest, Settlement } from "../src/instance/contract.ts";
+import type { Json } from "../src/scope/call.ts";
+import type { BodyReference, Fields } from "../src/transcript/envelope.ts";
+import type { AnswerBody, Lease } from "./lease.ts";
+
+/** Pure: what the records of an instance say besides their frame. The one place that names their fields. */
+
+/** In every record, so that each stands alone and leads to a person. */
+export const identityFields = (enrolment: Enrolment, grant: string, deployment: string): Fields => ({
+  instance: enrolment.instance,
+  agent: enrolment.agent,
+  agentVersion: enrolment.agentVersion,
+  task: enrolment.task.id,
+  human: enrolment.human,
+  client: enrolment.client,
+  chain: enrolment.chain.map((actor) => ({ ...actor })),
+  grant,
+  deployment,
+});
+
+export const enrolledFields = (enrolment: Enrolment, claims: BodyReference): Fields => ({
+  manifest: { ...enrolment.manifest, tools: { ...enrolment.manifest.tools } },
+  purpose: enrolment.task.purpose,
+  deadline: enrolment.task.deadlineMs,
+  scope: [...enrolment.scope],
+  limits: { ...enrolment.limits },
+  claims: { ...claims },
+});
+
+export const callFields = (upstream: string, sent: RecordedRequest, body: Json): Fields => ({
+  upstream,
+  method: sent.method,
+  target: sent.target,
+  headers: pairs(sent.headers),
+  body,
+  decision: { allowed: true },
+});
+
+export const refusedFields = ({ call, request }: AdmitRequest, denial: Denial, body: Json): Fields => ({
+  upstream: call?.upstream ?? null,
+  method: request.method,
+  target: request.target,
+  headers: pairs(request.headers),
+  body,
+  decision: { allowed: false, ...denial },
+});
+
+/** A lease that broke while the last bytes were on their way here is a cut call, whatever the Worker thought. */
+export const answerFields = (lease: Lease, settlement: Settlement, { reference }: AnswerBody): Fields => ({
+  call: lease.seq,
+  outcome: settlement.outcome === "complete" && lease.cause !== null ? "cut" : settlement.outcome,
+  ...(lease.cause === null ? {} : { cause: lease.cause }),
+  ...(settlement.reason === null ? {} : { reason: settlement.reason }),
+  status: settlement.head?.status ?? null,
+  headers: pairs(settlement.head?.headers ?? []),
+  body: reference === null ? null : { ...reference },
+  ...lateRequest(lease),
+  passedBytes: settlement.passedBytes,
+  forwardedBytes: settlement.forwardedBytes,
+  timing: { ...settlement.timing },
+});
+
+/** Of a call whose Worker is gone: what it appended is known, and nothing of what it passed since. */
+export const lostFields = (lease: Lease, mayMiss: number): Fields => ({
+  call: lease.seq,
+  outcome: "lost",
+  ...(lease.cause === null ? {} : { cause: lease.cause }),
+  reason: "the Worker that pumped this call is gone",
+  body: { ...lease.lostReference(mayMiss) },
+  ...lateRequest(lease),
+});
+
+/** Of a call whose lease died with the object. */
+export const orphanFields = (call: number, body: BodyReference): Fields => ({
+  call,
+  outcome: "lost",
+  reason: "the object was reset while the call ran",
+  body: { ...body },
+});
+
+/** The digest of a request body that was longer than its call's record is known only at the end. */
+function lateRequest({ request, requestComplete }: Lease): Fields {
+  if (request === null) return {};
+  return { requestBody: { ...request.reference(request.mediaType, request.coding, requestComplete) } };
+}
+
+const pairs = (headers: RecordedRequest["headers"]): Json => headers.map(([name, value]) => [name, value]);
+
+export const upstreamsOf = (enrolment: Enrolment): readonly string[] => [
+  ...new Set(enrolment.scope.map((entry) => (entry as { readonly upstream: string }).upstream)),
+];
+
+export const attributesOf = (enrolment: Enrolment): Attributes => ({
+  instance: enrolment.instance,
+  human: enrolment.human,
+  task: enrolment.task.id,
+  agent: enrolment.agent,
+  agentVersion: enrolment.agentVersion,
+  client: enrolment.client,
+  upstreams: upstreamsOf(enrolment),
+  deadlineMs: enrolment.task.deadlineMs,
+});

@@ -1,0 +1,358 @@
+import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
+import { env } from "cloudflare:workers";
+import { afterEach, describe, expect, it, vi } from "vitest";
+import type { AgentInstance } from "../../durable-objects/agent-instance.ts";
+import type { Admission, Settlement } from "../../src/instance/contract.ts";
+import { instanceOf } from "../../src/objects.ts";
+import { type Agent, deployment, enrolAgent, ISSUES, recordsOf, typesOf, upstream } from "./kit.ts";
+
+const stubOf = (agent: Agent) =>
+  env.AGENT_INSTANCE.get(env.AGENT_INSTANCE.idFromName(agent.id)) as DurableObjectStub<AgentInstance>;
+
+const settlement = (change: Partial<Settlement> = {}): Settlement => ({
+  outcome: "complete",
+  head: { status: 200, headers: [], mediaType: "application/json", coding: "identity" },
+  tail: new TextEncoder().encode("{}"),
+  passedBytes: 2,
+  forwardedBytes: 0,
+  timing: { startedAtMs: 1, firstByteAtMs: 2, endedAtMs: 3 },
+  reason: null,
+  ...change,
+});
+
+async function admitted(agent: Agent): Promise<Extract<Admission, { admitted: true }>> {
+  const admission = await instanceOf(deployment, agent.id).admit(agent.admission());
+  if (!admission.admitted) throw new Error(JSON.stringify(admission.denial));
+  return admission;
+}
+
+/** Counts what is billed as rows written while `work` runs. */
+async function rowsWritten(agent: Agent, work: () => Promise<unknown>): Promise<number> {
+  let rows = 0;
+  const restore = await runInDurableObject(stubOf(agent), (_instance, state) => {
+    const { sql } = state.storage;
+    const exec = sql.exec.bind(sql);
+    const setAlarm = state.storage.setAlarm.bind(state.storage);
+    const counting = vi.spyOn(sql, "exec").mockImplementation(((query: string, ...bindings: unknown[]) => {
+      const cursor = exec(query, ...bindings);
+      if (/^\s*(insert|update|delete|create|drop)/i.test(query)) rows += cursor.rowsWritten;
+      return cursor;
+    }) as typeof sql.exec);
+    const arming = vi.spyOn(state.storage, "setAlarm").mockImplementation((at) => {
+      rows++;
+      return setAlarm(at);
+    });
+    return () => {
+      counting.mockRestore();
+      arming.mockRestore();
+    };
+  }).catch(() => undefined);
+  if (restore === undefined) throw new Error("the object's storage can't be watched");
+  await work();
+  return rows;
+}
+
+afterEach(() => vi.restoreAllMocks());
+
+describe("work per call", () => {
+  it("an ordinary call writes two rows", async () => {
+    const agent = await enrolAgent();
+    upstream(() => Response.json([{ number: 1 }]));
+    await (await agent.call(ISSUES)).text();
+    const rows = await rowsWritten(agent, async () => (await agent.call(ISSUES)).text());
+    expect(rows).toBe(2);
+    expect(typesOf(await recordsOf(agent))).toBe("enrolled call answer call answer");
+  });
+});
+
+describe("admission", () => {
+  it("refuses who never enrolled", async () => {
+    const agent = await enrolAgent();
+    const admission = await instanceOf(deployment, "nobody").admit(agent.admission());
+    expect(admission).toEqual({
+      admitted: false,
+      denial: { kind: "unauthenticated", code: "invalid_token", reason: "no such instance" },
+    });
+  });
+
+  it("lets exactly one of many with one proof pass", async () => {
+    const agent = await enrolAgent();
+    const same = agent.admission();
+    const all = await Promise.all(Array.from({ length: 20 }, () => instanceOf(deployment, agent.id).admit(same)));
+    expect(all.filter(({ admitted }) => admitted)).toHaveLength(1);
+    for (const one of all)
+      if (!one.admitted) expect(one.denial).toMatchObject({ code: "invalid_dpop_proof", reason: "replay" });
+  });
+
+  it("refuses a replay after an eviction, and after the flush of the record that knew it", async () => {
+    const agent = await enrolAgent();
+    const first = agent.admission();
+    const admission = await instanceOf(deployment, agent.id).admit(first);
+    if (!admission.admitted) throw new Error("refused");
+    await admission.lease.settle(settlement());
+    admission.lease[Symbol.dispose]?.();
+    await evictDurableObject(stubOf(agent));
+    expect(await instanceOf(deployment, agent.id).admit(first)).toMatchObject({ denial: { reason: "replay" } });
+    await flush(agent);
+    expect(await recordsOf(agent)).toEqual([]);
+    await evictDurableObject(stubOf(agent));
+    expect(await instanceOf(deployment, agent.id).admit(first)).toMatchObject({ denial: { reason: "replay" } });
+  });
+
+  it("gives the last unit of a budget to exactly one", async () => {
+    const limits = { ...deployment.config.agents["triage-bot"]!.limits, calls: 10 };
+    const agent = await enrolAgent({ limits });
+    const all = await Promise.all(
+      Array.from({ length: 50 }, () => instanceOf(deployment, agent.id).admit(agent.admission())),
+    );
+    expect(all.filter(({ admitted }) => admitted)).toHaveLength(10);
+  });
+
+  it("counts refusals beyond the limit in one record", async () => {
+    const agent = await enrolAgent();
+    const denial = { kind: "absent", layer: "grant", reason: "test" } as const;
+    for (let i = 0; i < 12; i++) await instanceOf(deployment, agent.id).admit(agent.admission({ denial }));
+    const refused = (await recordsOf(agent)).filter(({ type }) => type === "refused");
+    expect(refused).toHaveLength(5);
+    await runInDurableObject(stubOf(agent), async (_i, state) => {
+      expect(await state.storage.getAlarm()).not.toBeNull();
+    });
+  });
+
+  it("names the ceiling that a call exceeds", async () => {
+    const agent = await enrolAgent({ groups: ["nobody"] });
+    expect(await instanceOf(deployment, agent.id).admit(agent.admission())).toMatchObject({
+      denial: { kind: "absent", layer: "entitlement" },
+    });
+    const [, refused] = await recordsOf(agent);
+    expect(refused).toMatchObject({ type: "refused", decision: { allowed: false, layer: "entitlement" } });
+  });
+});
+
+describe("leases", () => {
+  it("a call whose object was reset gets no more bytes, and is recorded as lost", async () => {
+    const agent = await enrolAgent();
+    let source: ReadableByteStreamController | undefined;
+    upstream(
+      () =>
+        new Response(
+          new ReadableStream({
+            type: "bytes",
+            start(controller: ReadableByteStreamController) {
+              source = controller;
+              controller.enqueue(new TextEncoder().encode("data: 1\n\n"));
+            },
+          } as UnderlyingByteSource),
+          { headers: { "content-type": "text/event-stream" } },
+        ),
+    );
+    const response = await agent.call(ISSUES);
+    const reader = response.body!.getReader();
+    expect(new TextDecoder().decode((await reader.read()).value)).toBe("data: 1\n\n");
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    await runInDurableObject(stubOf(agent), (_i, state) => state.abort("reset by a test")).catch(() => {});
+    await expect(
+      (async () => {
+        source?.enqueue(new TextEncoder().encode("data: 2\n\n"));
+        for (;;) if ((await reader.read()).done) return "ended";
+      })(),
+    ).rejects.toThrow();
+    const records = await recordsOf(agent);
+    expect(records.at(-1)).toMatchObject({ type: "answer", outcome: "lost", body: { complete: false } });
+  });
+
+  it("a lease that is given up is recorded as lost", async () => {
+    const agent = await enrolAgent();
+    const { lease } = await admitted(agent);
+    lease[Symbol.dispose]?.();
+    await vi.waitFor(async () =>
+      expect((await recordsOf(agent)).at(-1)).toMatchObject({ type: "answer", outcome: "lost" }),
+    );
+  });
+
+  it("an answer that settles after the switch is recorded as cut, and not released", async () => {
+    const agent = await enrolAgent();
+    const { lease } = await admitted(agent);
+    const closing = instanceOf(deployment, agent.id).close(killOf(agent));
+    expect(await lease.broken()).toBe("switched");
+    expect(await lease.settle(settlement())).toBe(false);
+    expect(await closing).toMatchObject({ cut: 1, unconfirmed: 0 });
+    expect((await recordsOf(agent)).at(-1)).toMatchObject({ type: "answer", outcome: "cut", cause: "switched" });
+  });
+});
+
+const killOf = (agent: Agent, id = crypto.randomUUID()) =>
+  ({ id, reach: "instance", target: agent.id, act: "kill", reason: "test", by: "admin", atMs: Date.now() }) as const;
+
+describe("switches", () => {
+  it("a kill races with 50 admissions: none is admitted after it has answered, and every running one is cut", async () => {
+    const agent = await enrolAgent();
+    const admissions = Array.from({ length: 50 }, () => instanceOf(deployment, agent.id).admit(agent.admission()));
+    const closing = instanceOf(deployment, agent.id).close(killOf(agent));
+    const after = closing.then(() => instanceOf(deployment, agent.id).admit(agent.admission()));
+    const passed = (await Promise.all(admissions)).filter((admission) => admission.admitted);
+    await Promise.all(
+      passed.map(
+        async (admission) =>
+          admission.admitted &&
+          (await admission.lease.broken(), admission.lease.settle(settlement({ outcome: "cut" }))),
+      ),
+    );
+    expect(await closing).toMatchObject({ cut: passed.length, unconfirmed: 0 });
+    expect(await after).toMatchObject({ admitted: false, denial: { code: "invalid_token", reason: "switched" } });
+  });
+
+  it("is known after an eviction, and pushed twice stands once", async () => {
+    const agent = await enrolAgent();
+    const kill = killOf(agent);
+    await instanceOf(deployment, agent.id).close(kill);
+    await evictDurableObject(stubOf(agent));
+    await instanceOf(deployment, agent.id).close(kill);
+    expect(typesOf(await recordsOf(agent))).toBe("enrolled switched");
+    expect(await instanceOf(deployment, agent.id).admit(agent.admission())).toMatchObject({
+      denial: { reason: "switched" },
+    });
+  });
+
+  it("waits for a key that has not enrolled yet", async () => {
+    const agent = await enrolAgent();
+    const enrolment = { ...agent.enrolment, instance: "not-yet" };
+    await instanceOf(deployment, "not-yet").close(killOf(agent));
+    const request = { enrolment, humanClaims: {}, proof: { jti: "a", issuedAtMs: Date.now() }, deployment: "test" };
+    expect(await instanceOf(deployment, "not-yet").enrol(request)).toEqual({ enrolled: false, reason: "switched" });
+  });
+
+  it("a revocation is the end of it, once", async () => {
+    const agent = await enrolAgent();
+    await instanceOf(deployment, agent.id).revoke("build-platform", "test");
+    await instanceOf(deployment, agent.id).revoke("build-platform", "test");
+    expect(typesOf(await recordsOf(agent))).toBe("enrolled switched");
+    expect(await instanceOf(deployment, agent.id).introspect()).toMatchObject({ active: false });
+    expect(await instanceOf(deployment, agent.id).admit(agent.admission())).toMatchObject({
+      denial: { reason: "revoked" },
+    });
+  });
+});
+
+describe("enrolment", () => {
+  it("binds a key once, however many race for it", async () => {
+    const agent = await enrolAgent();
+    const race = Array.from({ length: 8 }, (_, i) =>
+      instanceOf(deployment, "raced-key").enrol({
+        enrolment: { ...agent.enrolment, instance: "raced-key", human: `human-${i}` },
+        humanClaims: {},
+        proof: { jti: `jti-${i}`, issuedAtMs: Date.now() },
+        deployment: "test",
+      }),
+    );
+    const answers = await Promise.all(race);
+    expect(answers.filter(({ enrolled }) => enrolled)).toHaveLength(1);
+  });
+});
+
+/** Makes everything due, and lets the alarm write it to R2. */
+async function flush(agent: Agent, bucket?: R2Bucket): Promise<void> {
+  const { flushAfterMs } = deployment.config.transcripts;
+  const later = Date.now() + flushAfterMs + 1;
+  await runInDurableObject(stubOf(agent), async (instance) => {
+    const clock = vi.spyOn(Date, "now").mockReturnValue(later);
+    const patched = instance as unknown as { env: object };
+    const { env: before } = patched;
+    if (bucket !== undefined) patched.env = { ...before, TRANSCRIPTS: bucket };
+    try {
+      await instance.alarm();
+    } finally {
+      patched.env = before;
+      clock.mockRestore();
+    }
+  });
+}
+
+describe("segments", () => {
+  const keysOf = async (agent: Agent): Promise<string[]> => {
+    const { objects } = await env.TRANSCRIPTS.list();
+    return objects.map(({ key }) => key).filter((key) => key.includes(`instance=${agent.id}/`));
+  };
+
+  it("leave with their bodies beside them, and what has left is no longer in the log", async () => {
+    const agent = await enrolAgent();
+    upstream(() => Response.json([{ number: 1 }]));
+    await (await agent.call(ISSUES)).text();
+    await flush(agent);
+    const at = `human=human-1/task=build-platform_t1/instance=${agent.id}/0000000000.jsonl.gz`;
+    expect(await keysOf(agent)).toEqual([`bodies/${at}`, `transcripts/${at}`]);
+    expect(await recordsOf(agent)).toEqual([]);
+    await (await agent.call(ISSUES)).text();
+    expect((await recordsOf(agent)).map(({ seq }) => seq)).toEqual([3, 4]);
+  });
+
+  const faults: [string, (real: R2Bucket) => Partial<R2Bucket>][] = [
+    ["fails", () => ({ put: () => Promise.reject(new Error("R2 is down")) })],
+    [
+      "fails after having stored",
+      (real) => ({
+        put: (async (key: string, value: Uint8Array, options: R2PutOptions) => {
+          await real.put(key, value, options);
+          throw new Error("the answer was lost");
+        }) as R2Bucket["put"],
+      }),
+    ],
+  ];
+  for (const [what, fault] of faults)
+    it(`a put that ${what} loses nothing and writes nothing twice`, async () => {
+      const agent = await enrolAgent();
+      upstream(() => Response.json([{ number: 1 }]));
+      await (await agent.call(ISSUES)).text();
+      const log = vi.spyOn(console, "error").mockImplementation(() => {});
+      const real = env.TRANSCRIPTS;
+      const faulty = { get: real.get.bind(real), ...fault(real) } as unknown as R2Bucket;
+      await flush(agent, faulty);
+      expect(log).toHaveBeenCalledOnce();
+      // Sealed, and still here.
+      expect(typesOf(await recordsOf(agent))).toBe("enrolled call answer");
+      await flush(agent);
+      expect(await recordsOf(agent)).toEqual([]);
+      expect(await keysOf(agent)).toHaveLength(2);
+    });
+
+  it("never overwrite what somebody else put in their place", async () => {
+    const agent = await enrolAgent();
+    const key = `transcripts/human=human-1/task=build-platform_t1/instance=${agent.id}/0000000000.jsonl.gz`;
+    const { gzipSync } = await import("node:zlib");
+    await env.TRANSCRIPTS.put(key, gzipSync(new TextEncoder().encode("foreign")));
+    const log = vi.spyOn(console, "error").mockImplementation(() => {});
+    await flush(agent);
+    expect(log.mock.calls[0]?.[1]).toContain("another object stands there");
+    expect(typesOf(await recordsOf(agent))).toBe("enrolled");
+  });
+
+  it("end, sealed, at the deadline; and after it nothing is admitted", async () => {
+    const agent = await enrolAgent({
+      task: { id: "build-platform_t1", purpose: "short", deadlineMs: Date.now() + 500 },
+    });
+    await new Promise((resolve) => setTimeout(resolve, 600));
+    await runDurableObjectAlarm(stubOf(agent));
+    expect(await recordsOf(agent)).toEqual([]);
+    expect(await instanceOf(deployment, agent.id).admit(agent.admission())).toMatchObject({
+      denial: { code: "invalid_token" },
+    });
+    await evictDurableObject(stubOf(agent));
+    expect(await instanceOf(deployment, agent.id).admit(agent.admission())).toMatchObject({
+      denial: { reason: "the transcript has ended" },
+    });
+    expect(await keysOf(agent)).toHaveLength(2);
+  });
+});
+
+describe("on record first", () => {
+  it("the upstream hears of a call only when its record stands", async () => {
+    const agent = await enrolAgent();
+    let atUpstream = "";
+    upstream(async () => {
+      atUpstream = typesOf(await recordsOf(agent));
+      return Response.json({});
+    });
+    await (await agent.call(ISSUES)).text();
+    expect(atUpstream).toBe("enrolled call");
+  });
+});

@@ -1,0 +1,147 @@
+import { env, exports } from "cloudflare:workers";
+import { vi } from "vitest";
+import { type Deployment, type Env, parseDeployment } from "../../src/deployment.ts";
+import { encodeBase64url } from "../../src/grant/base64url.ts";
+import { issueGrant } from "../../src/grant/claims.ts";
+import { parsePublicKey } from "../../src/grant/jwk.ts";
+import type { AdmitRequest, Enrolment } from "../../src/instance/contract.ts";
+import { instanceOf } from "../../src/objects.ts";
+import config, { ORIGIN } from "./config.ts";
+
+/** An instance with its key, inside of workerd: enrolled by RPC, calling through the Worker's own fetch handler. */
+export const deployment: Deployment = parseDeployment(env as unknown as Env, config);
+
+export const SCOPE = [
+  {
+    type: "http",
+    upstream: "github",
+    operations: [
+      "GET /repos/{owner}/{repo}/issues",
+      "GET /repos/{owner}/{repo}/contents/{+path}",
+      "POST /repos/{owner}/{repo}/issues/{number}/comments",
+      "PUT /repos/{owner}/{repo}/contents/{+path}",
+    ],
+    where: { owner: ["acme"] },
+  },
+];
+export const ISSUES = "/github/repos/acme/widgets/issues";
+
+const utf8 = new TextEncoder();
+const part = (value: object): string => encodeBase64url(utf8.encode(JSON.stringify(value)));
+
+export interface Agent {
+  readonly id: string;
+  readonly enrolment: Enrolment;
+  readonly token: string;
+  readonly grant: { readonly id: string; readonly expiresAtMs: number };
+  prove(method: string, path: string, claims?: object): Promise<string>;
+  /** A request with a proof of its own. */
+  call(path: string, init?: RequestInit & { readonly proof?: string }): Promise<Response>;
+  /** The admission of a GET of the issues, as the gate would ask for it. */
+  admission(change?: Partial<AdmitRequest>): AdmitRequest;
+}
+
+export async function enrolAgent(change: Partial<Enrolment> = {}): Promise<Agent> {
+  const { privateKey, publicKey } = (await crypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-256" }, true, [
+    "sign",
+    "verify",
+  ])) as CryptoKeyPair;
+  const { x, y } = (await crypto.subtle.exportKey("jwk", publicKey)) as JsonWebKey & { x: string; y: string };
+  const jwk = { kty: "EC", crv: "P-256", x, y };
+  const id = parsePublicKey("ES256", jwk)!.thumbprint;
+  const nowMs = Date.now();
+  const enrolment: Enrolment = {
+    instance: id,
+    human: "human-1",
+    agent: "triage-bot",
+    agentVersion: "1.0.0",
+    manifest: { model: "m", promptDigest: "sha256:0", tools: {} },
+    client: "build-platform",
+    chain: [{ client: "build-platform", agent: "triage-bot" }],
+    task: { id: "build-platform_t1", purpose: "test", deadlineMs: nowMs + 3_600_000 },
+    grant: "grant-1",
+    subject: "subject-1",
+    scope: SCOPE,
+    groups: ["engineering"],
+    limits: deployment.config.agents["triage-bot"]!.limits,
+    refreshDigest: "digest-1",
+    ...change,
+  };
+  const answer = await instanceOf(deployment, id).enrol({
+    enrolment,
+    humanClaims: { email: "ada@acme.example" },
+    proof: { jti: crypto.randomUUID(), issuedAtMs: nowMs },
+    deployment: "test",
+  });
+  if (!answer.enrolled) throw new Error(`not enrolled: ${answer.reason}`);
+  const expiresAtMs = nowMs - (nowMs % 1000) + 300_000;
+  const token = issueGrant(deployment.grantKeys, {
+    iss: ORIGIN,
+    sub: "subject-1",
+    aud: [`${ORIGIN}/github`],
+    client_id: "build-platform",
+    jti: "grant-1",
+    iat: Math.floor(nowMs / 1000),
+    exp: expiresAtMs / 1000,
+    cnf: { jkt: id },
+    authorization_details: SCOPE,
+  });
+  const ath = encodeBase64url(new Uint8Array(await crypto.subtle.digest("SHA-256", utf8.encode(token))));
+  const prove = async (method: string, path: string, claims: object = {}): Promise<string> => {
+    const payload = {
+      jti: crypto.randomUUID(),
+      htm: method,
+      htu: ORIGIN + path.split("?")[0],
+      iat: Math.floor(Date.now() / 1000),
+      ath,
+      ...claims,
+    };
+    const input = `${part({ typ: "dpop+jwt", alg: "ES256", jwk })}.${part(payload)}`;
+    const signature = await crypto.subtle.sign({ name: "ECDSA", hash: "SHA-256" }, privateKey, utf8.encode(input));
+    return `${input}.${encodeBase64url(new Uint8Array(signature))}`;
+  };
+  const call: Agent["call"] = async (path, init = {}) => {
+    const { proof, ...rest } = init;
+    const headers = new Headers(rest.headers);
+    headers.set("authorization", `DPoP ${token}`);
+    headers.set("dpop", proof ?? (await prove(rest.method ?? "GET", path)));
+    return exports.default.fetch(new Request(ORIGIN + path, { ...rest, headers }));
+  };
+  const admission: Agent["admission"] = (change = {}) => ({
+    grant: { id: "grant-1", expiresAtMs },
+    proof: { jti: crypto.randomUUID(), issuedAtMs: Date.now() },
+    call: {
+      upstream: "github",
+      method: "GET",
+      segments: ["repos", "acme", "widgets", "issues"],
+      query: [],
+      body: { kind: "none" },
+    },
+    denial: null,
+    request: { method: "GET", target: ISSUES, headers: [], body: new Uint8Array(0), bodyFollows: false },
+    deployment: "test",
+    ...change,
+  });
+  return { id, enrolment, token, grant: { id: "grant-1", expiresAtMs }, prove, call, admission };
+}
+
+/** What the upstream does. Only outbound requests come here: the Worker is called by its handler, not by fetch. */
+export function upstream(answer: (request: Request) => Response | Promise<Response>) {
+  return vi
+    .spyOn(globalThis, "fetch")
+    .mockImplementation(async (input, init) => answer(new Request(input as RequestInfo, init as RequestInit)));
+}
+
+export interface Line {
+  readonly type: string;
+  readonly seq: number;
+  readonly [field: string]: unknown;
+}
+
+/** Records that have not left for R2. */
+export async function recordsOf(agent: Agent): Promise<readonly Line[]> {
+  const read = await instanceOf(deployment, agent.id).read(0, 10_000);
+  return (read?.lines ?? []).map((line) => JSON.parse(line) as Line).filter(({ type }) => type !== "seal");
+}
+
+export const typesOf = (lines: readonly Line[]): string => lines.map(({ type }) => type).join(" ");
