@@ -26,7 +26,7 @@ import { reserve, type Usage, unused } from "../src/instance/limits.ts";
 import { rosterOf } from "../src/objects.ts";
 import type { Json } from "../src/scope/call.ts";
 import type { Layer } from "../src/scope/decide.ts";
-import type { Fields, RecordType } from "../src/transcript/envelope.ts";
+import type { BodyReference, Fields, RecordType } from "../src/transcript/envelope.ts";
 import { instancePartition } from "../src/transcript/layout.ts";
 import { within } from "../src/within.ts";
 import { Confirmation, ROSTER_ANSWER_MS } from "./confirmation.ts";
@@ -390,11 +390,13 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     if (this.#log.isClosed) return;
     for (const seq of this.#state.open) {
       this.#close(seq);
-      const body = durableReference(
-        this.#log.bodyRuns(seq, "answer"),
-        this.#deployment.config.transcripts.streamLeadBytes,
-      );
-      this.#record("answer", this.#deployment.version, nowMs, orphanFields(seq, body));
+      const { streamLeadBytes } = this.#deployment.config.transcripts;
+      const body = durableReference(this.#log.bodyRuns(seq, "answer"), streamLeadBytes);
+      // A body that came in runs has no digest in its call's record: it is stated here, as far as it came.
+      const sent = this.#log.recordOf(seq)?.["body"] as BodyReference | null | undefined;
+      const inRuns = sent?.digest === null;
+      const requestBody = inRuns ? durableReference(this.#log.bodyRuns(seq, "request"), 0, sent) : null;
+      this.#record("answer", this.#deployment.version, nowMs, orphanFields(seq, body, requestBody));
     }
   }
 

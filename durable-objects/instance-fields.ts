@@ -73,11 +73,12 @@ export const lostFields = (lease: Lease, mayMiss: number): Fields => ({
 });
 
 /** Of a call whose lease died with the object. */
-export const orphanFields = (call: number, body: BodyReference): Fields => ({
+export const orphanFields = (call: number, body: BodyReference, requestBody: BodyReference | null): Fields => ({
   call,
   outcome: "lost",
   reason: "the object was reset while the call ran",
   body: { ...body },
+  ...(requestBody === null ? {} : { requestBody: { ...requestBody } }),
 });
 
 /** The digest of a request body that was longer than its call's record is known only at the end. */

@@ -75,6 +75,7 @@ export function wholeBody(
 export function durableReference(
   runs: Iterable<{ readonly salt: Uint8Array | null; readonly bytes: Uint8Array }>,
   mayMiss: number,
+  known: Pick<BodyReference, "mediaType" | "coding"> = { mediaType: null, coding: "unknown" },
 ): BodyReference {
   const hash = createHash("sha256");
   let bytes = 0;
@@ -88,8 +89,8 @@ export function durableReference(
   return {
     digest: found ? hash.digest("hex") : null,
     bytes,
-    mediaType: null,
-    coding: "unknown",
+    mediaType: known.mediaType,
+    coding: known.coding,
     complete: false,
     mayMiss,
   };

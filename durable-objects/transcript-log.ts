@@ -210,6 +210,17 @@ export class TranscriptLog {
     }
   }
 
+  /** A record that has not been dropped from the log. */
+  recordOf(seq: number): Fields | undefined {
+    for (const no of [this.#no, ...this.#segments("stage < 2").map((segment) => segment.no)]) {
+      const row = this.#storage.sql
+        .exec<{ line: string }>(`SELECT line FROM log_${no} WHERE seq = ?`, seq)
+        .toArray()[0];
+      if (row !== undefined) return JSON.parse(row.line) as Fields;
+    }
+    return undefined;
+  }
+
   /** Freezes the open table as a segment. Synchronous: range and seal are fixed in one commit, before any copy of it leaves. */
   seal(options: Sealing, final: boolean, nowMs: number): void {
     if (this.#records === 0) return;

@@ -70,22 +70,44 @@ export function createAgentFetch(options: AgentFetchOptions): typeof globalThis.
     renewAtMs = answer.status === 503 ? Date.now() + 1_000 : Number.POSITIVE_INFINITY;
   }
 
+  async function sendWithProof(request: Request): Promise<Response> {
+    const headers = new Headers(request.headers);
+    headers.set("Authorization", `DPoP ${tokens.access_token}`);
+    headers.set("DPoP", await createProof(key, request.method, request.url, tokens.access_token));
+    return send(new Request(request, { headers, redirect: "manual" }));
+  }
+
   return async (input, init) => {
-    const request = new Request(input as RequestInfo, init as RequestInit);
-    const target = request.url;
-    if (originOf(target) !== origin) throw new TypeError(`this fetch calls the gate ${origin} and nothing else`);
-    if (Date.now() >= renewAtMs && tokens.refresh_token !== undefined) {
+    let request = new Request(input as RequestInfo, init as RequestInit);
+    if (originOf(request.url) !== origin) throw new TypeError(`this fetch calls the gate ${origin} and nothing else`);
+    if (Date.now() >= renewAtMs) {
       renewing ??= renew().finally(() => {
         renewing = undefined;
       });
       await renewing;
     }
-    const headers = new Headers(request.headers);
-    headers.set("Authorization", `DPoP ${tokens.access_token}`);
-    headers.set("DPoP", await createProof(key, request.method, target, tokens.access_token));
-    // A redirect would be followed without a proof of its own: what the upstream says is handed to the caller.
-    return send(new Request(request, { headers, redirect: "manual" }));
+    // Every hop of a redirect is a call of its own, with a proof of its own; only within the gate, and only where it is safe.
+    for (let hop = 0; ; hop++) {
+      const response = await sendWithProof(request);
+      const next = hop < MAX_REDIRECTS ? followed(request, response, origin) : undefined;
+      if (next === undefined) return response;
+      await response.body?.cancel();
+      request = next;
+    }
   };
+}
+
+const MAX_REDIRECTS = 5;
+
+function followed(request: Request, response: Response, origin: string): Request | undefined {
+  const location = response.headers.get("Location");
+  const isRedirect = [301, 302, 303, 307, 308].includes(response.status);
+  const isSafe = request.method === "GET" || request.method === "HEAD";
+  if (!isRedirect || !isSafe || location === null || request.redirect !== "follow") return undefined;
+  const url = new URL(location, request.url);
+  return url.origin === origin
+    ? new Request(url, { method: request.method, headers: request.headers, signal: request.signal })
+    : undefined;
 }
 
 const renewalTime = ({ expires_in, refresh_token }: GrantTokens): number =>

@@ -356,3 +356,24 @@ describe("on record first", () => {
     expect(atUpstream).toBe("enrolled call");
   });
 });
+
+describe("a reset in the middle of a long upload", () => {
+  it("leaves the digest of what was durable of the request", async () => {
+    const agent = await enrolAgent();
+    const request = {
+      ...agent.admission().request,
+      method: "PUT",
+      body: new Uint8Array(10).fill(65),
+      bodyFollows: true,
+    };
+    const admission = await instanceOf(deployment, agent.id).admit(agent.admission({ request }));
+    if (!admission.admitted) throw new Error("refused");
+    expect(await admission.lease.appendRequest(new Uint8Array(10).fill(66), false)).toBe(true);
+    await runInDurableObject(stubOf(agent), (_i, state) => state.abort("reset by a test")).catch(() => {});
+    const last = (await recordsOf(agent)).at(-1);
+    expect(last).toMatchObject({
+      outcome: "lost",
+      requestBody: { bytes: 20, complete: false, digest: expect.stringMatching(/^[0-9a-f]{64}$/) },
+    });
+  });
+});

@@ -1,0 +1,188 @@
+import { z } from "zod";
+import type { BodyPart } from "./body-line.ts";
+import type { RecordType } from "./envelope.ts";
+import type { Findings } from "./verify-findings.ts";
+import type { Partition } from "./verify-layout.ts";
+import type { ReadRecord } from "./verify-segment.ts";
+
+const TYPES: Readonly<Record<Partition["kind"], readonly RecordType[]>> = {
+  instance: ["enrolled", "renewed", "call", "answer", "refused", "switched", "ended"],
+  journal: ["act", "read", "refused", "ended"],
+};
+
+const seq = z.number().int().nonnegative();
+const digest = z.string().regex(/^[0-9a-f]{64}$/);
+const frame = { mediaType: z.string().nullable(), coding: z.string(), complete: z.boolean(), mayMiss: seq.optional() };
+const knownBody = z.strictObject({ digest, bytes: seq, ...frame });
+/** Nothing of it was ever recorded. */
+const noBody = z.strictObject({ digest: z.null(), bytes: z.literal(0), ...frame });
+/** Longer than its call's record: the answer states it, unless the object was reset in between. */
+const laterBody = z.strictObject({ digest: z.null(), bytes: z.null(), ...frame });
+
+const enrolledShape = z.looseObject({ claims: knownBody, deadline: seq });
+const callShape = z.looseObject({ body: z.union([knownBody, laterBody]).nullable() });
+/** None where one record counts many. */
+const refusedShape = z.looseObject({ body: knownBody.nullable().optional() });
+const answerShape = z.looseObject({
+  call: seq,
+  body: z.union([knownBody, noBody]).nullable(),
+  requestBody: knownBody.optional(),
+});
+
+export interface BodyName {
+  readonly seq: number;
+  readonly part: BodyPart;
+}
+
+/** What the records say of one body, and between which segments (by their first `seq`) its runs can stand. */
+export interface StatedBody extends BodyName {
+  /** Null: no digest is stated, so its runs can't be told from others. */
+  readonly digest: string | null;
+  /** Null: not stated. */
+  readonly bytes: number | null;
+  readonly place: string;
+  readonly fromSegment: number;
+  readonly untilSegment: number;
+}
+
+interface ReadCall {
+  readonly place: string;
+  readonly segment: number;
+  answered: boolean;
+}
+
+/** Reads the records of one transcript in order and holds each to what the records before it allow. */
+export class RecordReader {
+  readonly #partition: Partition;
+  readonly #findings: Findings;
+  readonly #calls = new Map<number, ReadCall>();
+  readonly #bodies = new Map<string, StatedBody>();
+  #ended: ReadRecord | null = null;
+  /** Ranges of `seq` whose records are not here to be read: what seems to be missing may stand in them. */
+  readonly #holes: (readonly [first: number, last: number])[] = [];
+  deadlineMs: number | null;
+  records = 0;
+
+  constructor(partition: Partition, findings: Findings) {
+    this.#partition = partition;
+    this.#findings = findings;
+    this.deadlineMs = partition.deadlineMs;
+  }
+
+  markHole(firstSeq: number, lastSeq: number): void {
+    this.#holes.push([firstSeq, lastSeq]);
+  }
+  isHole(seq: number): boolean {
+    return this.#holes.some(([first, last]) => first <= seq && seq <= last);
+  }
+  /** The `ended` record; null so far. */
+  get ended(): ReadRecord | null {
+    return this.#ended;
+  }
+  get bodies(): Iterable<StatedBody> {
+    return this.#bodies.values();
+  }
+
+  read(record: ReadRecord, segment: number): void {
+    const { type, envelope } = record;
+    this.records++;
+    if (this.#ended !== null) this.#find(record, "stands after the end");
+    const foreign = Object.entries(this.#partition.ids).find(([field, value]) => envelope[field] !== value);
+    if (foreign !== undefined) this.#find(record, `a foreign record: its ${foreign[0]} is not ${foreign[1]}`);
+    if (!TYPES[this.#partition.kind].includes(type))
+      this.#find(record, `a record of type ${type} in the transcript of ${article(this.#partition.kind)}`);
+    else if (this.#partition.kind === "instance" && (record.seq === 0) !== (type === "enrolled"))
+      this.#find(record, record.seq === 0 ? "record 0 is not the enrolment" : "a second enrolment");
+    else if (type === "enrolled") this.#readEnrolled(record, segment);
+    else if (type === "call") this.#readCall(record, segment);
+    else if (type === "answer") this.#readAnswer(record, segment);
+    else if (type === "refused") this.#readRefused(record, segment);
+    if (type === "ended") this.#ended = record;
+  }
+
+  #readEnrolled(record: ReadRecord, segment: number): void {
+    const enrolled = this.#parse(enrolledShape, record);
+    if (enrolled === null) return;
+    this.deadlineMs = enrolled.deadline;
+    this.#state({ seq: 0, part: "claims" }, enrolled.claims, record, segment, segment);
+  }
+
+  #readCall(record: ReadRecord, segment: number): void {
+    this.#calls.set(record.seq, { place: record.place, segment, answered: false });
+    const body = this.#parse(callShape, record)?.body ?? null;
+    if (body === null) return;
+    const until = body.digest === null ? Number.POSITIVE_INFINITY : segment;
+    this.#state({ seq: record.seq, part: "request" }, body, record, segment, until);
+  }
+
+  #readAnswer(record: ReadRecord, segment: number): void {
+    const answer = this.#parse(answerShape, record);
+    if (answer === null) return;
+    const call = this.#calls.get(answer.call);
+    if (call === undefined) {
+      if (!this.isHole(answer.call)) this.#find(record, `answers seq ${answer.call}, which is no call before it`);
+      return;
+    }
+    if (call.answered) {
+      this.#find(record, `a second answer to the call of seq ${answer.call}`);
+      return;
+    }
+    call.answered = true;
+    if (answer.body !== null)
+      this.#state({ seq: answer.call, part: "answer" }, answer.body, record, call.segment, segment);
+    if (answer.requestBody === undefined) return;
+    const request = this.#bodies.get(bodyId({ seq: answer.call, part: "request" }));
+    if (request === undefined || request.digest !== null)
+      this.#find(record, "states a request body that its call did not leave open");
+    else this.#state({ seq: answer.call, part: "request" }, answer.requestBody, record, call.segment, segment);
+  }
+
+  #readRefused(record: ReadRecord, segment: number): void {
+    const body = this.#parse(refusedShape, record)?.body ?? null;
+    if (body !== null) this.#state({ seq: record.seq, part: "request" }, body, record, segment, segment);
+  }
+
+  /** Calls without an answer: a fact while the transcript is open, a finding once it has ended. */
+  openCalls(ended: boolean): number[] {
+    const open = [...this.#calls].filter(([, { answered }]) => !answered);
+    if (ended && this.#holes.length === 0)
+      for (const [, { place }] of open) this.#findings.add(place, "a call without an answer, and the transcript ended");
+    return open.map(([seq]) => seq);
+  }
+
+  /** What is known of a body; undefined where no record can account for it. */
+  findBody(name: BodyName): StatedBody | undefined {
+    const stated = this.#bodies.get(bodyId(name));
+    if (stated !== undefined) return stated;
+    const call = this.#calls.get(name.seq);
+    const isAnswerToCome = call !== undefined && !call.answered && name.part === "answer";
+    if (!isAnswerToCome && !this.isHole(name.seq)) return undefined;
+    const fromSegment = call?.segment ?? 0;
+    return { ...name, digest: null, bytes: null, place: "", fromSegment, untilSegment: Number.POSITIVE_INFINITY };
+  }
+
+  #state(
+    name: BodyName,
+    { digest, bytes }: { digest: string | null; bytes: number | null },
+    { place }: ReadRecord,
+    fromSegment: number,
+    untilSegment: number,
+  ): void {
+    this.#bodies.set(bodyId(name), { ...name, digest, bytes, place, fromSegment, untilSegment });
+  }
+
+  #parse<T>(shape: z.ZodType<T>, record: ReadRecord): T | null {
+    const parsed = shape.safeParse(record.envelope);
+    if (parsed.success) return parsed.data;
+    this.#find(record, `not a record of type ${record.type}: ${parsed.error.issues[0]?.path.join(".")}`);
+    return null;
+  }
+
+  #find({ place }: ReadRecord, problem: string): void {
+    this.#findings.add(place, problem);
+  }
+}
+
+export const bodyId = ({ seq, part }: BodyName): string => `${seq} ${part}`;
+
+const article = (kind: Partition["kind"]): string => (kind === "instance" ? "an instance" : "a journal");
