@@ -1,8 +1,8 @@
 import { DurableObject } from "cloudflare:workers";
 import config from "#config";
 import { type CloseAnswer, type Switch, switchFields } from "../src/control/switch.ts";
+import { absent, type Denial, unauthenticated, unavailable } from "../src/denial.ts";
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
-import { absent, type Denial, unauthenticated, unavailable } from "../src/gate/denial.ts";
 import { isFresh, PROOF_MAX_AGE_MS } from "../src/grant/proof.ts";
 import { ceilingsOf, exceeds } from "../src/instance/ceilings.ts";
 import type {

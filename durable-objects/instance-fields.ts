@@ -1,5 +1,5 @@
 import type { Attributes } from "../src/control/switch.ts";
-import type { Denial } from "../src/gate/denial.ts";
+import type { Denial } from "../src/denial.ts";
 import type { AdmitRequest, Enrolment, RecordedRequest, Settlement } from "../src/instance/contract.ts";
 import type { Json } from "../src/scope/call.ts";
 import type { BodyReference, Fields } from "../src/transcript/envelope.ts";

@@ -1,9 +1,9 @@
+import { type Denial, unavailable } from "../denial.ts";
 import type { Deployment } from "../deployment.ts";
 import type { Grant } from "../grant/claims.ts";
 import type { Admission, AdmitRequest, LeaseCalls } from "../instance/contract.ts";
 import { instanceOf } from "../objects.ts";
 import { err, ok, type Result } from "../result.ts";
-import { type Denial, unavailable } from "./denial.ts";
 import { Stop } from "./stop.ts";
 
 declare const admitted: unique symbol;

@@ -1,5 +1,5 @@
+import type { Denial } from "../denial.ts";
 import { PROOF_ALGORITHMS } from "../grant/jwk.ts";
-import type { Denial } from "./denial.ts";
 
 const ALGS = PROOF_ALGORITHMS.join(" ");
 

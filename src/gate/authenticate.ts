@@ -1,8 +1,8 @@
+import { type Denial, unauthenticated } from "../denial.ts";
 import { GRANT_MAX_CHARS, type Grant, verifyGrant } from "../grant/claims.ts";
 import type { KeyRing } from "../grant/keys.ts";
 import { type Proof, parseProof, verifyProof } from "../grant/proof.ts";
 import { err, ok, type Result } from "../result.ts";
-import { type Denial, unauthenticated } from "./denial.ts";
 
 export interface Authenticated {
   readonly grant: Grant;

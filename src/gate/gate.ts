@@ -1,4 +1,5 @@
 import type { UpstreamConfig } from "../config/define.ts";
+import { absent, type Denial } from "../denial.ts";
 import type { Deployment } from "../deployment.ts";
 import { type Grant, resourceOf } from "../grant/claims.ts";
 import { err, ok, type Result } from "../result.ts";
@@ -8,7 +9,6 @@ import type { Entry } from "../scope/entry.ts";
 import { admit } from "./admit.ts";
 import { answerTo } from "./answer.ts";
 import { authenticate } from "./authenticate.ts";
-import { absent, type Denial } from "./denial.ts";
 import { describe } from "./describe.ts";
 import { forward } from "./forward.ts";
 import { declaredLength, recordedHeaders } from "./headers.ts";

@@ -1,5 +1,5 @@
+import { type Denial, unauthenticated, unavailable } from "../denial.ts";
 import type { Outcome } from "../instance/contract.ts";
-import { type Denial, unauthenticated, unavailable } from "./denial.ts";
 import type { StopReason } from "./stop.ts";
 
 /** The faces of why a call ended without its answer: on record, in words, and to the agent. `null`: the upstream could not be reached. */

@@ -1,9 +1,9 @@
+import type { Config, UpstreamConfig } from "../config/define.ts";
 import type { AnswerHead, Outcome, Settlement } from "../instance/contract.ts";
 import { within } from "../within.ts";
 import type { Admitted } from "./admit.ts";
 import type { Forwarded } from "./forward.ts";
 import { outcomeOf, reasonText } from "./outcome.ts";
-import type { Relaying } from "./relay.ts";
 
 const READ_BYTES = 65_536;
 /** While nothing else is said, the pump asks its lease this often whether it still holds, and waits this long for a word. */
@@ -11,6 +11,15 @@ const BEAT_MS = 5_000;
 const LEASE_ANSWER_MS = 5_000;
 
 const NOTHING = new Uint8Array(0);
+
+/** Between whom, and how long. */
+export interface Passage {
+  readonly upstream: UpstreamConfig;
+  readonly lead: Pick<Config["transcripts"], "streamLeadMs" | "streamLeadBytes">;
+  readonly startedAtMs: number;
+  /** Keeps the Worker up until the call is settled, whatever becomes of the client. */
+  readonly waitUntil: (work: Promise<unknown>) => void;
+}
 
 /** When decoded bytes are more than an honest coding makes them. */
 export interface Expansion {
@@ -23,7 +32,7 @@ export class Pump {
   head: AnswerHead | null = null;
   readonly #call: Admitted;
   readonly #forwarded: Forwarded;
-  readonly #relaying: Relaying;
+  readonly #passage: Passage;
   readonly #firstByteAtMs = Date.now();
   #passedBytes = 0;
   #receivedBytes = 0;
@@ -34,10 +43,10 @@ export class Pump {
   #isAppendDue = false;
   #settled: Promise<boolean> | null = null;
 
-  constructor(call: Admitted, forwarded: Forwarded, relaying: Relaying) {
+  constructor(call: Admitted, forwarded: Forwarded, passage: Passage) {
     this.#call = call;
     this.#forwarded = forwarded;
-    this.#relaying = relaying;
+    this.#passage = passage;
   }
 
   /** The only ending. True: durable, and nobody had broken the lease before. */
@@ -51,7 +60,7 @@ export class Pump {
     const { reason } = this.#call.stop;
     this.#call.stop.release();
     const settling = this.settle(outcomeOf(reason), reasonText(reason));
-    this.#relaying.waitUntil(settling);
+    this.#passage.waitUntil(settling);
     await settling;
   }
 
@@ -64,7 +73,7 @@ export class Pump {
       passedBytes: outcome === "complete" ? this.#receivedBytes : this.#passedBytes,
       forwardedBytes: this.#forwarded.sent.bytes,
       timing: {
-        startedAtMs: this.#relaying.startedAtMs,
+        startedAtMs: this.#passage.startedAtMs,
         firstByteAtMs: this.head === null ? null : this.#firstByteAtMs,
         endedAtMs: Date.now(),
       },
@@ -124,7 +133,7 @@ export class Pump {
   ): ReadableStream<Uint8Array> {
     const reader = body.getReader({ mode: "byob" });
     const finished = Promise.withResolvers<void>();
-    this.#relaying.waitUntil(finished.promise);
+    this.#passage.waitUntil(finished.promise);
     this.#beat();
     let held = NOTHING;
 
@@ -148,7 +157,7 @@ export class Pump {
           this.#call.stop.stop({ kind: "too-large", reason: "the answer" });
           return cut(controller);
         }
-        if (this.#pendingBytes >= this.#relaying.lead.streamLeadBytes) await this.#append();
+        if (this.#pendingBytes >= this.#passage.lead.streamLeadBytes) await this.#append();
         if (this.#call.stop.reason !== null) return cut(controller);
         // The record keeps `run`; what is enqueued gives its buffer away.
         const out = isEventStream ? run.slice() : concat(held, run.subarray(0, run.byteLength - 1));
@@ -175,7 +184,7 @@ export class Pump {
   /** One read within the idle bound: empty at the end, null where it failed or the call was stopped. */
   async #read(read: Promise<ReadableStreamReadResult<Uint8Array>>): Promise<Uint8Array | null> {
     const { stop } = this.#call;
-    stop.allow(this.#relaying.upstream.idleTimeoutMs, { kind: "timeout", what: "idle" });
+    stop.allow(this.#passage.upstream.idleTimeoutMs, { kind: "timeout", what: "idle" });
     try {
       const result = await stop.orStopped(read);
       return result === undefined || stop.reason !== null ? null : (result.value ?? NOTHING);
@@ -188,7 +197,7 @@ export class Pump {
   #take(run: Uint8Array): void {
     if (!this.#isAppendDue) {
       this.#isAppendDue = true;
-      this.#call.stop.wakeAfter(this.#relaying.lead.streamLeadMs, () => {
+      this.#call.stop.wakeAfter(this.#passage.lead.streamLeadMs, () => {
         this.#isAppendDue = false;
         return this.#append();
       });
@@ -239,7 +248,7 @@ export class Pump {
   }
 
   #isTooLarge(expansion: Expansion | null): boolean {
-    if (this.#receivedBytes > this.#relaying.upstream.maxAnswerBytes) return true;
+    if (this.#receivedBytes > this.#passage.upstream.maxAnswerBytes) return true;
     return expansion !== null && this.#receivedBytes > Math.max(expansion.freeBytes, expansion.maxBytes);
   }
 }

@@ -1,11 +1,10 @@
-import type { Config, UpstreamConfig } from "../config/define.ts";
+import type { Denial } from "../denial.ts";
 import type { AnswerHead } from "../instance/contract.ts";
 import type { Admitted } from "./admit.ts";
-import type { Denial } from "./denial.ts";
 import type { Forwarded } from "./forward.ts";
 import { type AnswerRewriting, answeredHeaders, declaredLength, isDecodedByRuntime } from "./headers.ts";
 import { denialOf } from "./outcome.ts";
-import { type Expansion, Pump } from "./pump.ts";
+import { type Expansion, type Passage, Pump } from "./pump.ts";
 
 /** A declared answer up to this is read whole before any of it is passed: one write, and no pump. */
 const WHOLE_BYTES = 65_536;
@@ -19,14 +18,9 @@ const EXPANSION_MAX_BYTES = 67_108_864;
 /** Statuses without a body (RFC 9110 §6.4.1): the constructor of Response takes none with them. */
 const BODYLESS = new Set([204, 205, 304]);
 
-export interface Relaying {
-  readonly upstream: UpstreamConfig;
-  readonly lead: Pick<Config["transcripts"], "streamLeadMs" | "streamLeadBytes">;
+export interface Relaying extends Passage {
   readonly rewriting: Omit<AnswerRewriting, "decoded">;
   readonly isHead: boolean;
-  readonly startedAtMs: number;
-  /** Keeps the Worker up until the call is settled, whatever becomes of the client. */
-  readonly waitUntil: (work: Promise<unknown>) => void;
 }
 
 /** What the agent gets: an answer, or what the call came to without one. */

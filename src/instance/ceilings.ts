@@ -1,5 +1,5 @@
 import type { Config } from "../config/define.ts";
-import { absent, type Denial } from "../gate/denial.ts";
+import { absent, type Denial } from "../denial.ts";
 import type { Call } from "../scope/call.ts";
 import { decide, type Layer } from "../scope/decide.ts";
 

@@ -1,6 +1,6 @@
 import type { Limits } from "../config/define.ts";
 import type { CloseAnswer, Switch } from "../control/switch.ts";
-import type { Denial } from "../gate/denial.ts";
+import type { Denial } from "../denial.ts";
 import type { Call, Json } from "../scope/call.ts";
 
 /**

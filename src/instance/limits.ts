@@ -1,5 +1,5 @@
 import type { Limits } from "../config/define.ts";
-import type { Denial } from "../gate/denial.ts";
+import type { Denial } from "../denial.ts";
 
 /** What an instance has used. Part of every record's state, so that it is as durable as the record. */
 export interface Usage {

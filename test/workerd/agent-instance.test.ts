@@ -191,13 +191,10 @@ describe("switches", () => {
     const closing = instanceOf(deployment, agent.id).close(killOf(agent));
     const after = closing.then(() => instanceOf(deployment, agent.id).admit(agent.admission()));
     const passed = (await Promise.all(admissions)).filter((admission) => admission.admitted);
-    await Promise.all(
-      passed.map(
-        async (admission) =>
-          admission.admitted &&
-          (await admission.lease.broken(), admission.lease.settle(settlement({ outcome: "cut" }))),
-      ),
-    );
+    for (const { lease } of passed) {
+      await lease.broken();
+      await lease.settle(settlement({ outcome: "cut" }));
+    }
     expect(await closing).toMatchObject({ cut: passed.length, unconfirmed: 0 });
     expect(await after).toMatchObject({ admitted: false, denial: { code: "invalid_token", reason: "switched" } });
   });

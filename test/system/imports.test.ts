@@ -1,0 +1,104 @@
+// Imports point one way, and what is dangerous has one importer. Read from the sources themselves.
+
+import { readdirSync, readFileSync } from "node:fs";
+import { dirname, join, relative } from "node:path";
+import { fileURLToPath } from "node:url";
+import { describe, expect, it } from "vitest";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+
+const files = (folder: string): string[] =>
+  readdirSync(join(root, folder), { recursive: true, encoding: "utf8" })
+    .filter((name) => name.endsWith(".ts") && !name.endsWith(".d.ts"))
+    .map((name) => join(folder, name));
+
+const sources = new Map(
+  [...files("src"), ...files("durable-objects")].map((file) => [file, readFileSync(join(root, file), "utf8")]),
+);
+
+/** Module specifiers of a file's imports and re-exports, own files as paths from the root. */
+function imports(file: string): string[] {
+  const text = sources.get(file) ?? "";
+  return [...text.matchAll(/^(?:import|export)\s[^;]*?from\s+"([^"]+)"|import\("([^"]+)"\)/gms)].map((match) => {
+    const specifier = (match[1] ?? match[2])!;
+    return specifier.startsWith(".") ? relative(root, join(root, dirname(file), specifier)) : specifier;
+  });
+}
+
+/** Each layer, and the layers that it may import from besides itself. Pure knows nothing of the others. */
+const LAYERS: readonly {
+  readonly name: string;
+  readonly holds: (file: string) => boolean;
+  readonly mayUse: readonly string[];
+}[] = [
+  { name: "index", holds: (file) => file === "src/index.ts", mayUse: ["doors", "objects", "adapters", "pure"] },
+  { name: "agent", holds: (file) => file.startsWith("src/agent/"), mayUse: ["pure"] },
+  { name: "doors", holds: (file) => /^src\/(gate|authority|admin)\//.test(file), mayUse: ["adapters", "pure"] },
+  { name: "objects", holds: (file) => file.startsWith("durable-objects/"), mayUse: ["adapters", "pure"] },
+  {
+    name: "adapters",
+    holds: (file) => /^src\/(deployment|objects)\.ts$|^src\/upstream\//.test(file),
+    mayUse: ["pure"],
+  },
+  { name: "pure", holds: (file) => file.startsWith("src/"), mayUse: [] },
+];
+const layerOf = (file: string) => LAYERS.find(({ holds }) => holds(file))!;
+
+/** What only some may touch, and who. */
+const GUARDED: readonly { readonly what: string; readonly pattern: RegExp; readonly by: RegExp }[] = [
+  { what: "the network", pattern: /(?<![.\w"'`]|async )fetch\(/, by: /^src\/upstream\/outbound\.ts$|^src\/agent\// },
+  {
+    what: "an upstream's credential",
+    pattern: /credential\.(secret|header|value)\b|\.credential;/,
+    by: /^src\/upstream\/credential\.ts$|^src\/deployment\.ts$|^src\/config\//,
+  },
+  { what: "jose", pattern: /from "jose"/, by: /^src\/authority\// },
+  { what: "cloudflare:workers", pattern: /from "cloudflare:workers"/, by: /^durable-objects\// },
+  { what: "the configuration of the deployment", pattern: /from "#config"/, by: /^src\/index\.ts$|^durable-objects\// },
+  { what: "stubs of Durable Objects", pattern: /\.idFromName\(/, by: /^src\/objects\.ts$/ },
+  { what: "writing to the bucket", pattern: /bucket\.put\(/, by: /^durable-objects\/segment-store\.ts$/ },
+];
+
+/** Code without its comments, where a word may be spoken of. */
+const code = (file: string): string => (sources.get(file) ?? "").replace(/\/\*[\s\S]*?\*\/|(?<!:)\/\/.*$/gm, "");
+
+describe("imports", () => {
+  it("are found at all", () => {
+    expect(sources.size).toBeGreaterThan(50);
+    expect(imports("src/gate/gate.ts")).toContain("src/gate/relay.ts");
+  });
+
+  it("point one way: pure <- adapters <- doors and objects <- index", () => {
+    const wrong: string[] = [];
+    for (const file of sources.keys())
+      for (const imported of imports(file)) {
+        if (!sources.has(imported)) continue;
+        const from = layerOf(file);
+        const to = layerOf(imported);
+        if (from !== to && !from.mayUse.includes(to.name))
+          wrong.push(`${file} (${from.name}) -> ${imported} (${to.name})`);
+      }
+    expect(wrong).toEqual([]);
+  });
+
+  it("make no cycle", () => {
+    const done = new Set<string>();
+    const cycles: string[] = [];
+    const visit = (file: string, path: readonly string[]): void => {
+      if (path.includes(file)) cycles.push([...path.slice(path.indexOf(file)), file].join(" -> "));
+      else if (!done.has(file)) {
+        for (const imported of imports(file)) if (sources.has(imported)) visit(imported, [...path, file]);
+        done.add(file);
+      }
+    };
+    for (const file of sources.keys()) visit(file, []);
+    expect(cycles).toEqual([]);
+  });
+
+  for (const { what, pattern, by } of GUARDED)
+    it(`${what}: only where it is meant to be`, () => {
+      const users = [...sources.keys()].filter((file) => pattern.test(code(file)));
+      expect(users.filter((file) => !by.test(file))).toEqual([]);
+      expect(users.length).toBeGreaterThan(0);
+    });
+});

@@ -1,0 +1,12 @@
+declare namespace Cloudflare {
+  interface Env {
+    readonly AGENT_INSTANCE: DurableObjectNamespace;
+    readonly ROSTER: DurableObjectNamespace;
+    readonly SWITCHBOARD: DurableObjectNamespace;
+    readonly JOURNAL: DurableObjectNamespace;
+    readonly TRANSCRIPTS: R2Bucket;
+  }
+  interface GlobalProps {
+    mainModule: typeof import("../../src/index.ts");
+  }
+}
