@@ -174,7 +174,15 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       this.#record("switched", deployment, Date.now(), { act: "revoke", reach: "instance", by });
       this.#wake.by(this.#endsAtMs());
     }
-    return this.#cutAll("ended");
+    const cut = await this.#cutAll("ended");
+    this.#leaveRoster();
+    return cut;
+  }
+
+  /** Who admits nothing any more needs no confirmation, and no switch. */
+  #leaveRoster(): void {
+    const leaving = rosterOf(this.#deployment).leave(this.#enrolment!.instance);
+    this.ctx.waitUntil(leaving.catch(() => {}));
   }
 
   async introspect(): Promise<IntrospectAnswer> {
@@ -381,8 +389,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const { calls, bytes } = this.#state.usage;
     this.#record("ended", this.#deployment.version, nowMs, { cause: this.#state.stopped ?? "deadline", calls, bytes });
     this.#log.seal(this.#sealing(), true, nowMs);
-    const leaving = rosterOf(this.#deployment).leave(this.#enrolment!.instance);
-    this.ctx.waitUntil(leaving.catch(() => {}));
+    this.#leaveRoster();
   }
 
   /** Calls that ran when this object was reset: their Workers have lost their leases, and stop. */

@@ -14,11 +14,32 @@ export interface LocalAddresses {
   readonly slack: string;
   readonly model: string;
   readonly platformKey: { readonly kty: string; readonly kid: string; readonly [member: string]: string };
+  /** A second platform, whose own client at the identity provider is `other-app`. For tests of what belongs to whom. */
+  readonly otherPlatformKey?: { readonly kty: string; readonly kid: string; readonly [member: string]: string };
   /** What a test may want otherwise than a person who watches. */
   readonly flushAfterMs?: number;
   readonly grantSeconds?: number;
   readonly callsPerSecond?: number;
   readonly burst?: number;
+  /** Where a test's own upstream listens, with bounds that are short enough to be reached in a test. */
+  readonly hostile?: HostileUpstream;
+}
+
+export interface HostileUpstream {
+  readonly baseUrl: string;
+  readonly limits?: {
+    readonly concurrency?: number;
+    readonly calls?: number;
+    readonly bytes?: number;
+    readonly refusalsRecordedPerMinute?: number;
+  };
+  readonly firstByteTimeoutMs?: number;
+  readonly idleTimeoutMs?: number;
+  readonly totalTimeoutMs?: number;
+  readonly maxRequestBytes?: number;
+  readonly maxAnswerBytes?: number;
+  /** The layer that speaks of the hostile upstream no more. */
+  readonly without?: "entitlement" | "agent" | "boundaries";
 }
 
 const repositories = (operations: readonly string[], repo: readonly string[]): ScopeEntry => ({
@@ -46,6 +67,29 @@ const POST_TO_ENGINEERING: ScopeEntry = {
   upstream: "slack",
   operations: ["POST /api/chat.postMessage"],
 };
+/** `hostile` may be asked anything; `strict`, at the same address, only what a rule on query and body lets pass; `ungranted` is in no scope of a test. */
+const hostile = (layer?: "entitlement" | "agent" | "boundaries"): ScopeEntry[] =>
+  local.hostile === undefined || local.hostile.without === layer
+    ? []
+    : [
+        {
+          type: "http",
+          upstream: "hostile",
+          operations: [
+            ...["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"].map((method) => `${method} /{+path}`),
+            "GET /trailing/",
+          ],
+        },
+        { type: "http", upstream: "strict", operations: ["POST /rules/{rule}"], where: { "body./model": ["small"] } },
+        { type: "http", upstream: "strict", operations: ["GET /rules/{rule}"], where: { "query.limit": ["1", "2"] } },
+        { type: "http", upstream: "ungranted", operations: ["GET /{+path}"] },
+      ];
+const hostileUpstream = () => {
+  const { baseUrl = "", limits: _, without: __, ...bounds } = local.hostile ?? {};
+  // Not in Authorization: what the agent put there would not be overwritten by it.
+  const credential = { kind: "header", header: "X-Hostile-Key", secret: "MODEL_KEY", value: "{secret}" } as const;
+  return { baseUrl, credential, ...bounds };
+};
 const WHO_AM_I: ScopeEntry = { type: "http", upstream: "github", operations: ["GET /user"] };
 
 export default defineConfig({
@@ -60,6 +104,16 @@ export default defineConfig({
       subjectAudience: "build-platform-app",
       jwks: { keys: [local.platformKey as { kty: "EC"; kid: string }] },
     },
+    ...(local.otherPlatformKey === undefined
+      ? {}
+      : {
+          "other-platform": {
+            agent: "triage-bot",
+            identityProvider: "corp",
+            subjectAudience: "other-app",
+            jwks: { keys: [local.otherPlatformKey as { kty: "EC"; kid: string }] },
+          },
+        }),
   },
   agents: {
     "triage-bot": {
@@ -70,8 +124,20 @@ export default defineConfig({
           tools: { octokit: "22.0.1", slack: "1.0.0" },
         },
       },
-      ceiling: [repositories([...READ, ...COMMENT], ["widgets", "helpdesk"]), WHO_AM_I, CHAT, POST_TO_ENGINEERING],
-      limits: { callsPerSecond: local.callsPerSecond ?? 20, burst: local.burst ?? 40, concurrency: 8, calls: 5_000 },
+      ceiling: [
+        repositories([...READ, ...COMMENT], ["widgets", "helpdesk"]),
+        WHO_AM_I,
+        CHAT,
+        POST_TO_ENGINEERING,
+        ...hostile("agent"),
+      ],
+      limits: {
+        callsPerSecond: local.callsPerSecond ?? 20,
+        burst: local.burst ?? 40,
+        concurrency: 8,
+        calls: 5_000,
+        ...local.hostile?.limits,
+      },
     },
   },
   upstreams: {
@@ -87,14 +153,29 @@ export default defineConfig({
       baseUrl: local.model,
       credential: { kind: "header", header: "Authorization", secret: "MODEL_KEY" },
     },
+    ...(local.hostile === undefined
+      ? {}
+      : { hostile: hostileUpstream(), strict: hostileUpstream(), ungranted: hostileUpstream() }),
   },
   entitlements: {
     groups: {
-      engineering: [repositories([...READ, ...COMMENT], ["widgets"]), WHO_AM_I, CHAT, POST_TO_ENGINEERING],
+      engineering: [
+        repositories([...READ, ...COMMENT], ["widgets"]),
+        WHO_AM_I,
+        CHAT,
+        POST_TO_ENGINEERING,
+        ...hostile("entitlement"),
+      ],
       support: [repositories(READ, ["helpdesk"])],
     },
   },
-  boundaries: [repositories([...READ, ...COMMENT], ["widgets", "helpdesk"]), WHO_AM_I, CHAT, POST_TO_ENGINEERING],
+  boundaries: [
+    repositories([...READ, ...COMMENT], ["widgets", "helpdesk"]),
+    WHO_AM_I,
+    CHAT,
+    POST_TO_ENGINEERING,
+    ...hostile("boundaries"),
+  ],
   admins: {
     identityProvider: "corp",
     audience: "portcullis-admin",

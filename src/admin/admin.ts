@@ -1,15 +1,23 @@
 import { Hono } from "hono";
 import { z } from "zod";
+import { readText } from "../authority/form.ts";
 import type { Role } from "../config/define.ts";
 import { type FlipAnswer, REACHES } from "../control/switch.ts";
 import type { Deployment } from "../deployment.ts";
+import { parseStrictJson } from "../json/strict-json.ts";
 import { journalOf, rosterOf, switchboardOf } from "../objects.ts";
+import { err, ok, type Result } from "../result.ts";
 import type { Fields } from "../transcript/envelope.ts";
+import { KEY_ID } from "../transcript/layout.ts";
 import { type Admin, authenticateAdmin } from "./authenticate.ts";
 import { readTranscript } from "./transcripts.ts";
 
 /** The admin's door. Its readers operate the deployment: errors say what was wrong. Every act is in the journal before it is done. */
 export const admin = new Hono<{ Bindings: { deployment: Deployment }; Variables: { admin: Admin } }>();
+
+/** Nobody's path is longer than what a record needs in order to be recognised. */
+const PATH_MAX_CHARS = 256;
+const BODY_MAX_BYTES = 16_384;
 
 const problem = (status: number, title: string, detail?: string): Response =>
   Response.json(
@@ -22,7 +30,11 @@ admin.use(async (c, next) => {
   const { deployment } = c.env;
   const authenticated = await authenticateAdmin(c.req.raw, deployment.config, Date.now());
   if (!authenticated.ok) {
-    await record(deployment, "refused", { door: "admin", path: c.req.path, reason: authenticated.error });
+    await record(deployment, "refused", {
+      door: "admin",
+      path: c.req.path.slice(0, PATH_MAX_CHARS),
+      reason: authenticated.error,
+    });
     const answer = problem(401, "Unauthorized");
     answer.headers.set("WWW-Authenticate", "Bearer");
     return answer;
@@ -41,7 +53,7 @@ async function requireRole(
   if (roles.some((role) => who.roles.includes(role))) return null;
   await record(deployment, "refused", {
     door: "admin",
-    path,
+    path: path.slice(0, PATH_MAX_CHARS),
     by: who.id,
     reason: `needs the role ${roles.join(" or ")}`,
   });
@@ -60,7 +72,7 @@ async function record(deployment: Deployment, type: "act" | "refused" | "read", 
 
 const flipBody = z.strictObject({
   reach: z.enum(REACHES),
-  target: z.string().min(1).max(128),
+  target: z.string().regex(KEY_ID, "an instance's id"),
   act: z.literal("kill"),
   reason: z.string().trim().min(1).max(1_000),
 });
@@ -70,16 +82,27 @@ admin.post("/admin/v1/switches", async (c) => {
   const who = c.get("admin");
   const refused = await requireRole(deployment, who, c.req.path, ["operator"]);
   if (refused !== null) return refused;
-  const body = flipBody.safeParse(await c.req.json().catch(() => undefined));
-  if (!body.success) {
-    const detail = body.error.issues.map(({ path, message }) => `${path.join(".") || "body"}: ${message}`).join("; ");
-    return problem(400, "Bad Request", detail);
+  const body = await parseBody(c.req.raw, flipBody);
+  if (!body.ok) {
+    await record(deployment, "refused", { door: "admin", path: c.req.path, by: who.id, reason: body.error });
+    return problem(400, "Bad Request", body.error);
   }
-  await record(deployment, "act", { deed: "flip", by: who.id, email: who.email, ...body.data });
-  const flipped = await switchboardOf(deployment).flip({ ...body.data, by: who.id });
+  await record(deployment, "act", { deed: "flip", by: who.id, email: who.email, ...body.value });
+  const flipped = await switchboardOf(deployment).flip({ ...body.value, by: who.id });
   if (flipped.reached === null) return c.json({ ...flipped.switch, status: "accepted" }, 202);
   return c.json(summary(flipped), 201);
 });
+
+/** JSON that has one reading, of a shape. The error names the path of each mistake. */
+async function parseBody<T>(request: Request, shape: z.ZodType<T>): Promise<Result<T, string>> {
+  const text = await readText(request, BODY_MAX_BYTES);
+  if (text === undefined) return err(`body: longer than ${BODY_MAX_BYTES} bytes, or not UTF-8`);
+  const json = parseStrictJson(text);
+  if (!json.ok) return err(`body: ${json.error}`);
+  const parsed = shape.safeParse(json.value);
+  if (parsed.success) return ok(parsed.data);
+  return err(parsed.error.issues.map(({ path, message }) => `${path.join(".") || "body"}: ${message}`).join("; "));
+}
 
 /** How a flip ended. An instance that did not answer is never counted as stopped before its confirmation runs out. */
 function summary({ switch: sw, reached, acknowledgedAtMs }: FlipAnswer) {

@@ -2,13 +2,13 @@ import { Hono } from "hono";
 import type { Deployment } from "../deployment.ts";
 import type { IntrospectAnswer } from "../instance/contract.ts";
 import { instanceOf, journalOf } from "../objects.ts";
-import type { Result } from "../result.ts";
-import { authenticateClient } from "./client.ts";
+import { err, ok, type Result } from "../result.ts";
+import { authenticateClient, claimedClient } from "./client.ts";
 import { exchange, TOKEN_EXCHANGE, type TokenAnswer } from "./exchange.ts";
 import { type Form, parseForm } from "./form.ts";
 import { readHeldToken } from "./held-token.ts";
 import { authorizationServerMetadata, protectedResourceMetadata, UPSTREAM_NAME } from "./metadata.ts";
-import { type OAuthError, oauthError, oauthErrorAnswer } from "./oauth-error.ts";
+import { concerning, type OAuthError, oauthError, oauthErrorAnswer, type Verified } from "./oauth-error.ts";
 import { verifyKey } from "./proof-of-key.ts";
 import { refresh } from "./refresh.ts";
 
@@ -24,6 +24,7 @@ authority.post("/oauth/token", async (c) => {
   return Response.json(answer.value, { headers: { "Cache-Control": "no-store", Pragma: "no-cache" } });
 });
 
+/** The order is pinned by a test: form, client, proof, then what `exchange` and `refresh` look at. */
 async function token(
   request: Request,
   form: Form,
@@ -36,51 +37,53 @@ async function token(
   if (grantType === undefined) return failed("invalid_request", "grant_type is missing");
   if (grantType === "refresh_token") {
     const proof = await verifyKey(request, url, nowMs);
-    return proof.ok ? refresh(form, proof.value, deployment, nowMs) : proof;
+    if (!proof.ok) return proof;
+    return concerning({ instance: proof.value.thumbprint }, await refresh(form, proof.value, deployment, nowMs));
   }
   if (grantType !== TOKEN_EXCHANGE) return failed("unsupported_grant_type", "grant_type");
-  const client = await authenticateClient(form, deployment.config, nowMs);
+  const client = await authenticateClient(request, form, deployment.config, nowMs);
   if (!client.ok) return client;
   const proof = await verifyKey(request, url, nowMs);
-  if (!proof.ok) return proof;
-  return exchange(form, client.value, proof.value, deployment, nowMs);
+  if (!proof.ok) return concerning({ client: client.value.id }, proof);
+  const who = { client: client.value.id, instance: proof.value.thumbprint };
+  return concerning(who, await exchange(form, client.value, proof.value, deployment, nowMs));
 }
 
 /** RFC 7009, by the platform that provisioned, or by the instance with its key. The instance's permissions end at once. */
 authority.post("/oauth/revoke", async (c) => {
   const { deployment } = c.env;
-  const nowMs = Date.now();
   const form = await parseForm(c.req.raw);
-  if (!form.ok) return refuse(form.error, undefined, deployment, "revoke");
-  const text = form.value.get("token");
-  if (text === undefined)
-    return refuse(oauthError("invalid_request", "token is missing"), form.value, deployment, "revoke");
-  const by = await authenticateRevoker(c.req.raw, form.value, deployment, nowMs);
-  if (!by.ok) return refuse(by.error, form.value, deployment, "revoke");
-  // Unknown, expired, malformed: nothing is left to revoke (RFC 7009 §2.2). An access token is revoked after its expiry, too.
-  const held = readHeldToken(text, deployment, nowMs) ?? readHeldToken(text, deployment, 0);
-  if (held === undefined) return new Response(null, { status: 200, headers: { "Cache-Control": "no-store" } });
-  const isOwner = by.value.client === held.client || by.value.instance === held.instance;
-  if (!isOwner)
-    return refuse(
-      oauthError("unauthorized_client", "the token was issued to another client"),
-      form.value,
-      deployment,
-      "revoke",
-    );
+  const revoked = form.ok ? await revoke(c.req.raw, form.value, deployment, Date.now()) : form;
+  if (!revoked.ok) return refuse(revoked.error, form.ok ? form.value : undefined, deployment, "revoke");
+  return new Response(null, { status: 200, headers: { "Cache-Control": "no-store" } });
+});
+
+async function revoke(
+  request: Request,
+  form: Form,
+  deployment: Deployment,
+  nowMs: number,
+): Promise<Result<null, OAuthError>> {
+  const by = await authenticateRevoker(request, form, deployment, nowMs);
+  if (!by.ok) return by;
+  const text = form.get("token");
+  if (text === undefined) return concerning(by.value, err(oauthError("invalid_request", "token is missing")));
+  // Unknown or malformed: nothing is left to revoke (RFC 7009 §2.2). A token is revoked after its expiry, too.
+  const held = readHeldToken(text, deployment, 0);
+  if (held === undefined) return ok(null);
+  if (by.value.client !== held.client && by.value.instance !== held.instance)
+    return concerning(by.value, err(oauthError("unauthorized_client", "the token was issued to another client")));
   try {
     await instanceOf(deployment, held.instance).revoke(by.value.client ?? "the instance", deployment.version);
   } catch {
     // RFC 7009 §2.2.1: never a false 200.
-    return oauthErrorAnswer(oauthError("temporarily_unavailable", "try again"));
+    return concerning(by.value, err(oauthError("temporarily_unavailable", "try again")));
   }
-  return new Response(null, { status: 200, headers: { "Cache-Control": "no-store" } });
-});
-
-interface Revoker {
-  readonly client?: string;
-  readonly instance?: string;
+  return ok(null);
 }
+
+/** Exactly one of the two. */
+type Revoker = Pick<Verified, "client" | "instance">;
 
 async function authenticateRevoker(
   request: Request,
@@ -93,54 +96,60 @@ async function authenticateRevoker(
     const proof = await verifyKey(request, `${deployment.config.origin}/oauth/revoke`, nowMs);
     return proof.ok ? { ok: true, value: { instance: proof.value.thumbprint } } : proof;
   }
-  const client = await authenticateClient(form, deployment.config, nowMs);
+  const client = await authenticateClient(request, form, deployment.config, nowMs);
   return client.ok ? { ok: true, value: { client: client.value.id } } : client;
 }
 
 /** RFC 7662, for the platform that provisioned. Everything that is not an active token of its own is one answer. */
 authority.post("/oauth/introspect", async (c) => {
   const { deployment } = c.env;
-  const nowMs = Date.now();
-  const headers = { "Cache-Control": "no-store" };
-  const inactive = () => Response.json({ active: false }, { headers });
   const form = await parseForm(c.req.raw);
-  if (!form.ok) return refuse(form.error, undefined, deployment, "introspect");
-  const client = await authenticateClient(form.value, deployment.config, nowMs);
-  if (!client.ok) return refuse(client.error, form.value, deployment, "introspect");
-  const text = form.value.get("token");
-  if (text === undefined)
-    return refuse(oauthError("invalid_request", "token is missing"), form.value, deployment, "introspect");
+  const answer = form.ok ? await introspect(c.req.raw, form.value, deployment, Date.now()) : form;
+  if (!answer.ok) return refuse(answer.error, form.ok ? form.value : undefined, deployment, "introspect");
+  return Response.json(answer.value, { headers: { "Cache-Control": "no-store" } });
+});
+
+const INACTIVE = { active: false };
+
+async function introspect(
+  request: Request,
+  form: Form,
+  deployment: Deployment,
+  nowMs: number,
+): Promise<Result<object, OAuthError>> {
+  const client = await authenticateClient(request, form, deployment.config, nowMs);
+  if (!client.ok) return client;
+  const who = { client: client.value.id };
+  const text = form.get("token");
+  if (text === undefined) return concerning(who, err(oauthError("invalid_request", "token is missing")));
   const held = readHeldToken(text, deployment, nowMs);
-  if (held === undefined || held.client !== client.value.id) return inactive();
+  if (held === undefined || held.client !== client.value.id) return ok(INACTIVE);
   let answer: IntrospectAnswer;
   try {
     answer = await instanceOf(deployment, held.instance).introspect();
   } catch {
-    return oauthErrorAnswer(oauthError("temporarily_unavailable", "try again"));
+    return concerning(who, err(oauthError("temporarily_unavailable", "try again")));
   }
   const { enrolment } = answer;
-  if (!answer.active || enrolment === null) return inactive();
-  return Response.json(
-    {
-      active: true,
-      iss: deployment.config.origin,
-      client_id: held.client,
-      token_type: held.kind === "access" ? "DPoP" : "refresh_token",
-      sub: enrolment.subject,
-      cnf: { jkt: held.instance },
-      exp: held.claims?.exp ?? Math.floor(enrolment.task.deadlineMs / 1000),
-      ...(held.claims === null ? {} : { aud: held.claims.aud, iat: held.claims.iat, jti: held.claims.jti }),
-      authorization_details: enrolment.scope,
-      // RFC 8693 §4.1: who acts, and for whom it was delegated. Only the platform that holds the human's token sees it.
-      act: { sub: held.instance, client_id: enrolment.client },
-      human: enrolment.human,
-      agent: enrolment.agent,
-      agent_version: enrolment.agentVersion,
-      task: enrolment.task.id,
-    },
-    { headers },
-  );
-});
+  if (!answer.active || enrolment === null) return ok(INACTIVE);
+  return ok({
+    active: true,
+    iss: deployment.config.origin,
+    client_id: held.client,
+    token_type: held.kind === "access" ? "DPoP" : "refresh_token",
+    sub: enrolment.subject,
+    cnf: { jkt: held.instance },
+    exp: held.claims?.exp ?? Math.floor(enrolment.task.deadlineMs / 1000),
+    ...(held.claims === null ? {} : { aud: held.claims.aud, iat: held.claims.iat, jti: held.claims.jti }),
+    authorization_details: enrolment.scope,
+    // RFC 8693 §4.1: who acts, and for whom it was delegated. Only the platform that holds the human's token sees it.
+    act: { sub: held.instance, client_id: enrolment.client },
+    human: enrolment.human,
+    agent: enrolment.agent,
+    agent_version: enrolment.agentVersion,
+    task: enrolment.task.id,
+  });
+}
 
 const cached = { "Cache-Control": "public, max-age=300" };
 
@@ -188,7 +197,10 @@ async function refuse(
         endpoint,
         error: error.code,
         reason: error.description,
-        client: form?.get("client_id")?.slice(0, 64) ?? null,
+        client: error.who?.client ?? null,
+        instance: error.who?.instance ?? null,
+        human: error.who?.human ?? null,
+        claimedClient: form === undefined ? null : claimedClient(form),
         task: form?.get("task")?.slice(0, 64) ?? null,
         grantType: form?.get("grant_type")?.slice(0, 100) ?? null,
       },

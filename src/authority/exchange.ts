@@ -2,7 +2,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { z } from "zod";
 import type { Deployment } from "../deployment.ts";
 import { encodeBase64url } from "../grant/base64url.ts";
-import { issueGrant, resourceOf } from "../grant/claims.ts";
+import { fitsGrant, type GrantClaims, issueGrant, resourceOf } from "../grant/claims.ts";
 import type { Proof } from "../grant/proof.ts";
 import type { Enrolment, EnrolRefusal } from "../instance/contract.ts";
 import { parseStrictJson } from "../json/strict-json.ts";
@@ -14,7 +14,7 @@ import { type Entry, parseAuthorizationDetails } from "../scope/entry.ts";
 import type { Client } from "./client.ts";
 import type { Form } from "./form.ts";
 import { type Human, verifyIdToken } from "./id-token.ts";
-import { type OAuthError, oauthError } from "./oauth-error.ts";
+import { concerning, type OAuthError, oauthError } from "./oauth-error.ts";
 import { issueRefreshToken } from "./refresh-token.ts";
 
 export const TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange";
@@ -45,19 +45,32 @@ export async function exchange(
   deployment: Deployment,
   nowMs: number,
 ): Promise<Result<TokenAnswer, OAuthError>> {
-  const { config } = deployment;
   const shape = checkShape(form);
   if (!shape.ok) return shape;
   const human = await verifySubject(form, client, deployment, nowMs);
   if (!human.ok) return human;
+  return concerning({ human: human.value.id }, await provision(form, client, proof, human.value, deployment, nowMs));
+}
+
+async function provision(
+  form: Form,
+  client: Client,
+  proof: Proof,
+  human: Human,
+  deployment: Deployment,
+  nowMs: number,
+): Promise<Result<TokenAnswer, OAuthError>> {
+  const { config } = deployment;
   const task = parseTask(form, client, deployment, nowMs);
   if (!task.ok) return task;
   const scope = parseScope(form);
   if (!scope.ok) return scope;
   const audiences = parseTargets(form, scope.value, config.origin);
   if (!audiences.ok) return audiences;
-  const within = withinCeilings(scope.value, human.value, client, deployment);
+  const within = withinCeilings(scope.value, human, client, deployment);
   if (!within.ok) return within;
+  // As granted: entries of the targets alone, so that a renewal, which knows the scope, has the same audience.
+  const granted = scope.value.filter((entry) => audiences.value.includes(resourceOf(config.origin, entry.upstream)));
 
   const subject = encodeBase64url(randomBytes(16));
   const expiresAtMs = Math.min(nowMs + config.grants.grantSeconds * 1000, task.value.task.deadlineMs);
@@ -72,7 +85,7 @@ export async function exchange(
     : null;
   const enrolment: Enrolment = {
     instance: proof.thumbprint,
-    human: human.value.id,
+    human: human.id,
     agent: client.platform.agent,
     agentVersion: task.value.agentVersion,
     manifest: config.agents[client.platform.agent]!.versions[task.value.agentVersion]!,
@@ -81,15 +94,28 @@ export async function exchange(
     task: task.value.task,
     grant: jti,
     subject,
-    scope: scope.value.map((entry) => entry.source as Json),
-    groups: human.value.groups,
+    scope: granted.map((entry) => entry.source as Json),
+    groups: human.groups,
     limits: task.value.limits,
     refreshDigest: refresh === null ? null : createHash("sha256").update(refresh).digest("hex"),
   };
+  const claims: GrantClaims = {
+    iss: config.origin,
+    sub: subject,
+    aud: audiences.value,
+    client_id: client.id,
+    jti,
+    iat: Math.floor(nowMs / 1000),
+    exp: Math.floor(expiresAtMs / 1000),
+    cnf: { jkt: proof.thumbprint },
+    authorization_details: enrolment.scope,
+  };
+  if (!fitsGrant(claims))
+    return fail("invalid_authorization_details", "authorization_details: longer than a grant can state");
   const enrolled = await instanceOf(deployment, proof.thumbprint)
     .enrol({
       enrolment,
-      humanClaims: human.value.claims,
+      humanClaims: human.claims,
       proof: { jti: proof.jti, issuedAtMs: proof.issuedAtMs },
       deployment: deployment.version,
     })
@@ -97,17 +123,7 @@ export async function exchange(
   if (!enrolled.enrolled) return err(enrolRefusal(enrolled.reason));
   // Dying here leaves an enrolled instance without a grant: nobody can call as it, and its transcript ends at the deadline.
   return ok({
-    access_token: issueGrant(deployment.grantKeys, {
-      iss: config.origin,
-      sub: subject,
-      aud: audiences.value,
-      client_id: client.id,
-      jti,
-      iat: Math.floor(nowMs / 1000),
-      exp: Math.floor(expiresAtMs / 1000),
-      cnf: { jkt: proof.thumbprint },
-      authorization_details: enrolment.scope,
-    }),
+    access_token: issueGrant(deployment.grantKeys, claims),
     issued_token_type: ACCESS_TOKEN,
     token_type: "DPoP",
     expires_in: Math.floor(expiresAtMs / 1000) - Math.floor(nowMs / 1000),
@@ -163,7 +179,8 @@ function parseTask(form: Form, client: Client, { config }: Deployment, nowMs: nu
   const id = form.get("task");
   if (id === undefined || !/^[A-Za-z0-9_-]{1,40}$/.test(id)) return bad("task must be 1 to 40 letters, digits, - or _");
   const purpose = form.get("purpose");
-  if (purpose === undefined || purpose.length > 1_000) return bad("purpose must be 1 to 1000 characters");
+  if (purpose === undefined || purpose.trim() === "" || purpose.length > 1_000)
+    return bad("purpose must be 1 to 1000 characters");
   const deadline = form.get("deadline") ?? "";
   if (!/^\d{1,11}$/.test(deadline)) return bad("deadline must be a NumericDate in whole seconds");
   const deadlineMs = Number(deadline) * 1000;

@@ -19,12 +19,12 @@ export async function parseForm(request: Request): Promise<Result<Form, OAuthErr
   const text = await readText(request, FORM_MAX_BYTES);
   if (text === undefined) return bad("the body is too long, or not UTF-8");
   const values = new Map<string, string[]>();
+  const named = new Set<string>();
   for (const [name, value] of new URLSearchParams(text)) {
-    if (value === "") continue;
-    const known = values.get(name);
-    if (known === undefined) values.set(name, [value]);
-    else if (REPEATABLE.has(name)) known.push(value);
-    else return bad("a parameter is given twice");
+    // Twice is twice, though one of them is empty: which of the two counts is read differently elsewhere.
+    if (named.has(name) && !REPEATABLE.has(name)) return bad("a parameter is given twice");
+    named.add(name);
+    if (value !== "") values.set(name, [...(values.get(name) ?? []), value]);
   }
   return ok({ get: (name) => values.get(name)?.[0], all: (name) => values.get(name) ?? [] });
 }

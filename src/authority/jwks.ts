@@ -1,3 +1,4 @@
+import { waitUntil } from "cloudflare:workers";
 import { createLocalJWKSet, type JSONWebKeySet, type JWTVerifyGetKey } from "jose";
 import { z } from "zod";
 import { parseStrictJson } from "../json/strict-json.ts";
@@ -9,6 +10,8 @@ const FRESH_MS = 600_000;
 const STALE_MS = 3_600_000;
 /** A token with an unknown `kid` makes us ask again, at most this often: rotation works, a flood of bad tokens does not. */
 const REFETCH_MS = 30_000;
+/** While no key is known and the provider fails, it is asked again after this. */
+const RETRY_MS = 1_000;
 const FETCH_TIMEOUT_MS = 5_000;
 const JWKS_MAX_BYTES = 262_144;
 const JWKS_MAX_KEYS = 100;
@@ -22,25 +25,31 @@ interface KnownKeys {
 }
 
 const known = new Map<string, KnownKeys>();
-const asking = new Map<string, Promise<KnownKeys | undefined>>();
+/** When the provider was last asked, whatever came of it. */
+const askedAtMs = new Map<string, number>();
 
-/** The keys of an identity provider. `undefined`: not to be had, and so nothing of that provider verifies. */
+/**
+ * The keys of an identity provider. `undefined`: not to be had, and so nothing of that provider verifies.
+ *
+ * Requests never wait for each other's fetch: the runtime ends the I/O of a request whose client leaves, and whoever
+ * waited for it would wait for good.
+ */
 export async function keysAt(jwksUri: string, kid: unknown, nowMs: number): Promise<JWTVerifyGetKey | undefined> {
   const cached = known.get(jwksUri);
   const age = cached === undefined ? Number.POSITIVE_INFINITY : nowMs - cached.fetchedAtMs;
   const hasKid = typeof kid !== "string" || cached?.kids.has(kid) === true;
-  if (cached !== undefined && age < FRESH_MS && (hasKid || age < REFETCH_MS)) return cached.keys;
-  const fetched = await fetchOnce(jwksUri, nowMs);
-  if (fetched !== undefined) return fetched.keys;
-  return cached !== undefined && age < STALE_MS ? cached.keys : undefined;
-}
-
-function fetchOnce(jwksUri: string, nowMs: number): Promise<KnownKeys | undefined> {
-  const running = asking.get(jwksUri);
-  if (running !== undefined) return running;
-  const fetching = fetchKeys(jwksUri, nowMs).finally(() => asking.delete(jwksUri));
-  asking.set(jwksUri, fetching);
-  return fetching;
+  if (age < FRESH_MS && hasKid) return cached?.keys;
+  const sinceAsked = nowMs - (askedAtMs.get(jwksUri) ?? Number.NEGATIVE_INFINITY);
+  const usable = age < STALE_MS ? cached?.keys : undefined;
+  if (sinceAsked < (usable === undefined ? RETRY_MS : REFETCH_MS)) return usable;
+  // While nothing is known, requests ask side by side; the one that fails first makes the others pause.
+  if (usable !== undefined) askedAtMs.set(jwksUri, nowMs);
+  const fetching = fetchKeys(jwksUri, nowMs);
+  // Once asked, the answer is kept, even if this request's client leaves.
+  waitUntil(fetching);
+  const fetched = await fetching;
+  askedAtMs.set(jwksUri, nowMs);
+  return fetched === undefined ? usable : fetched.keys;
 }
 
 async function fetchKeys(jwksUri: string, nowMs: number): Promise<KnownKeys | undefined> {

@@ -5,6 +5,7 @@ import { TOKEN_EXCHANGE } from "./exchange.ts";
 
 /** RFC 8414. Every URL from the configuration, never from a request's `Host`. */
 export function authorizationServerMetadata({ origin, platforms }: Config): object {
+  const clientAlgorithms = [...new Set(Object.values(platforms).flatMap((platform) => platform.algorithms))];
   return {
     issuer: origin,
     token_endpoint: `${origin}/oauth/token`,
@@ -14,11 +15,11 @@ export function authorizationServerMetadata({ origin, platforms }: Config): obje
     grant_types_supported: [TOKEN_EXCHANGE, "refresh_token"],
     response_types_supported: [],
     token_endpoint_auth_methods_supported: ["private_key_jwt", "none"],
-    token_endpoint_auth_signing_alg_values_supported: [
-      ...new Set(Object.values(platforms).flatMap((p) => p.algorithms)),
-    ],
+    token_endpoint_auth_signing_alg_values_supported: clientAlgorithms,
     revocation_endpoint_auth_methods_supported: ["private_key_jwt", "none"],
+    revocation_endpoint_auth_signing_alg_values_supported: clientAlgorithms,
     introspection_endpoint_auth_methods_supported: ["private_key_jwt"],
+    introspection_endpoint_auth_signing_alg_values_supported: clientAlgorithms,
     dpop_signing_alg_values_supported: PROOF_ALGORITHMS,
     authorization_details_types_supported: ["http"],
   };

@@ -1,3 +1,5 @@
+import { err, type Result } from "../result.ts";
+
 /** The errors of the token endpoint, by the RFC that names them. */
 export type OAuthErrorCode =
   | "invalid_request" // RFC 6749 §5.2; RFC 8693 §2.2.2 for subject and actor tokens too
@@ -18,9 +20,21 @@ export type OAuthErrorCode =
 export interface OAuthError {
   readonly code: OAuthErrorCode;
   readonly description: string;
+  readonly who?: Verified;
+}
+
+/** Whom a refusal concerns, as far as it was verified before the failure. For the journal alone. */
+export interface Verified {
+  readonly client?: string;
+  readonly instance?: string;
+  readonly human?: string;
 }
 
 export const oauthError = (code: OAuthErrorCode, description: string): OAuthError => ({ code, description });
+
+/** Adds what was verified before the step that answered so. */
+export const concerning = <T>(who: Verified, result: Result<T, OAuthError>): Result<T, OAuthError> =>
+  result.ok ? result : err({ ...result.error, who: { ...who, ...result.error.who } });
 
 /** RFC 6749 §5.2: 401 for a failed client authentication, else 400. */
 export function oauthErrorAnswer({ code, description }: OAuthError): Response {

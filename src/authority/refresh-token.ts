@@ -12,6 +12,8 @@ export interface RefreshToken {
   readonly instance: string;
   readonly client: string;
   readonly digest: string;
+  /** The task's deadline. */
+  readonly expiresAtMs: number;
 }
 
 /**
@@ -46,5 +48,6 @@ export function verifyRefreshToken(
   if (!isSeconds(exp) || exp * 1000 <= nowMs) return err("expired");
   const jkt = (cnf as { readonly jkt?: unknown } | undefined)?.jkt;
   if (typeof jkt !== "string" || typeof client_id !== "string") return err("a claim is missing");
-  return ok({ instance: jkt, client: client_id, digest: createHash("sha256").update(token).digest("hex") });
+  const digest = createHash("sha256").update(token).digest("hex");
+  return ok({ instance: jkt, client: client_id, digest, expiresAtMs: exp * 1000 });
 }

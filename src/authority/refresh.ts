@@ -31,12 +31,13 @@ export async function refresh(
   if (named !== undefined && named !== token.value.client) return refused;
 
   const jti = encodeBase64url(randomBytes(16));
-  const wantedExpiryMs = nowMs + config.grants.grantSeconds * 1000;
+  // A grant never outlives its task.
+  const expiresAtMs = Math.min(nowMs + config.grants.grantSeconds * 1000, token.value.expiresAtMs);
   const renewed: RenewAnswer = await instanceOf(deployment, proof.thumbprint)
     .renew({
       refreshDigest: token.value.digest,
       grant: jti,
-      expiresAtMs: wantedExpiryMs,
+      expiresAtMs,
       proof: { jti: proof.jti, issuedAtMs: proof.issuedAtMs },
       deployment: version,
     })
@@ -44,7 +45,6 @@ export async function refresh(
   if (!renewed.renewed)
     return renewed.reason === "unavailable" ? err(oauthError("temporarily_unavailable", "try again")) : refused;
   const { enrolment } = renewed;
-  const expiresAtMs = Math.min(wantedExpiryMs, enrolment.task.deadlineMs);
   const upstreams = [...new Set(enrolment.scope.map((entry) => (entry as { readonly upstream: string }).upstream))];
   return ok({
     access_token: issueGrant(grantKeys, {

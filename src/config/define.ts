@@ -214,14 +214,14 @@ export const configSchema = z
         if (!Object.hasOwn(config.upstreams, entry.upstream))
           missing([...path, i, "upstream"], `no upstream "${entry.upstream}" under upstreams`);
       });
-    const local = isLoopback(new URL(config.origin));
-    if (local) return;
+    // Plain http is for a gate that itself runs on loopback; an origin that is no URL has been named already.
+    if (!URL.canParse(config.origin) || isLoopback(new URL(config.origin))) return;
     const urls: [(string | number)[], string][] = [
       [["origin"], config.origin],
       ...Object.entries(config.upstreams).map(([n, u]): [string[], string] => [["upstreams", n, "baseUrl"], u.baseUrl]),
-      ...Object.entries(config.identityProviders).map(([n, p]): [string[], string] => [
-        ["identityProviders", n, "jwksUri"],
-        p.jwksUri,
+      ...Object.entries(config.identityProviders).flatMap(([n, p]): [string[], string][] => [
+        [["identityProviders", n, "issuer"], p.issuer],
+        [["identityProviders", n, "jwksUri"], p.jwksUri],
       ]),
     ];
     for (const [path, url] of urls)

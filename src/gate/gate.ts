@@ -6,13 +6,13 @@ import { err, ok, type Result } from "../result.ts";
 import type { Call } from "../scope/call.ts";
 import { decide, factsNeeded } from "../scope/decide.ts";
 import type { Entry } from "../scope/entry.ts";
-import { admit } from "./admit.ts";
+import { type Admitted, admit } from "./admit.ts";
 import { answerTo } from "./answer.ts";
 import { authenticate } from "./authenticate.ts";
 import { describe } from "./describe.ts";
 import { forward } from "./forward.ts";
-import { declaredLength, recordedHeaders } from "./headers.ts";
-import { relay } from "./relay.ts";
+import { declaredLength, type HeaderList, recordedHeaders } from "./headers.ts";
+import { type Relayed, relay } from "./relay.ts";
 import { type RequestBody, readRequestBody } from "./request-body.ts";
 import { parseTarget, type Target } from "./target.ts";
 
@@ -20,7 +20,7 @@ const NO_BODY: RequestBody = { first: new Uint8Array(0), rest: null };
 
 /** The way of a call, top to bottom. Whatever is not permitted on the way is refused; nothing is skipped. */
 export async function gate(request: Request, deployment: Deployment, ctx: ExecutionContext): Promise<Response> {
-  const { config, env } = deployment;
+  const { config } = deployment;
   const startedAtMs = Date.now();
   const refuse = (denial: Denial): Response => answerTo(denial, config.origin);
 
@@ -70,30 +70,55 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
   const { stop } = admitted.value;
   if (request.signal.aborted) stop.stop({ kind: "client-gone" });
   else request.signal.addEventListener("abort", () => stop.stop({ kind: "client-gone" }));
-  const upstream = route.value.config;
-  const rawTarget = target.rawRest + target.rawQuery;
-  const forwarded = await forward(
-    admitted.value,
-    {
-      upstream,
-      method: request.method,
-      rawTarget,
-      headers,
-      body: sent,
-      declaredBytes: declaredLength(request.headers),
-      startedAtMs,
-    },
-    env,
-  );
-  const relayed = await relay(admitted.value, forwarded, {
+  const passing = pass(admitted.value, {
+    request,
+    rawTarget: target.rawRest + target.rawQuery,
+    headers,
+    body: sent,
+    grant,
+    upstream: route.value.config,
+    startedAtMs,
+    deployment,
+    ctx,
+  });
+  // An agent that goes away would else take this Worker along before the call is settled.
+  ctx.waitUntil(passing);
+  const relayed = await passing;
+  return relayed.ok ? relayed.response : refuse(relayed.denial);
+}
+
+interface Passing {
+  readonly request: Request;
+  /** The path below the upstream and the query, as they were sent. */
+  readonly rawTarget: string;
+  /** As on record. */
+  readonly headers: HeaderList;
+  readonly body: RequestBody;
+  readonly grant: Grant;
+  readonly upstream: UpstreamConfig;
+  readonly startedAtMs: number;
+  readonly deployment: Deployment;
+  readonly ctx: ExecutionContext;
+}
+
+async function pass(call: Admitted, passing: Passing): Promise<Relayed> {
+  const { request, rawTarget, headers, body, grant, upstream, startedAtMs, deployment, ctx } = passing;
+  const { method } = request;
+  const declaredBytes = declaredLength(request.headers);
+  const asked = { upstream, method, rawTarget, headers, body, declaredBytes, startedAtMs };
+  const forwarded = await forward(call, asked, deployment.env);
+  return relay(call, forwarded, {
     upstream,
-    lead: config.transcripts,
-    rewriting: { origin: config.origin, askedUrl: upstream.baseUrl + rawTarget, bases: basesOf(grant, deployment) },
-    isHead: request.method === "HEAD",
+    lead: deployment.config.transcripts,
+    rewriting: {
+      origin: deployment.config.origin,
+      askedUrl: upstream.baseUrl + rawTarget,
+      bases: () => basesOf(grant, deployment),
+    },
+    isHead: method === "HEAD",
     startedAtMs,
     waitUntil: (work) => ctx.waitUntil(work),
   });
-  return relayed.ok ? relayed.response : refuse(relayed.denial);
 }
 
 interface Route {

@@ -114,7 +114,7 @@ export interface AnswerRewriting {
   /** The upstream URL that was asked: relative references resolve against it. */
   readonly askedUrl: string;
   /** Base URLs of the upstreams in the caller's grant. A link to any other would tell that it exists. */
-  readonly bases: readonly (readonly [upstream: string, baseUrl: string])[];
+  readonly bases: () => readonly (readonly [upstream: string, baseUrl: string])[];
   /** Whether the body was decoded on the way, so that its coding is gone. */
   readonly decoded: boolean;
 }
@@ -138,16 +138,14 @@ export function answeredHeaders(received: Headers, rewriting: AnswerRewriting): 
   return headers;
 }
 
-/** The codings that the runtime decodes by itself, leaving the header as it was. */
-export function isDecodedByRuntime(coding: string | null): boolean {
-  return coding !== null && /^(gzip|br)$/i.test(coding.trim());
-}
+/** The codings that the runtime decodes by itself, leaving the header as it was. It knows them in lower case, and alone. */
+export const isDecodedByRuntime = (coding: string | null): boolean => coding === "gzip" || coding === "br";
 
 /** A URL below a granted upstream's base, as a URL of the gate; `undefined` for any other. */
 export function toGate(reference: string, { origin, askedUrl, bases }: AnswerRewriting): string | undefined {
   if (!URL.canParse(reference, askedUrl)) return undefined;
   const { href } = new URL(reference, askedUrl);
-  for (const [upstream, baseUrl] of bases) {
+  for (const [upstream, baseUrl] of bases()) {
     const rest = href.startsWith(baseUrl) ? href.slice(baseUrl.length) : undefined;
     if (rest !== undefined && /^([/?#]|$)/.test(rest)) return `${origin}/${upstream}${rest}`;
   }

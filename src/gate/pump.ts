@@ -17,7 +17,7 @@ export interface Passage {
   readonly upstream: UpstreamConfig;
   readonly lead: Pick<Config["transcripts"], "streamLeadMs" | "streamLeadBytes">;
   readonly startedAtMs: number;
-  /** Keeps the Worker up until the call is settled, whatever becomes of the client. */
+  /** Keeps the Worker up until a stream is settled, whatever becomes of the client. */
   readonly waitUntil: (work: Promise<unknown>) => void;
 }
 
@@ -59,9 +59,7 @@ export class Pump {
   async settleStopped(): Promise<void> {
     const { reason } = this.#call.stop;
     this.#call.stop.release();
-    const settling = this.settle(outcomeOf(reason), reasonText(reason));
-    this.#passage.waitUntil(settling);
-    await settling;
+    await this.settle(outcomeOf(reason), reasonText(reason));
   }
 
   async #settleOnce(outcome: Outcome, reason: string | null): Promise<boolean> {

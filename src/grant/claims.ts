@@ -5,7 +5,7 @@ import { type Entry, parseEntries } from "../scope/entry.ts";
 import { hasType, isSeconds, parseCompact, type UnverifiedJws } from "./compact.ts";
 import type { KeyRing } from "./keys.ts";
 
-/** A grant with 64 entries stays under this. */
+/** Headers of this length still pass every proxy that takes 32 KiB of them. */
 export const GRANT_MAX_CHARS = 16_384;
 
 /**
@@ -27,6 +27,8 @@ export interface GrantClaims {
   readonly authorization_details: readonly Json[];
 }
 
+const utf8 = new TextEncoder();
+
 declare const verified: unique symbol;
 
 /** A grant whose signature and claims hold. Only `verifyGrant` makes one. */
@@ -40,6 +42,13 @@ export interface Grant {
   /** base64url SHA-256 of the token: the `ath` its proofs must show. */
   readonly digest: string;
 }
+
+/** Base64url characters of header and signature, with room for a long `kid`. */
+const GRANT_FRAME_CHARS = 512;
+
+/** Whether a grant with these claims is one that `parseGrant` reads. */
+export const fitsGrant = (claims: GrantClaims): boolean =>
+  Math.ceil((utf8.encode(JSON.stringify(claims)).length * 4) / 3) + GRANT_FRAME_CHARS <= GRANT_MAX_CHARS;
 
 export const issueGrant = (ring: KeyRing, claims: GrantClaims): string => ring.signCompact("at+jwt", claims);
 

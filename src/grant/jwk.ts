@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { decodeBase64url } from "./base64url.ts";
+import { decodeBase64url, encodeBase64url } from "./base64url.ts";
 import type { JsonObject } from "./compact.ts";
 
 /** The signature algorithms an instance may prove with, each fully specified (RFC 9864). */
@@ -34,6 +34,26 @@ const KINDS: Readonly<Record<ProofAlgorithm, KeyKind>> = {
 
 const PRIVATE_MEMBERS = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
+/**
+ * Points of Ed25519 with a small order, in every encoding that is decoded: with such a key one published signature
+ * verifies any text, so it is nobody's own (the list of libsodium, with either sign).
+ */
+const SMALL_ORDER: ReadonlySet<string> = new Set(
+  [
+    `01${"00".repeat(31)}`,
+    "00".repeat(32),
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    `ec${"ff".repeat(30)}7f`,
+    `ed${"ff".repeat(30)}7f`,
+    `ee${"ff".repeat(30)}7f`,
+  ].flatMap((hex) => {
+    const bytes = Uint8Array.from({ length: 32 }, (_, i) => Number.parseInt(hex.slice(2 * i, 2 * i + 2), 16));
+    const negative = bytes.with(31, bytes[31]! | 0x80);
+    return [encodeBase64url(bytes), encodeBase64url(negative)];
+  }),
+);
+
 /** A public key, as a proof shows it, reduced to the members that make its thumbprint. */
 export interface PublicKey {
   readonly algorithm: ProofAlgorithm;
@@ -58,6 +78,7 @@ export function parsePublicKey(algorithm: ProofAlgorithm, jwk: JsonObject): Publ
     if (typeof value !== "string" || decodeBase64url(value)?.length !== bytes) return undefined;
     members[member] = value;
   }
+  if (algorithm === "Ed25519" && SMALL_ORDER.has(members["x"]!)) return undefined;
   // RFC 7638 §3: the required members, in lexicographic order, without white space.
   const canonical = JSON.stringify(Object.fromEntries(Object.entries(members).sort(([a], [b]) => (a < b ? -1 : 1))));
   return { algorithm, jwk: members, thumbprint: createHash("sha256").update(canonical).digest("base64url") };

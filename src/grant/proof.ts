@@ -10,6 +10,8 @@ export const PROOF_JTI_MAX_CHARS = 128;
 export const PROOF_MAX_AGE_MS = 120_000;
 export const PROOF_MAX_AHEAD_MS = 30_000;
 
+const OTHER_KEYS = ["jku", "x5u", "x5c"];
+
 /** What is left of a verified proof: enough to refuse its replay. */
 export interface Proof {
   readonly jti: string;
@@ -30,6 +32,8 @@ export function parseProof(header: string): Result<UnverifiedProof, string> {
   const { typ, alg, jwk } = jws.value.header;
   if (typeof typ !== "string" || !hasType(jws.value.header, "dpop+jwt")) return err('typ is not "dpop+jwt"');
   if (!isProofAlgorithm(alg)) return err("alg is not one of ES256, Ed25519");
+  // A key beside the one shown, by reference or certificate, would be one that nobody looked at.
+  if (OTHER_KEYS.some((name) => Object.hasOwn(jws.value.header, name))) return err("a key besides jwk");
   if (typeof jwk !== "object" || jwk === null || Array.isArray(jwk)) return err("no jwk in the header");
   const key = parsePublicKey(alg, jwk as { readonly [key: string]: never });
   if (key === undefined) return err("jwk is not a public key for alg");

@@ -53,7 +53,11 @@ const GUARDED: readonly { readonly what: string; readonly pattern: RegExp; reado
     by: /^src\/upstream\/credential\.ts$|^src\/deployment\.ts$|^src\/config\//,
   },
   { what: "jose", pattern: /from "jose"/, by: /^src\/authority\// },
-  { what: "cloudflare:workers", pattern: /from "cloudflare:workers"/, by: /^durable-objects\// },
+  {
+    what: "cloudflare:workers",
+    pattern: /from "cloudflare:workers"/,
+    by: /^durable-objects\/|^src\/authority\/jwks\.ts$/,
+  },
   { what: "the configuration of the deployment", pattern: /from "#config"/, by: /^src\/index\.ts$|^durable-objects\// },
   { what: "stubs of Durable Objects", pattern: /\.idFromName\(/, by: /^src\/objects\.ts$/ },
   { what: "writing to the bucket", pattern: /bucket\.put\(/, by: /^durable-objects\/segment-store\.ts$/ },

@@ -87,12 +87,16 @@ describe("parsePredicate", () => {
 });
 
 describe("evaluate", () => {
-  it.each<[unknown]>([[["a"]], [[null]], [{ prefix: "a" }], [{ min: 0 }], [{ max: 0 }], [{ maxLength: 9 }]])(
-    "%j does not hold for a fact that is absent",
-    (value) => {
-      expect(evaluate(predicate(value), undefined)).toBe(false);
-    },
-  );
+  it.each<[unknown]>([
+    [["a"]],
+    [[null]],
+    [{ prefix: "a" }],
+    [{ min: 0 }],
+    [{ max: 0 }],
+    [{ maxLength: 9 }],
+  ])("%j does not hold for a fact that is absent", (value) => {
+    expect(evaluate(predicate(value), undefined)).toBe(false);
+  });
 
   it.each<[Json, Json, boolean]>([
     [["a", "b"], "b", true],

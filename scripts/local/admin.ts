@@ -1,0 +1,68 @@
+// The admin API's client, as the tour and the commands use it.
+
+import { z } from "zod";
+
+const member = z.object({
+  instance: z.string(),
+  human: z.string(),
+  task: z.string(),
+  agent: z.string(),
+  agentVersion: z.string(),
+  upstreams: z.array(z.string()),
+  deadlineMs: z.number(),
+  enlistedAtMs: z.number(),
+  killed: z.boolean(),
+});
+const listing = z.object({ instances: z.array(member) });
+const receipt = z.object({
+  id: z.string(),
+  status: z.enum(["done", "accepted"]),
+  /** When the switch was accepted, on the gate's clock. */
+  atMs: z.number(),
+  /** Absent while the gate still carries it out. */
+  reached: z.number().optional(),
+  cut: z.number().optional(),
+  unconfirmed: z.number().optional(),
+  acknowledgedAtMs: z.number().optional(),
+});
+
+export type Member = z.infer<typeof member>;
+export type KillReceipt = z.infer<typeof receipt>;
+
+export interface TranscriptOf {
+  readonly human: string;
+  readonly task: string;
+  readonly instance: string;
+}
+
+export interface Admin {
+  /** Live instances, killed ones too until their transcript ends. */
+  list(): Promise<readonly Member[]>;
+  kill(instance: string, reason: string): Promise<KillReceipt>;
+  /** Exact lines, oldest first. */
+  transcript(of: TranscriptOf): Promise<readonly string[]>;
+}
+
+/** `signIn` gives an admin's ID token, issued to the gate's admin client. */
+export function createAdmin(gate: string, signIn: () => Promise<string>): Admin {
+  let token: Promise<string> | undefined;
+  const ask = async (path: string, body?: unknown): Promise<Response> => {
+    token ??= signIn();
+    const response = await fetch(`${gate}/admin/v1/${path}`, {
+      method: body === undefined ? "GET" : "POST",
+      headers: { authorization: `Bearer ${await token}`, "content-type": "application/json" },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+    if (!response.ok) throw new Error(`the admin API answered ${response.status}: ${await response.text()}`);
+    return response;
+  };
+  return {
+    list: async () => listing.parse(await (await ask("instances")).json()).instances,
+    kill: async (target, reason) =>
+      receipt.parse(await (await ask("switches", { reach: "instance", target, act: "kill", reason })).json()),
+    transcript: async ({ human, task, instance }) => {
+      const text = await (await ask(`transcripts/${human}/${task}/${instance}`)).text();
+      return text.split("\n").filter((line) => line !== "");
+    },
+  };
+}

@@ -1,0 +1,204 @@
+import { describe, expect, it } from "vitest";
+import { ConfigError, type ConfigSource, defineConfig } from "../../src/config/define.ts";
+
+const USER = { type: "http", upstream: "github", operations: ["GET /user"] };
+
+/** A right configuration, as plain data that a test may spoil. */
+const right = () => ({
+  origin: "https://gate.example",
+  identityProviders: {
+    corp: { issuer: "https://idp.example", jwksUri: "https://idp.example/jwks", algorithms: ["ES256"] },
+  },
+  platforms: {
+    build: {
+      agent: "bot",
+      identityProvider: "corp",
+      subjectAudience: "build-app",
+      jwks: { keys: [{ kty: "EC", kid: "k" }] },
+    },
+  },
+  agents: { bot: { versions: { "1.0.0": { model: "m", promptDigest: "d" } }, ceiling: [USER] } },
+  upstreams: {
+    github: {
+      baseUrl: "https://api.github.com",
+      credential: { kind: "header", header: "Authorization", secret: "TOKEN" },
+    },
+  },
+  entitlements: { groups: { engineering: [USER] } },
+  boundaries: [USER],
+  admins: { identityProvider: "corp", audience: "admin-app", roles: { operator: ["security"] } },
+});
+
+type Node = Record<string, unknown>;
+/** The right one with one place changed; `undefined` takes it out. */
+function spoil(path: string, value: unknown): ConfigSource {
+  const config = right() as unknown as Node;
+  const names = path.split("/");
+  const last = names.pop() as string;
+  let at = config;
+  for (const name of names) {
+    at[name] ??= {};
+    at = at[name] as Node;
+  }
+  if (value === undefined) delete at[last];
+  else at[last] = value;
+  return config as unknown as ConfigSource;
+}
+function mistakes(source: ConfigSource): string[] {
+  try {
+    defineConfig(source);
+    return [];
+  } catch (error) {
+    expect(error).toBeInstanceOf(ConfigError);
+    const [first, ...lines] = (error as Error).message.split("\n");
+    expect(first).toBe("The configuration is not valid:");
+    return lines.map((line) => line.trim());
+  }
+}
+
+describe("defineConfig", () => {
+  it("refuses nothing at all", () => {
+    const lines = mistakes({} as ConfigSource);
+    for (const name of [
+      "origin",
+      "identityProviders",
+      "platforms",
+      "agents",
+      "upstreams",
+      "entitlements",
+      "boundaries",
+      "admins",
+    ])
+      expect(
+        lines.some((line) => line.startsWith(`${name}: `)),
+        name,
+      ).toBe(true);
+    expect(mistakes(undefined as unknown as ConfigSource)[0]).toMatch(/^\(top\): /);
+  });
+
+  it("fills in what was left out, closed rather than open", () => {
+    const config = defineConfig(right() as ConfigSource);
+    expect(config.grants).toEqual({ grantSeconds: 300, taskSeconds: 86_400, refreshTokens: true });
+    expect(config.admins.roles).toEqual({ viewer: [], operator: ["security"], auditor: [] });
+    expect(config.secrets).toEqual({ grantKeys: "GRANT_KEYS", sealKeys: "SEAL_KEYS" });
+    expect(config.platforms["build"]?.algorithms).toEqual(["ES256", "Ed25519"]);
+    expect(config.agents["bot"]?.limits.calls).toBe(10_000);
+    expect(config.upstreams["github"]?.encodedSlash).toBe("data");
+  });
+
+  it.each<[path: string, value: unknown, line: RegExp]>([
+    ["origin", "https://gate.example/", /^origin: an origin/],
+    ["origin", "https://gate.example/path", /^origin: an origin/],
+    ["origin", "https://GATE.example", /^origin: an origin/],
+    ["origin", "http://gate.example", /^origin: an https URL/],
+    ["origin", "https://user@gate.example", /^origin: an https URL/],
+    ["other", 1, /^\(top\): .*"other"/],
+    ["identityProviders/corp/issuer", "idp", /^identityProviders\.corp\.issuer: /],
+    ["identityProviders/corp/jwksUri", "http://idp.example/jwks", /^identityProviders\.corp\.jwksUri: an https URL/],
+    ["identityProviders/corp/jwksUri", "http://127.0.0.1/jwks", /^identityProviders\.corp\.jwksUri: plain http/],
+    ["identityProviders/corp/jwksUri", "http://localhost/jwks", /^identityProviders\.corp\.jwksUri: plain http/],
+    ["identityProviders/corp/jwksUri", "file:///jwks", /^identityProviders\.corp\.jwksUri: /],
+    ["identityProviders/corp/algorithms", ["HS256"], /^identityProviders\.corp\.algorithms\.0: /],
+    ["identityProviders/corp/algorithms", ["none"], /^identityProviders\.corp\.algorithms\.0: /],
+    ["identityProviders/corp/algorithms", ["EdDSA"], /^identityProviders\.corp\.algorithms\.0: /],
+    ["identityProviders/corp/algorithms", [], /^identityProviders\.corp\.algorithms: /],
+    ["identityProviders/corp/groupsClaim", "", /^identityProviders\.corp\.groupsClaim: /],
+    ["platforms/Build", {}, /^platforms\.Build: /],
+    ["platforms/a_b", {}, /^platforms\.a_b: /],
+    ["platforms/build/agent", "nobody", /^platforms\.build\.agent: no agent "nobody" under agents$/],
+    ["platforms/build/agent", "constructor", /^platforms\.build\.agent: no agent "constructor"/],
+    ["platforms/build/identityProvider", "other", /^platforms\.build\.identityProvider: no provider "other"/],
+    ["platforms/build/subjectAudience", "", /^platforms\.build\.subjectAudience: /],
+    [
+      "platforms/build/subjectAudience",
+      "admin-app",
+      /^platforms\.build\.subjectAudience: the same as admins\.audience/,
+    ],
+    ["platforms/build/jwks", { keys: [] }, /^platforms\.build\.jwks\.keys: /],
+    ["platforms/build/jwks", { keys: [{ kty: "oct", k: "AAAA" }] }, /^platforms\.build\.jwks\.keys\.0\.kty: /],
+    ["platforms/build/jwks", { keys: [{ kty: "EC", d: "AAAA" }] }, /^platforms\.build\.jwks\.keys: public keys only/],
+    ["platforms/build/secret", "s", /^platforms\.build: .*"secret"/],
+    ["agents/bot/versions", {}, /^agents\.bot\.versions: at least one version$/],
+    ["agents/bot/versions/a b", { model: "m", promptDigest: "d" }, /^agents\.bot\.versions\.a b: /],
+    ["agents/bot/versions/1.0.0/model", "", /^agents\.bot\.versions\.1\.0\.0\.model: /],
+    ["agents/bot/ceiling", undefined, /^agents\.bot\.ceiling: /],
+    [
+      "agents/bot/ceiling",
+      [{ ...USER, upstream: "nowhere" }],
+      /^agents\.bot\.ceiling\.0\.upstream: no upstream "nowhere"/,
+    ],
+    ["agents/bot/ceiling", [{ ...USER, operations: ["GET"] }], /^agents\.bot\.ceiling: \[0\]\.operations\[0\]: /],
+    ["agents/bot/limits", { calls: 0 }, /^agents\.bot\.limits\.calls: /],
+    ["agents/bot/limits", { calls: 1.5 }, /^agents\.bot\.limits\.calls: /],
+    ["agents/bot/limits", { callsPerSecond: 0 }, /^agents\.bot\.limits\.callsPerSecond: /],
+    ["agents/bot/limits", { callsPerMinute: 1 }, /^agents\.bot\.limits: .*"callsPerMinute"/],
+    ["upstreams/GitHub", {}, /^upstreams\.GitHub: /],
+    ["upstreams/github/baseUrl", "https://api.github.com/", /^upstreams\.github\.baseUrl: no slash at the end$/],
+    ["upstreams/github/baseUrl", "https://api.github.com?a=b", /^upstreams\.github\.baseUrl: an https URL/],
+    ["upstreams/github/baseUrl", "https://user:pw@api.github.com", /^upstreams\.github\.baseUrl: an https URL/],
+    ["upstreams/github/baseUrl", "http://127.0.0.1:9", /^upstreams\.github\.baseUrl: plain http/],
+    [
+      "upstreams/github/credential/secret",
+      "ghp_value",
+      /^upstreams\.github\.credential\.secret: the name of a Worker secret/,
+    ],
+    ["upstreams/github/credential/header", "A: b", /^upstreams\.github\.credential\.header: a header name$/],
+    ["upstreams/github/credential/value", "Bearer", /^upstreams\.github\.credential\.value: /],
+    ["upstreams/github/credential/kind", "query", /^upstreams\.github\.credential\.kind: /],
+    ["upstreams/github/totalTimeoutMs", -1, /^upstreams\.github\.totalTimeoutMs: /],
+    ["entitlements/groups/engineering", "all", /^entitlements\.groups\.engineering: .*must be an array$/],
+    [
+      "entitlements/groups/engineering",
+      [{ ...USER, upstream: "nowhere" }],
+      /^entitlements\.groups\.engineering\.0\.upstream: no upstream/,
+    ],
+    [
+      "entitlements/groups/engineering",
+      [{ ...USER, type: "ftp" }],
+      /^entitlements\.groups\.engineering: \[0\]\.type: /,
+    ],
+    ["entitlements/users", {}, /^entitlements: .*"users"/],
+    ["boundaries", [{ ...USER, where: { "body.x": [1] } }], /^boundaries: \[0\]\.where\.body\.x: /],
+    ["boundaries", [{ ...USER, upstream: "constructor" }], /^boundaries\.0\.upstream: no upstream "constructor"/],
+    ["admins/identityProvider", "other", /^admins\.identityProvider: no provider "other" under identityProviders$/],
+    ["admins/audience", "", /^admins\.audience: /],
+    ["admins/roles/root", ["a"], /^admins\.roles: .*"root"/],
+    ["grants/grantSeconds", 3_601, /^grants\.grantSeconds: /],
+    ["grants/grantSeconds", 0, /^grants\.grantSeconds: /],
+    ["grants/taskSeconds", 31_536_001, /^grants\.taskSeconds: /],
+    ["grants/refreshTokens", "no", /^grants\.refreshTokens: /],
+    ["transcripts/flushAfterMs", 600_001, /^transcripts\.flushAfterMs: /],
+    ["transcripts/streamLeadBytes", 1_048_577, /^transcripts\.streamLeadBytes: /],
+    ["roster/confirmationMs", 600_001, /^roster\.confirmationMs: /],
+    ["placement/jurisdiction", "moon", /^placement\.jurisdiction: /],
+    ["placement/locationHint", "moon", /^placement\.locationHint: /],
+    ["secrets/grantKeys", "grant-keys", /^secrets\.grantKeys: the name of a Worker secret/],
+  ])("names the path of what is wrong: %s = %j", (path, value, line) => {
+    const lines = mistakes(spoil(path, value));
+    expect(
+      lines.some((one) => line.test(one)),
+      lines.join("\n"),
+    ).toBe(true);
+  });
+
+  // Known to be wrong: it throws a TypeError that names nothing.
+  it("names the path of an origin that is no URL", () =>
+    expect(mistakes(spoil("origin", "gate.example"))[0]).toMatch(/^origin: /));
+  it("takes no issuer on loopback for a gate that is not", () =>
+    expect(mistakes(spoil("identityProviders/corp/issuer", "http://127.0.0.1"))).toHaveLength(1));
+
+  it("takes plain http where the gate itself runs on loopback, and nowhere else", () => {
+    const local = spoil("origin", "http://127.0.0.1:8787") as unknown as Node;
+    const upstreams = { github: { ...right().upstreams.github, baseUrl: "http://localhost:9" } };
+    expect(mistakes({ ...local, upstreams } as unknown as ConfigSource)).toEqual([]);
+    expect(mistakes(spoil("upstreams/github/baseUrl", "http://10.0.0.1"))[0]).toMatch(/an https URL/);
+  });
+
+  it("names every mistake at once, and repeats no value that could be a secret", () => {
+    const config = spoil("upstreams/github/credential/secret", "ghp_0123456789") as unknown as Node;
+    config["boundaries"] = [{ ...USER, where: { "body./x": "ghp_0123456789" } }];
+    const lines = mistakes(config as unknown as ConfigSource);
+    expect(lines.length).toBeGreaterThanOrEqual(2);
+    expect(lines.join("\n")).not.toContain("ghp_");
+  });
+});
