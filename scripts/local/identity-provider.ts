@@ -4,21 +4,10 @@
 import { randomBytes } from "node:crypto";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import Provider, { type ClientMetadata, type Configuration } from "oidc-provider";
-import {
-  allowInsecureRequests,
-  authorizationCodeGrant,
-  buildAuthorizationUrl,
-  calculatePKCECodeChallenge,
-  discovery,
-  enableNonRepudiationChecks,
-  None,
-  randomNonce,
-  randomPKCECodeVerifier,
-  randomState,
-} from "openid-client";
 import { createMemoryStorage } from "./identity-provider-storage.ts";
 import { closeServer, listenOnLoopback, loopback } from "./ports.ts";
 import type { Es256PrivateJwk } from "./secrets.ts";
+import { headlessRedirectUri, signInAt } from "./sign-in.ts";
 
 interface Person {
   readonly sub: string;
@@ -56,11 +45,7 @@ export interface IdentityProviderOptions {
   readonly adminRedirectUris?: readonly string[];
 }
 
-const scope = "openid email groups";
 const sessionSeconds = 3600;
-const redirectLimit = 10;
-// Nobody listens there: the headless sign-in reads the code from the redirect instead of following it.
-const headlessRedirectUri = `http://${loopback}/signed-in`;
 
 /** Starts the provider on 127.0.0.1. */
 export async function startIdentityProvider(options: IdentityProviderOptions): Promise<IdentityProvider> {
@@ -80,7 +65,7 @@ export async function startIdentityProvider(options: IdentityProviderOptions): P
   return {
     issuer,
     jwksUri: `${issuer}/jwks`,
-    signIn: (human, client) => signIn(issuer, human, client),
+    signIn: (human, client) => signInAt(issuer, human, client),
     close: () => closeServer(server),
   };
 }
@@ -152,55 +137,4 @@ async function interact(provider: Provider, request: IncomingMessage, response: 
   );
   response.writeHead(200, { "content-type": "text/html; charset=utf-8" });
   response.end(`<!doctype html><title>Sign in</title><h1>Who are you?</h1>${names.join("")}`);
-}
-
-async function signIn(issuer: string, human: Human, client: OidcClient): Promise<string> {
-  const relyingParty = await discovery(
-    new URL(issuer),
-    client,
-    { id_token_signed_response_alg: "ES256" },
-    None(),
-    { execute: [allowInsecureRequests, enableNonRepudiationChecks] }, // Plain HTTP, so the signature is checked as well.
-  );
-  const verifier = randomPKCECodeVerifier();
-  const state = randomState();
-  const nonce = randomNonce();
-  const authorizationUrl = buildAuthorizationUrl(relyingParty, {
-    redirect_uri: headlessRedirectUri,
-    scope,
-    login_hint: human,
-    code_challenge: await calculatePKCECodeChallenge(verifier),
-    code_challenge_method: "S256",
-    state,
-    nonce,
-  });
-  const tokens = await authorizationCodeGrant(relyingParty, await browseToRedirect(authorizationUrl), {
-    pkceCodeVerifier: verifier,
-    expectedState: state,
-    expectedNonce: nonce,
-    idTokenExpected: true,
-  });
-  if (tokens.id_token === undefined) throw new Error("the identity provider gave no ID token");
-  return tokens.id_token;
-}
-
-/** Follows redirects with a cookie jar, as a browser that is used for this one sign-in, until it is sent back to the client. */
-async function browseToRedirect(start: URL): Promise<URL> {
-  const cookies = new Map<string, string>();
-  let url = start;
-  for (let hops = 0; hops < redirectLimit; hops += 1) {
-    const cookie = [...cookies].map(([name, value]) => `${name}=${value}`).join("; ");
-    const response = await fetch(url, { redirect: "manual", headers: { cookie } });
-    const location = response.headers.get("location");
-    if (location === null)
-      throw new Error(`sign-in stopped at ${url.pathname}: ${response.status} ${await response.text()}`);
-    await response.body?.cancel();
-    for (const line of response.headers.getSetCookie()) {
-      const pair = line.slice(0, line.indexOf(";"));
-      cookies.set(pair.slice(0, pair.indexOf("=")), pair.slice(pair.indexOf("=") + 1));
-    }
-    url = new URL(location, url);
-    if (url.href.startsWith(headlessRedirectUri)) return url;
-  }
-  throw new Error(`sign-in went through ${redirectLimit} redirects without an end`);
 }

@@ -1,62 +1,74 @@
-// Signs a human in to a client of the local identity provider from another process than the provider's own: the
-// authorization-code flow with PKCE (RFC 7636), the part of the browser played by a cookie jar.
+// Signs a human in to a client of the local identity provider, from any process: the whole authorization-code flow with PKCE
+// by a real relying party, the part of the browser played by a cookie jar.
 
-import { createHash, randomBytes } from "node:crypto";
-import { z } from "zod";
+import {
+  allowInsecureRequests,
+  authorizationCodeGrant,
+  buildAuthorizationUrl,
+  calculatePKCECodeChallenge,
+  discovery,
+  enableNonRepudiationChecks,
+  None,
+  randomNonce,
+  randomPKCECodeVerifier,
+  randomState,
+} from "openid-client";
 import type { Human, OidcClient } from "./identity-provider.ts";
 import { loopback } from "./ports.ts";
 
-const redirectUri = `http://${loopback}/signed-in`; // Nobody listens there: the code is read from the redirect.
+const scope = "openid email groups";
 const redirectLimit = 10;
-const tokens = z.object({ id_token: z.string() });
+/** Nobody listens there: the code is read from the redirect instead of following it. */
+export const headlessRedirectUri = `http://${loopback}/signed-in`;
 
-/** The human's ID token, issued to the client. The gate verifies it; this process only carries it there. */
+/** The human's ID token, issued to the client. */
 export async function signInAt(issuer: string, human: Human, client: OidcClient): Promise<string> {
-  const verifier = randomBytes(32).toString("base64url");
-  const state = randomBytes(16).toString("base64url");
-  const authorization = new URLSearchParams({
-    client_id: client,
-    response_type: "code",
-    redirect_uri: redirectUri,
-    scope: "openid email groups",
+  const relyingParty = await discovery(
+    new URL(issuer),
+    client,
+    { id_token_signed_response_alg: "ES256" },
+    None(),
+    { execute: [allowInsecureRequests, enableNonRepudiationChecks] }, // Plain HTTP, so the signature is checked as well.
+  );
+  const verifier = randomPKCECodeVerifier();
+  const state = randomState();
+  const nonce = randomNonce();
+  const authorizationUrl = buildAuthorizationUrl(relyingParty, {
+    redirect_uri: headlessRedirectUri,
+    scope,
     login_hint: human,
-    state,
-    code_challenge: createHash("sha256").update(verifier).digest("base64url"),
+    code_challenge: await calculatePKCECodeChallenge(verifier),
     code_challenge_method: "S256",
+    state,
+    nonce,
   });
-  const back = await browse(new URL(`${issuer}/auth?${authorization}`));
-  const code = back.searchParams.get("code");
-  if (code === null || back.searchParams.get("state") !== state)
-    throw new Error("the sign-in came back without a code");
-  const answer = await fetch(`${issuer}/token`, {
-    method: "POST",
-    body: new URLSearchParams({
-      grant_type: "authorization_code",
-      client_id: client,
-      redirect_uri: redirectUri,
-      code,
-      code_verifier: verifier,
-    }),
+  const tokens = await authorizationCodeGrant(relyingParty, await browseToRedirect(authorizationUrl), {
+    pkceCodeVerifier: verifier,
+    expectedState: state,
+    expectedNonce: nonce,
+    idTokenExpected: true,
   });
-  if (!answer.ok) throw new Error(`the identity provider answered ${answer.status}: ${await answer.text()}`);
-  return tokens.parse(await answer.json()).id_token;
+  if (tokens.id_token === undefined) throw new Error("the identity provider gave no ID token");
+  return tokens.id_token;
 }
 
-async function browse(start: URL): Promise<URL> {
+/** Follows redirects with a cookie jar, as a browser that is used for this one sign-in, until it is sent back to the client. */
+async function browseToRedirect(start: URL): Promise<URL> {
   const cookies = new Map<string, string>();
   let url = start;
-  for (let hops = 0; hops < redirectLimit; hops++) {
+  for (let hops = 0; hops < redirectLimit; hops += 1) {
     const cookie = [...cookies].map(([name, value]) => `${name}=${value}`).join("; ");
     const response = await fetch(url, { redirect: "manual", headers: { cookie } });
     const location = response.headers.get("location");
-    if (location === null) throw new Error(`the sign-in stopped with ${response.status}: ${await response.text()}`);
+    if (location === null)
+      throw new Error(`sign-in stopped at ${url.pathname}: ${response.status} ${await response.text()}`);
     await response.body?.cancel();
     for (const line of response.headers.getSetCookie()) {
-      const [, name, value] = /^([^=]+)=([^;]*)/.exec(line) ?? [];
-      if (name !== undefined && value !== undefined) cookies.set(name, value);
+      const pair = line.slice(0, line.indexOf(";"));
+      cookies.set(pair.slice(0, pair.indexOf("=")), pair.slice(pair.indexOf("=") + 1));
     }
     url = new URL(location, url);
-    if (url.href.startsWith(redirectUri)) return url;
+    if (url.href.startsWith(headlessRedirectUri)) return url;
   }
-  throw new Error("the sign-in was sent from page to page without an end");
+  throw new Error(`sign-in went through ${redirectLimit} redirects without an end`);
 }
