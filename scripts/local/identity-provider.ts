@@ -7,7 +7,7 @@ import Provider, { type ClientMetadata, type Configuration } from "oidc-provider
 import { createMemoryStorage } from "./identity-provider-storage.ts";
 import { closeServer, listenOnLoopback, loopback } from "./ports.ts";
 import type { Es256PrivateJwk } from "./secrets.ts";
-import { headlessRedirectUri, signInAt } from "./sign-in.ts";
+import { headlessRedirectUri, scope, signInAt } from "./sign-in.ts";
 
 interface Person {
   readonly sub: string;

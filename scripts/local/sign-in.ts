@@ -16,7 +16,7 @@ import {
 import type { Human, OidcClient } from "./identity-provider.ts";
 import { loopback } from "./ports.ts";
 
-const scope = "openid email groups";
+export const scope = "openid email groups";
 const redirectLimit = 10;
 /** Nobody listens there: the code is read from the redirect instead of following it. */
 export const headlessRedirectUri = `http://${loopback}/signed-in`;
