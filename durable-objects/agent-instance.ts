@@ -98,7 +98,8 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     this.#log = new TranscriptLog(ctx.storage);
     this.#state = (this.#log.state as State | undefined) ?? NEW;
     this.#wake = new Wake(ctx);
-    this.#confirmation = new Confirmation(this.#deployment, (sw) => this.#closeNow(sw));
+    // What the roster says in a confirmation is a switch like one that it pushed.
+    this.#confirmation = new Confirmation(this.#deployment, (sw) => this.ctx.waitUntil(this.close(sw)));
     this.#refusals = new RefusalCount(0);
     this.#enrolment = null;
     const [enrolment] = this.#rows("enrolment");
@@ -186,8 +187,9 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   }
 
   async introspect(): Promise<IntrospectAnswer> {
-    const active = (await this.#isConfirmed()) && this.#enrolment !== null && this.#deadReason(Date.now()) === null;
-    return { active, enrolment: this.#enrolment, grantExpiresAtMs: this.#state.grantsExpireAtMs };
+    const isKnown = await this.#isConfirmed();
+    const lives = this.#enrolment !== null && this.#deadReason(Date.now()) === null;
+    return { state: !lives ? "inactive" : isKnown ? "active" : "unknown", enrolment: this.#enrolment };
   }
 
   // --- the gate's door --------------------------------------------------------------------------------------------
@@ -265,6 +267,10 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   }
 
   // --- leases -----------------------------------------------------------------------------------------------------
+
+  async confirm(lease: Lease): Promise<void> {
+    if (!(await this.#isConfirmed())) lease.break("unconfirmed");
+  }
 
   appendRun(run: BodyRun): Cause | null {
     this.#log.appendBody(run);

@@ -5,8 +5,10 @@ import { SALT_BYTES } from "../src/transcript/body-line.ts";
 import { type BodyReference, sha256Hex } from "../src/transcript/envelope.ts";
 import type { BodyRun } from "./transcript-log.ts";
 
-/** The part of the instance that a lease writes through. Every method is synchronous: one atomic block each. */
+/** The part of the instance that a lease writes through. What writes is synchronous: one atomic block each. */
 export interface LeaseHost {
+  /** Breaks the lease where the instance has no confirmation any more, and gets none. */
+  confirm(lease: Lease): Promise<void>;
   appendRun(run: BodyRun): Cause | null;
   recordAnswer(lease: Lease, settlement: Settlement, answer: AnswerBody): void;
   recordLost(lease: Lease): void;
@@ -104,7 +106,8 @@ export function durableReference(
 export class Lease extends RpcTarget implements LeaseCalls {
   readonly seq: number;
   readonly #host: LeaseHost;
-  readonly #answer: BodyWriter;
+  /** Of an answer that comes in runs; one that comes whole never needs it. */
+  #answer: BodyWriter | null = null;
   /** Of a request body that did not fit into the call's own record. */
   readonly request: BodyWriter | null;
   requestComplete: boolean;
@@ -117,7 +120,6 @@ export class Lease extends RpcTarget implements LeaseCalls {
     super();
     this.seq = seq;
     this.#host = host;
-    this.#answer = new BodyWriter(seq, "answer");
     this.request = request;
     this.requestComplete = request === null;
   }
@@ -143,6 +145,7 @@ export class Lease extends RpcTarget implements LeaseCalls {
   }
 
   async beat(): Promise<boolean> {
+    if (this.#cause === null && !this.#isDone) await this.#host.confirm(this);
     return this.#cause === null && !this.#isDone;
   }
 
@@ -155,6 +158,7 @@ export class Lease extends RpcTarget implements LeaseCalls {
 
   async append(bytes: Uint8Array): Promise<boolean> {
     if (this.#isDone) return false;
+    this.#answer ??= new BodyWriter(this.seq, "answer");
     this.#append(this.#answer.next(bytes));
     return this.#cause === null;
   }
@@ -166,22 +170,32 @@ export class Lease extends RpcTarget implements LeaseCalls {
 
   async settle(settlement: Settlement): Promise<boolean> {
     if (this.#isDone) return false;
-    const tail = settlement.tail.length === 0 ? null : this.#answer.next(settlement.tail);
-    const { head } = settlement;
     const complete = settlement.outcome === "complete" && this.#cause === null;
-    const reference =
-      head === null || (this.#answer.bytes === 0 && complete)
-        ? null
-        : this.#answer.reference(head.mediaType, head.coding, complete);
-    this.#host.recordAnswer(this, settlement, { reference, tail });
+    this.#host.recordAnswer(this, settlement, this.#answerBody(settlement, complete));
     this.#finish();
     return this.#cause === null;
   }
 
+  #answerBody({ head, tail }: Settlement, complete: boolean): AnswerBody {
+    const mediaType = head?.mediaType ?? null;
+    const coding = head?.coding ?? "identity";
+    if (this.#answer !== null) {
+      const run = tail.length === 0 ? null : this.#answer.next(tail);
+      return { reference: this.#answer.reference(mediaType, coding, complete), tail: run };
+    }
+    // Without a byte there is no body, but a body that was expected and did not come is named.
+    if (tail.length === 0) {
+      const nothing = { digest: null, bytes: 0, mediaType, coding, complete: false };
+      return { reference: head === null || complete ? null : nothing, tail: null };
+    }
+    const { reference, run } = wholeBody(this.seq, "answer", tail, mediaType, coding);
+    return { reference: { ...reference, complete }, tail: run };
+  }
+
   /** What is known of an answer whose Worker is gone: what it appended, and nothing of what it passed since. */
   lostReference(mayMiss: number): BodyReference {
-    const reference = this.#answer.reference(null, "unknown", false);
-    return { ...reference, digest: reference.bytes === 0 ? null : reference.digest, mayMiss };
+    const nothing = { digest: null, bytes: 0, mediaType: null, coding: "unknown", complete: false };
+    return { ...(this.#answer?.reference(null, "unknown", false) ?? nothing), mayMiss };
   }
 
   /** Gives the call up without its Worker: it is recorded as lost, and whatever the Worker still says is refused. */

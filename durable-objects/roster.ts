@@ -6,15 +6,23 @@ import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts
 import { instanceOf } from "../src/objects.ts";
 import { within } from "../src/within.ts";
 
-type MemberRow = { instance: string; attributes: string; enlisted_at_ms: number; confirmed_until_ms: number };
+type MemberRow = {
+  instance: string;
+  attributes: string;
+  enlisted_at_ms: number;
+  confirmed_until_ms: number;
+  deadline_ms: number;
+};
 type SwitchRow = { json: string };
 
 const SCHEMA = [
   `CREATE TABLE IF NOT EXISTS members (instance TEXT PRIMARY KEY, attributes TEXT NOT NULL,
-     enlisted_at_ms INTEGER NOT NULL, confirmed_until_ms INTEGER NOT NULL) WITHOUT ROWID`,
+     enlisted_at_ms INTEGER NOT NULL, confirmed_until_ms INTEGER NOT NULL, deadline_ms INTEGER NOT NULL) WITHOUT ROWID`,
   "CREATE TABLE IF NOT EXISTS switches (id TEXT PRIMARY KEY, json TEXT NOT NULL) WITHOUT ROWID",
 ];
 
+/** How often members whose task is long over are forgotten, and how long over that is. */
+const PURGE_MS = 3_600_000;
 /** Pushes that run at the same time. */
 const PUSH_CONCURRENCY = 64;
 /** A push that takes longer counts as not delivered: the confirmation then closes the gap. Above the instance's own wait for its Workers. */
@@ -45,13 +53,15 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
     const { confirmationMs } = this.#deployment.config.roster;
     const nowMs = Date.now();
     this.ctx.storage.sql.exec(
-      `INSERT INTO members (instance, attributes, enlisted_at_ms, confirmed_until_ms) VALUES (?, ?, ?, ?)
+      `INSERT INTO members (instance, attributes, enlisted_at_ms, confirmed_until_ms, deadline_ms) VALUES (?, ?, ?, ?, ?)
        ON CONFLICT (instance) DO NOTHING`,
       attributes.instance,
       JSON.stringify(attributes),
       nowMs,
       nowMs + confirmationMs,
+      attributes.deadlineMs,
     );
+    if ((await this.ctx.storage.getAlarm()) === null) await this.ctx.storage.setAlarm(nowMs + PURGE_MS);
     return { closed: [], validMs: confirmationMs };
   }
 
@@ -74,6 +84,13 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
   /** The instance's transcript has ended: it admits nothing any more. */
   async leave(instance: string): Promise<void> {
     this.ctx.storage.sql.exec("DELETE FROM members WHERE instance = ?", instance);
+  }
+
+  /** Who never came to an end of its own (an enrolment that broke off, a farewell that was lost) goes after its deadline. */
+  override async alarm(): Promise<void> {
+    this.ctx.storage.sql.exec("DELETE FROM members WHERE deadline_ms < ?", Date.now() - PURGE_MS);
+    const left = this.ctx.storage.sql.exec("SELECT 1 FROM members LIMIT 1").toArray().length > 0;
+    if (left) await this.ctx.storage.setAlarm(Date.now() + PURGE_MS);
   }
 
   /**

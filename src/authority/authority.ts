@@ -130,8 +130,9 @@ async function introspect(
   } catch {
     return concerning(who, err(oauthError("temporarily_unavailable", "try again")));
   }
-  const { enrolment } = answer;
-  if (!answer.active || enrolment === null) return ok(INACTIVE);
+  const { enrolment, state } = answer;
+  if (state === "unknown") return concerning(who, err(oauthError("temporarily_unavailable", "try again")));
+  if (state === "inactive" || enrolment === null) return ok(INACTIVE);
   return ok({
     active: true,
     iss: deployment.config.origin,

@@ -8,9 +8,13 @@ import { type Entry, parseEntries } from "../scope/entry.ts";
  * names of secrets.
  */
 
+/** First path segments of the other doors. */
+const RESERVED = ["oauth", "admin", "console"];
+
 const upstreamName = z
   .string()
-  .regex(/^[a-z][a-z0-9-]{0,30}$/, "a lower-case name of at most 31 letters, digits and dashes");
+  .regex(/^[a-z][a-z0-9-]{0,30}$/, "a lower-case name of at most 31 letters, digits and dashes")
+  .refine((name) => !RESERVED.includes(name), "the name of another door (oauth, admin, console)");
 /** Part of a task's id, which is part of an R2 key. No underscore: it separates platform and task. */
 const clientName = z
   .string()

@@ -23,34 +23,64 @@ const isObject = (value: Json): value is JsonObject =>
 
 const utf8 = new TextEncoder();
 
-/**
- * Takes a compact JWS apart. Refused: any text that is not the one canonical base64url spelling (so one token has
- * one text), JSON with duplicate keys, `crit` (no extension is understood), `b64` and nested headers.
- */
-export function parseCompact(token: string, maxChars: number): Result<UnverifiedJws, string> {
+/** The three parts of a compact JWS as text, nothing of them decoded. */
+export interface CompactParts {
+  readonly token: string;
+  readonly header: string;
+  readonly payload: string;
+  readonly signature: string;
+}
+
+export function splitCompact(token: string, maxChars: number): Result<CompactParts, string> {
   if (token.length > maxChars) return err("the token is too long");
   const parts = token.split(".");
   if (parts.length !== 3) return err("not a JWS in compact form");
-  const [head, body, mac] = parts as [string, string, string];
-  const headerBytes = decodeBase64url(head);
-  const payloadBytes = decodeBase64url(body);
-  const signature = decodeBase64url(mac);
-  if (headerBytes === undefined || payloadBytes === undefined || signature === undefined)
-    return err("not canonical base64url");
-  if (headerBytes.length === 0 || payloadBytes.length === 0 || signature.length === 0) return err("an empty part");
-  const header = parseStrictJsonBytes(headerBytes, { maxDepth: MAX_DEPTH });
-  if (!header.ok) return err(`header: ${header.error}`);
-  const payload = parseStrictJsonBytes(payloadBytes, { maxDepth: MAX_DEPTH });
-  if (!payload.ok) return err(`payload: ${payload.error}`);
-  if (!isObject(header.value) || !isObject(payload.value)) return err("header and payload must be objects");
-  if ("crit" in header.value || "b64" in header.value) return err("an extension that is not understood (crit)");
+  const [header, payload, signature] = parts as [string, string, string];
+  return ok({ token, header, payload, signature });
+}
+
+/** Refused with the rest: `crit` and `b64`, because no extension is understood. */
+export function parseHeader(text: string): Result<JsonObject, string> {
+  const header = parsePart(text, "header");
+  if (header.ok && ("crit" in header.value || "b64" in header.value))
+    return err("an extension that is not understood (crit)");
+  return header;
+}
+
+/** The rest of a token whose header was read. */
+export function parseBody(parts: CompactParts, header: JsonObject): Result<UnverifiedJws, string> {
+  const payload = parsePart(parts.payload, "payload");
+  if (!payload.ok) return payload;
+  const signature = decodeBase64url(parts.signature);
+  if (signature === undefined) return err("not canonical base64url");
+  if (signature.length === 0) return err("an empty part");
   return ok({
-    token,
-    header: header.value,
+    token: parts.token,
+    header,
     payload: payload.value,
     signature,
-    signingInput: utf8.encode(token.slice(0, head.length + 1 + body.length)),
+    signingInput: utf8.encode(parts.token.slice(0, parts.header.length + 1 + parts.payload.length)),
   });
+}
+
+/**
+ * Takes a compact JWS apart. Refused: any text that is not the one canonical base64url spelling (so one token has
+ * one text), JSON with duplicate keys, nested beyond measure, or not an object.
+ */
+export function parseCompact(token: string, maxChars: number): Result<UnverifiedJws, string> {
+  const parts = splitCompact(token, maxChars);
+  if (!parts.ok) return parts;
+  const header = parseHeader(parts.value.header);
+  return header.ok ? parseBody(parts.value, header.value) : header;
+}
+
+function parsePart(text: string, name: string): Result<JsonObject, string> {
+  const bytes = decodeBase64url(text);
+  if (bytes === undefined) return err("not canonical base64url");
+  if (bytes.length === 0) return err("an empty part");
+  const json = parseStrictJsonBytes(bytes, { maxDepth: MAX_DEPTH });
+  if (!json.ok) return err(`${name}: ${json.error}`);
+  return isObject(json.value) ? ok(json.value) : err("header and payload must be objects");
 }
 
 /** `typ` compared as RFC 8725bis asks: a value without `/` stands for `application/…`, and case does not matter. */

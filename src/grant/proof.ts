@@ -1,5 +1,13 @@
 import { err, ok, type Result } from "../result.ts";
-import { hasType, isSeconds, parseCompact, type UnverifiedJws } from "./compact.ts";
+import {
+  hasType,
+  isSeconds,
+  type JsonObject,
+  parseBody,
+  parseHeader,
+  splitCompact,
+  type UnverifiedJws,
+} from "./compact.ts";
 import { isProofAlgorithm, type PublicKey, parsePublicKey, verifyWith } from "./jwk.ts";
 
 /** RFC 9449 §4.2. A proof is a few hundred characters; real ones stay under 1 kB. */
@@ -25,19 +33,45 @@ export interface UnverifiedProof {
   readonly key: PublicKey;
 }
 
+interface ProofHeader {
+  readonly header: JsonObject;
+  readonly key: PublicKey;
+}
+
+const KNOWN_MAX = 2_000;
+/**
+ * Headers that were read, by their exact text: an instance sends the same one with every proof. It says which key is
+ * shown, never that the proof is good.
+ */
+const known = new Map<string, ProofHeader>();
+
 /** RFC 9449 §4.3 checks 1 to 7 but for the signature. */
-export function parseProof(header: string): Result<UnverifiedProof, string> {
-  const jws = parseCompact(header, PROOF_MAX_CHARS);
-  if (!jws.ok) return jws;
-  const { typ, alg, jwk } = jws.value.header;
-  if (typeof typ !== "string" || !hasType(jws.value.header, "dpop+jwt")) return err('typ is not "dpop+jwt"');
+export function parseProof(text: string): Result<UnverifiedProof, string> {
+  const parts = splitCompact(text, PROOF_MAX_CHARS);
+  if (!parts.ok) return parts;
+  let shown = known.get(parts.value.header);
+  if (shown === undefined) {
+    const parsed = parseProofHeader(parts.value.header);
+    if (!parsed.ok) return parsed;
+    shown = parsed.value;
+    if (known.size >= KNOWN_MAX) known.delete(known.keys().next().value!);
+    known.set(parts.value.header, shown);
+  }
+  const jws = parseBody(parts.value, shown.header);
+  return jws.ok ? ok({ jws: jws.value, key: shown.key }) : jws;
+}
+
+function parseProofHeader(text: string): Result<ProofHeader, string> {
+  const header = parseHeader(text);
+  if (!header.ok) return header;
+  const { typ, alg, jwk } = header.value;
+  if (typeof typ !== "string" || !hasType(header.value, "dpop+jwt")) return err('typ is not "dpop+jwt"');
   if (!isProofAlgorithm(alg)) return err("alg is not one of ES256, Ed25519");
   // A key beside the one shown, by reference or certificate, would be one that nobody looked at.
-  if (OTHER_KEYS.some((name) => Object.hasOwn(jws.value.header, name))) return err("a key besides jwk");
+  if (OTHER_KEYS.some((name) => Object.hasOwn(header.value, name))) return err("a key besides jwk");
   if (typeof jwk !== "object" || jwk === null || Array.isArray(jwk)) return err("no jwk in the header");
-  const key = parsePublicKey(alg, jwk as { readonly [key: string]: never });
-  if (key === undefined) return err("jwk is not a public key for alg");
-  return ok({ jws: jws.value, key });
+  const key = parsePublicKey(alg, jwk as JsonObject);
+  return key === undefined ? err("jwk is not a public key for alg") : ok({ header: header.value, key });
 }
 
 export interface ProofExpectation {

@@ -91,7 +91,13 @@ export interface RecordedRequest {
 }
 
 /** Why a lease broke. */
-export type Cause = "switched" | "ended" | "expired" | "budget";
+export type Cause =
+  | "switched"
+  | "ended"
+  | "expired"
+  | "budget"
+  /** The confirmation ran out and the roster did not give another: a switch may stand that nobody could push. */
+  | "unconfirmed";
 
 export interface AnswerHead {
   readonly status: number;
@@ -128,7 +134,10 @@ export interface LeaseCalls {
   append(bytes: Uint8Array): Promise<boolean>;
   /** The outcome, durable when this returns. False: the lease had broken before; the call is recorded as cut. */
   settle(settlement: Settlement): Promise<boolean>;
-  /** Answers at once while the object lives. */
+  /**
+   * Asked in turns as long as the call runs. True: the lease holds, and the instance holds its confirmation. False: it
+   * broke, and `broken()` says why.
+   */
   beat(): Promise<boolean>;
 }
 
@@ -139,9 +148,9 @@ export type Admission =
 export type AdmitRefusal = { readonly admitted: false; readonly denial: Denial };
 
 export interface IntrospectAnswer {
-  readonly active: boolean;
+  /** `unknown`: the roster could not be asked, and nobody may be told that the instance is inactive. */
+  readonly state: "active" | "inactive" | "unknown";
   readonly enrolment: Enrolment | null;
-  readonly grantExpiresAtMs: number;
 }
 
 /** What has not left for R2, as exact lines, and the partition that it will stand in. */

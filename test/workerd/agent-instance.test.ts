@@ -224,7 +224,7 @@ describe("switches", () => {
     await instanceOf(deployment, agent.id).revoke("build-platform", "test");
     await instanceOf(deployment, agent.id).revoke("build-platform", "test");
     expect(typesOf(await recordsOf(agent))).toBe("enrolled switched");
-    expect(await instanceOf(deployment, agent.id).introspect()).toMatchObject({ active: false });
+    expect(await instanceOf(deployment, agent.id).introspect()).toMatchObject({ state: "inactive" });
     expect(await instanceOf(deployment, agent.id).admit(agent.admission())).toMatchObject({
       denial: { reason: "revoked" },
     });

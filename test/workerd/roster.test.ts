@@ -1,4 +1,4 @@
-import { env, evictDurableObject, runInDurableObject } from "cloudflare:test";
+import { env, evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Roster } from "../../durable-objects/roster.ts";
 import { instanceOf, rosterOf, switchboardOf } from "../../src/objects.ts";
@@ -34,6 +34,23 @@ describe("the roster", () => {
   });
 });
 
+/** A switch that stands in the roster and was pushed to no one. */
+async function unpushed(agent: Agent): Promise<void> {
+  await runInDurableObject(rosterStub(), (_roster, state) => {
+    const sw = {
+      id: crypto.randomUUID(),
+      reach: "instance",
+      target: agent.id,
+      act: "kill",
+      reason: "t",
+      by: "a",
+      atMs: 1,
+    };
+    state.storage.sql.exec("INSERT INTO switches (id, json) VALUES (?, ?)", sw.id, JSON.stringify(sw));
+  });
+  await evictDurableObject(rosterStub());
+}
+
 describe("a kill", () => {
   it("reaches exactly one of 30 instances", async () => {
     const agents = await Promise.all(Array.from({ length: 30 }, () => enrolAgent()));
@@ -48,11 +65,7 @@ describe("a kill", () => {
 
   it("whose push is lost is certain by time: the instance must ask again, and finds it", async () => {
     const agent = await enrolAgent();
-    await runInDurableObject(rosterStub(), (_roster, state) => {
-      const sw = { id: "unpushed", reach: "instance", target: agent.id, act: "kill", reason: "t", by: "a", atMs: 1 };
-      state.storage.sql.exec("INSERT INTO switches (id, json) VALUES (?, ?)", sw.id, JSON.stringify(sw));
-    });
-    await evictDurableObject(rosterStub());
+    await unpushed(agent);
     upstream(() => Response.json([]));
     // Its confirmation still runs: that is the bound.
     const passed = await agent.call(ISSUES);
@@ -69,19 +82,7 @@ describe("a kill", () => {
 
   it("is found by an instance that starts anew, whatever became of the push", async () => {
     const agent = await enrolAgent();
-    await runInDurableObject(rosterStub(), (_roster, state) => {
-      const sw = {
-        id: `u-${agent.id}`,
-        reach: "instance",
-        target: agent.id,
-        act: "kill",
-        reason: "t",
-        by: "a",
-        atMs: 1,
-      };
-      state.storage.sql.exec("INSERT INTO switches (id, json) VALUES (?, ?)", sw.id, JSON.stringify(sw));
-    });
-    await evictDurableObject(rosterStub());
+    await unpushed(agent);
     await evictDurableObject(instanceStub(agent));
     expect(await instanceOf(deployment, agent.id).admit(agent.admission())).toMatchObject({
       denial: { reason: "switched" },
@@ -101,7 +102,55 @@ describe("a kill", () => {
   });
 });
 
+describe("a push that was lost", () => {
+  it("cuts the running calls when the roster is asked next, and not only the new ones", async () => {
+    const agent = await enrolAgent();
+    const admission = await instanceOf(deployment, agent.id).admit(agent.admission());
+    if (!admission.admitted) throw new Error("refused");
+    await unpushed(agent);
+    expect(await admission.lease.beat()).toBe(true);
+    const { confirmationMs } = deployment.config.roster;
+    const clock = vi.spyOn(Date, "now").mockReturnValue(Date.now() + confirmationMs);
+    expect(await admission.lease.beat()).toBe(false);
+    clock.mockRestore();
+    expect(await admission.lease.broken()).toBe("switched");
+    expect(await admission.lease.append(new Uint8Array(1))).toBe(false);
+  });
+
+  it("is pushed again until it is acknowledged", async () => {
+    const agent = await enrolAgent();
+    const stub = env.SWITCHBOARD.get(env.SWITCHBOARD.idFromName("switchboard"));
+    const id = crypto.randomUUID();
+    const sw = { id, reach: "instance", target: agent.id, act: "kill", reason: "t", by: "a", atMs: Date.now() };
+    const missed = { switch: sw, reached: [{ instance: agent.id, answer: null, stoppedByMs: Date.now() + 60_000 }] };
+    await runInDurableObject(stub, (_board, state) => {
+      const insert = "INSERT INTO switches (id, json, outcome, done) VALUES (?, ?, ?, 0)";
+      state.storage.sql.exec(insert, id, JSON.stringify(sw), JSON.stringify(missed));
+      return state.storage.setAlarm(Date.now() + 60_000);
+    });
+    await runDurableObjectAlarm(stub);
+    const [row] = (await switchboardOf(deployment).list()).filter((one) => one.id === id);
+    expect(row?.outcome).toMatchObject([{ instance: agent.id, answer: { cut: 0, unconfirmed: 0 } }]);
+    expect(await instanceOf(deployment, agent.id).admit(agent.admission())).toMatchObject({
+      denial: { reason: "switched" },
+    });
+  });
+});
+
 describe("a roster that can't be asked", () => {
+  it("ends the running calls with the confirmation", async () => {
+    const agent = await enrolAgent();
+    const admission = await instanceOf(deployment, agent.id).admit(agent.admission());
+    if (!admission.admitted) throw new Error("refused");
+    await runInDurableObject(rosterStub(), (_roster, state) => {
+      state.storage.sql.exec("DELETE FROM members WHERE instance = ?", agent.id);
+    });
+    const clock = vi.spyOn(Date, "now").mockReturnValue(Date.now() + deployment.config.roster.confirmationMs);
+    expect(await admission.lease.beat()).toBe(false);
+    clock.mockRestore();
+    expect(await admission.lease.broken()).toBe("unconfirmed");
+  });
+
   it("denies: unknown means no", async () => {
     const agent = await enrolAgent();
     await evictDurableObject(instanceStub(agent));
