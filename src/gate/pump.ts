@@ -135,7 +135,10 @@ export class Pump {
     this.#beat();
     let held = NOTHING;
 
+    let isOver = false;
     const cut = async (controller: ReadableByteStreamController): Promise<void> => {
+      if (isOver) return;
+      isOver = true;
       // First the agent's side, then the upstream's, then the word that it is so.
       try {
         controller.error(new Error("cut"));
@@ -144,6 +147,10 @@ export class Pump {
       }
       await this.settleStopped();
       finished.resolve();
+    };
+    // A reader that does not read asks for nothing: its stream is cut all the same, and not when it reads again.
+    const start = (controller: ReadableByteStreamController): void => {
+      void this.#call.stop.stopped().then(() => cut(controller));
     };
     const pull = async (controller: ReadableByteStreamController): Promise<void> => {
       for (;;) {
@@ -166,17 +173,24 @@ export class Pump {
         return;
       }
       if (!(await this.settle("complete"))) return cut(controller);
+      isOver = true;
       if (held.byteLength > 0) controller.enqueue(held);
       controller.close();
       controller.byobRequest?.respond(0);
       finished.resolve();
     };
     const cancel = async (): Promise<void> => {
+      isOver = true;
       this.#call.stop.stop({ kind: "client-gone" });
       await this.settleStopped();
       finished.resolve();
     };
-    return new ReadableStream({ type: "bytes", pull, cancel } as UnderlyingByteSource) as ReadableStream<Uint8Array>;
+    return new ReadableStream({
+      type: "bytes",
+      start,
+      pull,
+      cancel,
+    } as UnderlyingByteSource) as ReadableStream<Uint8Array>;
   }
 
   /** One read within the idle bound: empty at the end, null where it failed or the call was stopped. */

@@ -15,7 +15,11 @@ const EMPTY: RequestBody = { first: new Uint8Array(0), rest: null };
 export async function readRequestBody(request: Request): Promise<RequestBody | undefined> {
   if (request.body === null) return EMPTY;
   const reader = request.body.getReader({ mode: "byob" });
-  const timer = setTimeout(() => reader.cancel("timeout").catch(() => {}), FIRST_RUN_TIMEOUT_MS);
+  let isLate = false;
+  const timer = setTimeout(() => {
+    isLate = true;
+    reader.cancel("timeout").catch(() => {});
+  }, FIRST_RUN_TIMEOUT_MS);
   try {
     // One more than the run, so that a body of exactly this size is seen to end.
     let buffer = new ArrayBuffer(initialBytes(request.headers));
@@ -23,6 +27,8 @@ export async function readRequestBody(request: Request): Promise<RequestBody | u
     for (;;) {
       const view = new Uint8Array(buffer, filled, buffer.byteLength - filled);
       const { done, value } = await reader.readAtLeast(view.byteLength, view);
+      // A read that was cancelled may look like one that came to the end.
+      if (isLate) return undefined;
       if (value !== undefined) {
         buffer = value.buffer as ArrayBuffer;
         filled += value.byteLength;

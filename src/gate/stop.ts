@@ -41,8 +41,8 @@ export class Stop {
   }
 
   /**
-   * What `work` comes to, or `undefined` once stopped. Not `Promise.race`: that leaves its result behind on a promise
-   * that lives as long as the call, and a long stream would hold all that it ever read.
+   * What `work` comes to, or `undefined` once stopped. Not `Promise.race`: on a promise that lives as long as the call
+   * that leaves something behind with every read of a long stream.
    */
   orStopped<T>(work: Promise<T>): Promise<T | undefined> {
     return new Promise((resolve, reject) => {

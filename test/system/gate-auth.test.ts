@@ -1,6 +1,5 @@
 // Who may call: each way in which credentials can be wrong, and that the answer depends on them alone, never on the path.
 
-import { generateKeyPairSync } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type GateRig, type Instance, type Sent, startGateRig } from "./gate-rig.ts";
 import { encodePart, makeKey, nowSeconds, type Part, sha256, signCompact } from "./harness.ts";
@@ -61,9 +60,8 @@ describe("credentials that are not there or not of this kind", () => {
     ["Bearer without a proof", "invalid_token", () => ({ authorization: `Bearer ${who.access}`, proof: null })],
     ["Basic", "invalid_token", () => ({ authorization: "Basic eDp5" })],
     ["a token without a scheme", "invalid_request", () => ({ authorization: who.access })],
-    ["an empty header", "invalid_request", () => ({ authorization: "" })],
+    ["a comma", "invalid_request", () => ({ authorization: "," })],
     ["a scheme alone", "invalid_request", () => ({ authorization: "DPoP" })],
-    ["the token in the query", null, () => ({ authorization: null })],
     ["a second token", "invalid_token", () => ({ authorization: `DPoP ${who.access}, DPoP ${who.access}` })],
     ["a token of 16385 characters", "invalid_token", () => ({ authorization: `DPoP ${"a".repeat(16_385)}` })],
   ])("%s", (_name, code, sent) => expectRefusal(code, sent));
@@ -122,7 +120,6 @@ describe("a proof (RFC 9449 §4.3)", () => {
     ["6: jku beside", header({ jku: "https://evil.test/" })],
     ["6: a private jwk", (path) => header({ jwk: who.key.privateJwk })(path)],
     ["6: a secret jwk", header({ jwk: { kty: "oct", k: "c2VjcmV0" } })],
-    ["6: off the curve", (path) => header({ jwk: { ...who.key.publicJwk, y: far.publicJwk["x"] } })(path)],
     ["8: no jti", claims({ jti: undefined })],
     ["8: no htm", claims({ htm: undefined })],
     ["8: no htu", claims({ htu: undefined })],
@@ -162,7 +159,7 @@ describe("a proof (RFC 9449 §4.3)", () => {
       ),
     ],
     ["18: a long jti", claims({ jti: "j".repeat(129) })],
-    ["19: made for the token endpoint", (path) => ({ proof: rig.h.proof(who.key, path === "" ? {} : {}) })],
+    ["19: made for the token endpoint", () => ({ proof: rig.h.proof(who.key) })],
     ["21: crit", header({ crit: ["exp"] })],
     ["21: b64", header({ b64: false })],
     [
@@ -182,6 +179,18 @@ describe("a proof (RFC 9449 §4.3)", () => {
     ["not canonical: trailing bits", text(flipTrailingBit)],
   ])("%s", (_name, sent) => expectRefusal("invalid_dpop_proof", sent));
 
+  // A key that is nobody's is first of all not the grant's; bound to one, it still verifies nothing.
+  it("6: off the curve", async () => {
+    const key = { ...who.key, publicJwk: { ...who.key.publicJwk, y: far.publicJwk["x"] as string } };
+    await expectRefusal("invalid_token", (path) => ({ proof: rig.proofFor({ ...who, key }, "GET", path) }));
+    const { crv, kty, x, y } = key.publicJwk as Record<string, string>;
+    const access = rig.h.grant(key, { cnf: { jkt: sha256(JSON.stringify({ crv, kty, x, y })) } });
+    await expectRefusal("invalid_dpop_proof", (path) => ({
+      authorization: `DPoP ${access}`,
+      proof: rig.proofFor({ ...who, key, access }, "GET", path),
+    }));
+  });
+
   it("7: signed by another key", () =>
     expectRefusal("invalid_dpop_proof", (path) => ({
       proof: signCompact(
@@ -200,7 +209,6 @@ function flipTrailingBit(token: string): string {
 }
 
 describe("a grant (RFC 9068 §4)", () => {
-  const rsa = generateKeyPairSync("ec", { namedCurve: "P-256" });
   /** A token that the gate's own key signed, with a right proof for it. */
   const forged = (make: () => string) => (path: string) => {
     const access = make();
@@ -256,7 +264,6 @@ describe("a grant (RFC 9068 §4)", () => {
     const input = `${head}.${encodePart(change(Buffer.from(payload, "base64url").toString()))}`;
     return `${input}.${rig.h.grantKey.sign(input).toString("base64url")}`;
   }
-  void rsa;
 });
 
 describe("replay", () => {

@@ -1,11 +1,29 @@
 // What an upstream really receives: the agent's words about content, the gate's credential, and nothing else.
 
 import { randomBytes } from "node:crypto";
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type GateRig, type Instance, METHODS, startGateRig } from "./gate-rig.ts";
 import { bodyOf, pause } from "./hostile-upstream.ts";
 
 const MIB = 1_048_576;
+
+/** What the instance has committed, read beside it. */
+function instanceDatabase(instance: string): DatabaseSync {
+  const files = readdirSync(rig.stateDir, { recursive: true, encoding: "utf8" }).filter((file) =>
+    file.endsWith(".sqlite"),
+  );
+  for (const file of files) {
+    const database = new DatabaseSync(join(rig.stateDir, file), { readOnly: true });
+    const tables = database.prepare("SELECT name FROM sqlite_master WHERE name = 'enrolment'").all();
+    const row = tables.length === 0 ? undefined : database.prepare("SELECT json FROM enrolment").get();
+    if (String(row?.["json"]).includes(instance)) return database;
+    database.close();
+  }
+  throw new Error("no database of this instance");
+}
 let rig: GateRig;
 let who: Instance;
 
@@ -148,6 +166,28 @@ describe("a request's body", () => {
     expect(reference === null ? 0 : reference.bytes).toBe(bytes);
     if (reference !== null) expect(reference.complete).toBe(true);
     expect((await rig.recordedBody(who, call.seq, "request")).equals(body)).toBe(true);
+  });
+
+  it("is durable before a byte of it reaches the upstream", async () => {
+    const uploader = await rig.provision();
+    const database = instanceDatabase(uploader.id);
+    const heldBytes = (): number => {
+      const tables = database.prepare("SELECT name FROM sqlite_master WHERE name LIKE 'log!_%' ESCAPE '!'").all();
+      return tables.reduce((sum, { name }) => {
+        const sql = `SELECT sum(length(body)) AS bytes FROM ${String(name)} WHERE body_part = 'request'`;
+        return sum + Number(database.prepare(sql).get()?.["bytes"] ?? 0);
+      }, 0);
+    };
+    const leads: number[] = [];
+    rig.upstream.on("/durable", (request, answer, seen) => {
+      request.on("data", () => leads.push(seen.bytesIn - heldBytes()));
+      request.on("end", () => answer.end("ok"));
+    });
+    const sent = { method: "PUT", body: chunks(randomBytes(4 * MIB), 50_000) };
+    expect((await rig.call(uploader, "/hostile/durable", sent)).status).toBe(200);
+    expect(leads.length).toBeGreaterThan(4);
+    expect(Math.max(...leads)).toBeLessThanOrEqual(0);
+    database.close();
   });
 
   it.each(METHODS.filter((method) => method !== "GET"))("goes with %s", async (method) => {

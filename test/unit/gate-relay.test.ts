@@ -1,0 +1,193 @@
+import { describe, expect, it } from "vitest";
+import type { Admitted } from "../../src/gate/admit.ts";
+import { relay } from "../../src/gate/relay.ts";
+import { Stop } from "../../src/gate/stop.ts";
+import type { LeaseCalls, Settlement } from "../../src/instance/contract.ts";
+
+const upstream = {
+  type: "http",
+  baseUrl: "https://upstream.test",
+  credential: { kind: "header", header: "x", secret: "S", value: "{secret}" },
+  encodedSlash: "data",
+  firstByteTimeoutMs: 1_000,
+  idleTimeoutMs: 1_000,
+  totalTimeoutMs: 5_000,
+  maxRequestBytes: 1_000,
+  maxAnswerBytes: 10_000_000,
+} as const;
+
+/** An admitted call, whose lease answers as the test says and remembers what it was told. */
+function callWith(answers: Partial<LeaseCalls> = {}) {
+  const appended: string[] = [];
+  const settled: Settlement[] = [];
+  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
+  const lease: LeaseCalls = {
+    broken: () => new Promise(() => {}),
+    appendRequest: async () => true,
+    beat: async () => true,
+    ...answers,
+    append: async (bytes) => {
+      appended.push(text(bytes));
+      return answers.append?.(bytes) ?? true;
+    },
+    settle: async (settlement) => {
+      settled.push(settlement);
+      return answers.settle?.(settlement) ?? true;
+    },
+  };
+  const stop = new Stop();
+  const waited: Promise<unknown>[] = [];
+  const pass = (response: Response | null, over: { isHead?: boolean; leadBytes?: number; leadMs?: number } = {}) =>
+    relay(
+      { seq: 1, lease, stop } as unknown as Admitted,
+      { response, sent: { bytes: 0 } },
+      {
+        upstream,
+        lead: { streamLeadMs: over.leadMs ?? 10_000, streamLeadBytes: over.leadBytes ?? 1_000_000 },
+        rewriting: { origin: "https://gate.test", askedUrl: "https://upstream.test/a", bases: () => [] },
+        isHead: over.isHead ?? false,
+        startedAtMs: Date.now(),
+        waitUntil: (work) => void waited.push(work),
+      },
+    );
+  return { pass, stop, appended, settled, waited };
+}
+
+/** An answer whose body the test writes. */
+function upstreamAnswer(headers: Record<string, string> = {}) {
+  const { readable, writable } = new IdentityTransformStream();
+  const writer = writable.getWriter();
+  const write = (text: string) => writer.write(new TextEncoder().encode(text));
+  return { response: new Response(readable, { headers }), writer, write };
+}
+
+/** Reads until the end or the break, saying which. */
+async function readAll(body: ReadableStream<Uint8Array> | null | undefined) {
+  let text = "";
+  try {
+    for await (const run of body ?? []) text += new TextDecoder().decode(run);
+    return { text, isWhole: true };
+  } catch {
+    return { text, isWhole: false };
+  }
+}
+
+const whole = () => new Response("abcdef", { headers: { "content-length": "6" } });
+const denied = { ok: false, denial: { kind: "unauthenticated", code: "invalid_token" } };
+
+describe("an answer that a switch overtook at its settlement", () => {
+  it.each<[string, Response, boolean]>([
+    ["whole", whole(), false],
+    ["without a body", new Response(null, { status: 204 }), false],
+    ["to HEAD", new Response(null, { headers: { "content-length": "6" } }), true],
+  ])("%s: nothing of it passes", async (_name, response, isHead) => {
+    const { pass, settled } = callWith({ settle: async () => false });
+    expect(await pass(response, { isHead })).toMatchObject(denied);
+    expect(settled).toHaveLength(1);
+  });
+
+  it.each(["text/plain", "text/event-stream"])("a stream of %s: its end never comes", async (type) => {
+    const { pass, settled } = callWith({ settle: async () => false });
+    const { response, write, writer } = upstreamAnswer({ "content-type": type });
+    const relayed = await pass(response);
+    void write("abcdef").then(() => writer.close());
+    const heard = await readAll(relayed.ok ? relayed.response.body : null);
+    expect(heard).toEqual({ text: type === "text/plain" ? "abcde" : "abcdef", isWhole: false });
+    expect(settled).toHaveLength(1);
+  });
+});
+
+describe("a lease that is lost", () => {
+  it("at the settlement of a whole answer", async () => {
+    const { pass } = callWith({ settle: () => Promise.reject(new Error("reset")) });
+    expect(await pass(whole())).toMatchObject({ ok: false, denial: { kind: "unavailable" } });
+  });
+
+  it("at an append: the stream is cut, and settled as cut", async () => {
+    const { pass, settled } = callWith({ append: () => Promise.reject(new Error("reset")) });
+    const { response, write } = upstreamAnswer();
+    const relayed = await pass(response, { leadBytes: 4 });
+    void write("abcdef").catch(() => {});
+    expect(await readAll(relayed.ok ? relayed.response.body : null)).toEqual({ text: "", isWhole: false });
+    expect(settled).toMatchObject([{ outcome: "cut", reason: "the lease was lost", passedBytes: 0 }]);
+  });
+});
+
+describe("a stream", () => {
+  it("holds its last byte until the settlement is durable", async () => {
+    const durable = Promise.withResolvers<boolean>();
+    const { pass, settled } = callWith({ settle: () => durable.promise });
+    const { response, write, writer } = upstreamAnswer();
+    const relayed = await pass(response);
+    void write("abcdef").then(() => writer.close());
+    let text = "";
+    const reading = (async () => {
+      for await (const run of relayed.ok ? relayed.response.body! : []) text += new TextDecoder().decode(run);
+    })();
+    await expect.poll(() => settled.length).toBe(1);
+    expect(text).toBe("abcde");
+    durable.resolve(true);
+    await reading;
+    expect([text, settled[0]?.outcome, settled[0]?.passedBytes]).toEqual(["abcdef", "complete", 6]);
+  });
+
+  it("leads its record by no more than it may, in bytes and in time", async () => {
+    const { pass, appended, settled } = callWith();
+    const { response, write, writer } = upstreamAnswer({ "content-type": "text/event-stream" });
+    const relayed = await pass(response, { leadBytes: 6, leadMs: 40 });
+    const reading = readAll(relayed.ok ? relayed.response.body : null);
+    await write("abc");
+    expect(appended).toEqual([]);
+    await write("def");
+    await expect.poll(() => appended).toEqual(["abcdef"]);
+    await write("g");
+    await expect.poll(() => appended).toEqual(["abcdef", "g"]);
+    await writer.close();
+    expect(await reading).toEqual({ text: "abcdefg", isWhole: true });
+    expect(settled).toMatchObject([{ outcome: "complete", passedBytes: 7, tail: new Uint8Array(0) }]);
+  });
+
+  it("that its reader leaves is settled once, as that", async () => {
+    const { pass, settled, stop, waited } = callWith();
+    const { response, write } = upstreamAnswer();
+    const relayed = await pass(response);
+    void write("abcdef").catch(() => {});
+    const reader = relayed.ok ? relayed.response.body!.getReader() : null;
+    await reader?.read();
+    await reader?.cancel();
+    await Promise.all(waited);
+    expect(settled).toMatchObject([{ outcome: "client-gone", passedBytes: 5, reason: null }]);
+    expect(stop.signal.aborted).toBe(true);
+  });
+
+  it("that is stopped while nobody reads is cut and settled at once", async () => {
+    const { pass, settled, stop } = callWith();
+    const { response, write } = upstreamAnswer();
+    const relayed = await pass(response);
+    void write("abcdef").catch(() => {});
+    const reader = relayed.ok ? relayed.response.body!.getReader() : null;
+    await reader?.read();
+    stop.stop({ kind: "cut", cause: "switched" });
+    await expect.poll(() => settled).toMatchObject([{ outcome: "cut", passedBytes: 5 }]);
+    await expect(reader?.read()).rejects.toThrow();
+    expect(settled).toHaveLength(1);
+  });
+});
+
+describe("no answer", () => {
+  it("is settled as what it came to", async () => {
+    const failed = callWith();
+    expect(await failed.pass(null)).toMatchObject({ ok: false, denial: { kind: "upstream-failed", status: 502 } });
+    expect(failed.settled).toMatchObject([{ outcome: "upstream-failed", head: null, passedBytes: 0 }]);
+    const stopped = callWith();
+    stopped.stop.stop({ kind: "timeout", what: "first byte" });
+    expect(await stopped.pass(null)).toMatchObject({ ok: false, denial: { kind: "upstream-failed", status: 504 } });
+  });
+
+  it("an answer too large by its own word is none", async () => {
+    const { pass, settled } = callWith();
+    const { response } = upstreamAnswer({ "content-length": "10000001" });
+    expect(await pass(response)).toMatchObject({ ok: false, denial: { kind: "upstream-failed", status: 502 } });
+    expect(settled).toMatchObject([{ outcome: "too-large" }]);
+  });
+});
