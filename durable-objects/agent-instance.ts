@@ -72,6 +72,8 @@ const NEW: State = {
 
 /** How long a Worker has to confirm a cut before the instance answers without it. */
 const CUT_CONFIRM_MS = 5_000;
+/** A Worker says something every five seconds while its call runs; one that was silent for this long is gone. */
+const SILENT_MS = 20_000;
 /** A `jti` is kept this much longer than any proof with it is accepted, against steps of the clock. */
 const JTI_MARGIN_MS = 60_000;
 /** A failed flush is tried again after this. */
@@ -218,6 +220,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     if (call === null) return this.#refuse(request, nowMs, absent("describe", "no call"));
     const exceeding = exceeds(this.#ceilings, call);
     if (exceeding !== null) return this.#refuse(request, nowMs, exceeding);
+    this.#giveUpSilent(nowMs);
     const { usage, open } = this.#state;
     const reserved = reserve(usage, enrolment.limits, { running: open.length, bytes: sent.body.length, nowMs });
     if (!reserved.ok) return this.#refuse(request, nowMs, reserved.denial);
@@ -302,6 +305,11 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     this.#state = { ...this.#state, open: this.#state.open.filter((seq) => seq !== call) };
   }
 
+  /** A Worker that died without a word holds no place: its call is recorded as lost, and what it may still say is refused. */
+  #giveUpSilent(nowMs: number): void {
+    for (const lease of [...this.#leases.values()]) if (lease.heardAtMs < nowMs - SILENT_MS) lease.abandon();
+  }
+
   /** Breaks every lease and waits until each Worker has confirmed, within bounds. */
   async #cutAll(cause: Cause): Promise<CloseAnswer> {
     const leases = [...this.#leases.values()];
@@ -362,6 +370,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
         await this.#cutAll("expired");
         this.#end(Date.now());
       }
+      this.#giveUpSilent(Date.now());
       this.#sealIfDue(Date.now());
       await this.#log.store(this.env.TRANSCRIPTS, this.#partition());
       this.#log.drop(Date.now(), this.#state.open[0] ?? null);
@@ -451,6 +460,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       this.#log.dropAtMs(this.#state.open[0] ?? null),
       this.#log.isClosed ? null : this.#endsAtMs(),
       this.#log.isClosed ? null : this.#refusals.dueAtMs,
+      this.#leases.size === 0 ? null : Date.now() + SILENT_MS,
     ];
     for (const time of times) if (time !== null) this.#wake.by(time);
   }

@@ -48,19 +48,22 @@ export const refusedFields = ({ call, request }: AdmitRequest, denial: Denial, b
 });
 
 /** A lease that broke while the last bytes were on their way here is a cut call, whatever the Worker thought. */
-export const answerFields = (lease: Lease, settlement: Settlement, { reference }: AnswerBody): Fields => ({
-  call: lease.seq,
-  outcome: settlement.outcome === "complete" && lease.cause !== null ? "cut" : settlement.outcome,
-  ...(lease.cause === null ? {} : { cause: lease.cause }),
-  ...(settlement.reason === null ? {} : { reason: settlement.reason }),
-  status: settlement.head?.status ?? null,
-  headers: pairs(settlement.head?.headers ?? []),
-  body: reference === null ? null : { ...reference },
-  ...lateRequest(lease),
-  passedBytes: settlement.passedBytes,
-  forwardedBytes: settlement.forwardedBytes,
-  timing: { ...settlement.timing },
-});
+export function answerFields(lease: Lease, settlement: Settlement, { reference }: AnswerBody): Fields {
+  const outcome = settlement.outcome === "complete" && lease.cause !== null ? "cut" : settlement.outcome;
+  return {
+    call: lease.seq,
+    outcome,
+    ...(lease.cause === null ? {} : { cause: lease.cause }),
+    ...(settlement.reason === null ? {} : { reason: settlement.reason }),
+    status: settlement.head?.status ?? null,
+    headers: pairs(settlement.head?.headers ?? []),
+    body: reference === null ? null : { ...reference },
+    ...lateRequest(lease),
+    passedBytes: settlement.passedBytes + (outcome === "complete" ? settlement.heldBytes : 0),
+    forwardedBytes: settlement.forwardedBytes,
+    timing: { ...settlement.timing },
+  };
+}
 
 /** Of a call whose Worker is gone: what it appended is known, and nothing of what it passed since. */
 export const lostFields = (lease: Lease, mayMiss: number): Fields => ({

@@ -112,6 +112,8 @@ export class Lease extends RpcTarget implements LeaseCalls {
   readonly request: BodyWriter | null;
   requestComplete: boolean;
   #cause: Cause | null = null;
+  /** When the Worker last said anything. */
+  heardAtMs = Date.now();
   #broken = Promise.withResolvers<Cause>();
   #done = Promise.withResolvers<void>();
   #isDone = false;
@@ -145,12 +147,14 @@ export class Lease extends RpcTarget implements LeaseCalls {
   }
 
   async beat(): Promise<boolean> {
+    this.heardAtMs = Date.now();
     if (this.#cause === null && !this.#isDone) await this.#host.confirm(this);
     return this.#cause === null && !this.#isDone;
   }
 
   async appendRequest(bytes: Uint8Array, last: boolean): Promise<boolean> {
     if (this.#isDone || this.request === null || this.requestComplete) return false;
+    this.heardAtMs = Date.now();
     this.#append(this.request.next(bytes));
     this.requestComplete = last;
     return this.#cause === null;
@@ -158,6 +162,7 @@ export class Lease extends RpcTarget implements LeaseCalls {
 
   async append(bytes: Uint8Array): Promise<boolean> {
     if (this.#isDone) return false;
+    this.heardAtMs = Date.now();
     this.#answer ??= new BodyWriter(this.seq, "answer");
     this.#append(this.#answer.next(bytes));
     return this.#cause === null;

@@ -4,6 +4,7 @@ import type { Grant } from "../grant/claims.ts";
 import type { Admission, AdmitRequest, LeaseCalls } from "../instance/contract.ts";
 import { instanceOf } from "../objects.ts";
 import { err, ok, type Result } from "../result.ts";
+import { within } from "../within.ts";
 import { Stop } from "./stop.ts";
 
 declare const admitted: unique symbol;
@@ -24,6 +25,9 @@ const ADMIT_TIMEOUT_MS = 10_000;
  * A longer one listens from here on, and a switch that was closed meanwhile answers at once.
  */
 const LISTEN_AFTER_MS = 10;
+/** From then on the lease is asked in turns whether it still holds, and has this long for a word: who hears nothing cuts by itself. */
+const BEAT_MS = 5_000;
+export const LEASE_ANSWER_MS = 5_000;
 
 /** One RPC: the instance refuses and records, or records and gives a lease. */
 export async function admit(
@@ -63,6 +67,17 @@ function listen(lease: LeaseCalls, stop: Stop): void {
     (cause) => stop.stop({ kind: "cut", cause }),
     () => stop.stop({ kind: "lease-lost" }),
   );
+  beat(lease, stop);
+}
+
+/** As long as the call runs, also while it waits for an upstream that says nothing. */
+function beat(lease: LeaseCalls, stop: Stop): void {
+  stop.wakeAfter(BEAT_MS, async () => {
+    const asked = lease.beat().catch(() => undefined);
+    // `false`: it broke, and its cause is on its way by `broken()`.
+    if ((await within(LEASE_ANSWER_MS, asked)) === undefined) stop.stop({ kind: "lease-lost" });
+    else beat(lease, stop);
+  });
 }
 
 /** A lease that comes too late is given back at once: the instance records the call as lost. */

@@ -1,14 +1,11 @@
 import type { Config, UpstreamConfig } from "../config/define.ts";
 import type { AnswerHead, Outcome, Settlement } from "../instance/contract.ts";
 import { within } from "../within.ts";
-import type { Admitted } from "./admit.ts";
+import { type Admitted, LEASE_ANSWER_MS } from "./admit.ts";
 import type { Forwarded } from "./forward.ts";
 import { outcomeOf, reasonText } from "./outcome.ts";
 
 const READ_BYTES = 65_536;
-/** While nothing else is said, the pump asks its lease this often whether it still holds, and waits this long for a word. */
-const BEAT_MS = 5_000;
-const LEASE_ANSWER_MS = 5_000;
 
 const NOTHING = new Uint8Array(0);
 
@@ -39,6 +36,9 @@ export class Pump {
   /** Received and, perhaps, passed, but not durable yet. */
   #pending: Uint8Array[] = [];
   #pendingBytes = 0;
+  /** On its way to the instance. */
+  #appendingBytes = 0;
+  #appending: Promise<void> = Promise.resolve();
   /** An append is to come within `streamLeadMs`. */
   #isAppendDue = false;
   #settled: Promise<boolean> | null = null;
@@ -68,7 +68,8 @@ export class Pump {
       outcome,
       head: this.head,
       tail: this.#takePending(),
-      passedBytes: outcome === "complete" ? this.#receivedBytes : this.#passedBytes,
+      passedBytes: this.#passedBytes,
+      heldBytes: outcome === "complete" ? this.#receivedBytes - this.#passedBytes : 0,
       forwardedBytes: this.#forwarded.sent.bytes,
       timing: {
         startedAtMs: this.#passage.startedAtMs,
@@ -132,7 +133,6 @@ export class Pump {
     const reader = body.getReader({ mode: "byob" });
     const finished = Promise.withResolvers<void>();
     this.#passage.waitUntil(finished.promise);
-    this.#beat();
     let held = NOTHING;
 
     let isOver = false;
@@ -162,7 +162,7 @@ export class Pump {
           this.#call.stop.stop({ kind: "too-large", reason: "the answer" });
           return cut(controller);
         }
-        if (this.#pendingBytes >= this.#passage.lead.streamLeadBytes) await this.#append();
+        if (this.#pendingBytes + this.#appendingBytes >= this.#passage.lead.streamLeadBytes) await this.#append();
         if (this.#call.stop.reason !== null) return cut(controller);
         // The record keeps `run`; what is enqueued gives its buffer away.
         const out = isEventStream ? run.slice() : concat(held, run.subarray(0, run.byteLength - 1));
@@ -231,32 +231,29 @@ export class Pump {
     return bytes;
   }
 
-  /** Makes what is pending durable. Appends reach the instance in the order of these calls, so two may be on their way. */
-  async #append(): Promise<void> {
+  /** Returns when all that was received is durable. Appends reach the instance in the order of these calls. */
+  #append(): Promise<void> {
+    if (this.#pendingBytes > 0 && this.#settled === null) {
+      const before = this.#appending;
+      const bytes = this.#takePending();
+      this.#appendingBytes += bytes.byteLength;
+      const appended = this.#appendOnce(bytes);
+      this.#appending = before.then(() => appended);
+    }
+    return this.#appending;
+  }
+
+  async #appendOnce(bytes: Uint8Array): Promise<void> {
     const { stop, lease } = this.#call;
-    if (this.#pendingBytes === 0 || this.#settled !== null) return;
     const kept = await within(
       LEASE_ANSWER_MS,
-      lease.append(this.#takePending()).catch(() => undefined),
+      lease.append(bytes).catch(() => undefined),
     );
+    this.#appendingBytes -= bytes.byteLength;
     if (kept === true || this.#settled !== null) return;
     // `false`: the lease broke, and its cause is on its way. Nothing heard: nobody could cut this call.
     if (kept === false) await within(LEASE_ANSWER_MS, stop.stopped());
     stop.stop({ kind: "lease-lost" });
-  }
-
-  /** As long as the stream runs, the lease is asked in turns: a Worker that no longer hears it cuts by itself. */
-  #beat(): void {
-    const { stop, lease } = this.#call;
-    stop.wakeAfter(BEAT_MS, async () => {
-      const holds = await within(
-        LEASE_ANSWER_MS,
-        lease.beat().catch(() => undefined),
-      );
-      if (this.#settled !== null) return;
-      if (holds === undefined) stop.stop({ kind: "lease-lost" });
-      else this.#beat();
-    });
   }
 
   #isTooLarge(expansion: Expansion | null): boolean {

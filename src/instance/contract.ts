@@ -116,8 +116,10 @@ export interface Settlement {
   readonly head: AnswerHead | null;
   /** What of the answer has not been appended yet. */
   readonly tail: Uint8Array;
-  /** Bytes of the answer that went to the agent; with a `complete` outcome the last byte still waits. */
+  /** Bytes of the answer that went to the agent. */
   readonly passedBytes: number;
+  /** Bytes that go to it when this is durable, and never where the lease had broken. */
+  readonly heldBytes: number;
   /** Bytes of the request that went to the upstream. */
   readonly forwardedBytes: number;
   readonly timing: { readonly startedAtMs: number; readonly firstByteAtMs: number | null; readonly endedAtMs: number };

@@ -13,7 +13,8 @@ const settlement = (change: Partial<Settlement> = {}): Settlement => ({
   outcome: "complete",
   head: { status: 200, headers: [], mediaType: "application/json", coding: "identity" },
   tail: new TextEncoder().encode("{}"),
-  passedBytes: 2,
+  passedBytes: 0,
+  heldBytes: 2,
   forwardedBytes: 0,
   timing: { startedAtMs: 1, firstByteAtMs: 2, endedAtMs: 3 },
   reason: null,
@@ -372,5 +373,21 @@ describe("a reset in the middle of a long upload", () => {
       outcome: "lost",
       requestBody: { bytes: 20, complete: false, digest: expect.stringMatching(/^[0-9a-f]{64}$/) },
     });
+  });
+});
+
+describe("a Worker that died without a word", () => {
+  it("holds no place in the concurrency, and its call is recorded as lost", async () => {
+    const limits = { ...deployment.config.agents["triage-bot"]!.limits, concurrency: 1 };
+    const agent = await enrolAgent({ limits });
+    const silent = await admitted(agent);
+    const busy = await instanceOf(deployment, agent.id).admit(agent.admission());
+    expect(busy).toMatchObject({ denial: { kind: "limited", limit: "concurrency" } });
+    const clock = vi.spyOn(Date, "now").mockReturnValue(Date.now() + 20_001);
+    const next = await instanceOf(deployment, agent.id).admit(agent.admission());
+    clock.mockRestore();
+    expect(next.admitted).toBe(true);
+    expect(await silent.lease.append(new Uint8Array(1))).toBe(false);
+    expect(typesOf(await recordsOf(agent))).toBe("enrolled call refused answer call");
   });
 });
