@@ -1,5 +1,5 @@
 import { RpcTarget } from "cloudflare:workers";
-import { createHash, randomBytes } from "node:crypto";
+import { createHash } from "node:crypto";
 import type { Cause, LeaseCalls, Settlement } from "../src/instance/contract.ts";
 import { SALT_BYTES } from "../src/transcript/body-line.ts";
 import { type BodyReference, sha256Hex } from "../src/transcript/envelope.ts";
@@ -27,7 +27,7 @@ export class BodyWriter {
   readonly #part: "request" | "answer";
   readonly mediaType: string | null;
   readonly coding: string;
-  readonly #salt = randomBytes(SALT_BYTES);
+  readonly #salt = crypto.getRandomValues(new Uint8Array(SALT_BYTES));
   readonly #hash = createHash("sha256").update(this.#salt);
   #index = 0;
   bytes = 0;
@@ -66,7 +66,7 @@ export function wholeBody(
   mediaType: string | null,
   coding: string,
 ): { readonly reference: BodyReference; readonly run: BodyRun } {
-  const salt = randomBytes(SALT_BYTES);
+  const salt = crypto.getRandomValues(new Uint8Array(SALT_BYTES));
   return {
     reference: { digest: sha256Hex(salt, bytes), bytes: bytes.length, mediaType, coding, complete: true },
     run: { of, part, index: 0, salt, bytes },

@@ -15,16 +15,18 @@ export interface Admitted {
   readonly seq: number;
   readonly lease: LeaseCalls & Partial<Disposable>;
   readonly stop: Stop;
+  /** From here on a switch cuts the call at once. Streams begin with it; anything else comes to it by time. */
+  listen(): void;
 }
 
 /** An instance that has not answered by then counts as unreachable. */
 const ADMIT_TIMEOUT_MS = 10_000;
 
 /**
- * A call that is over by then never asks whether its lease broke: the settlement tells it, and its answer waits for that.
- * A longer one listens from here on, and a switch that was closed meanwhile answers at once.
+ * A call without a stream that is over by then never asks whether its lease broke: the settlement tells it, and its
+ * answer waits for that. A longer one listens from here on, and a switch that was closed meanwhile answers at once.
  */
-const LISTEN_AFTER_MS = 10;
+const LISTEN_AFTER_MS = 50;
 /** From then on the lease is asked in turns whether it still holds, and has this long for a word: who hears nothing cuts by itself. */
 const BEAT_MS = 5_000;
 export const LEASE_ANSWER_MS = 5_000;
@@ -36,6 +38,9 @@ export async function admit(
   request: Omit<AdmitRequest, "grant" | "deployment">,
 ): Promise<Result<Admitted, Denial>> {
   const stop = new Stop();
+  const listener = new Listener(stop);
+  // The earliest time first: the call's one timer is set once.
+  stop.wakeAfter(LISTEN_AFTER_MS, () => listener.listen());
   stop.allow(ADMIT_TIMEOUT_MS, { kind: "lease-lost" });
   try {
     const asked = instanceOf(deployment, grant.instance).admit({
@@ -53,31 +58,51 @@ export async function admit(
       return err(admission.denial);
     }
     const { lease, seq } = admission;
-    stop.wakeAfter(LISTEN_AFTER_MS, () => listen(lease, stop));
-    return ok({ seq, lease, stop } as unknown as Admitted);
+    listener.hold(lease);
+    return ok({ seq, lease, stop, listen: () => listener.listen() } as unknown as Admitted);
   } catch {
     stop.end();
     return err(unavailable("the instance could not be reached"));
   }
 }
 
-/** A switch resolves it, a reset of the object rejects it: the pump stops either way. */
-function listen(lease: LeaseCalls, stop: Stop): void {
-  lease.broken().then(
-    (cause) => stop.stop({ kind: "cut", cause }),
-    () => stop.stop({ kind: "lease-lost" }),
-  );
-  beat(lease, stop);
-}
+/** Waits for the lease to break, and asks in turns whether it can still be heard. */
+class Listener {
+  readonly #stop: Stop;
+  #lease: LeaseCalls | null = null;
+  #isWanted = false;
+  #isListening = false;
 
-/** As long as the call runs, also while it waits for an upstream that says nothing. */
-function beat(lease: LeaseCalls, stop: Stop): void {
-  stop.wakeAfter(BEAT_MS, async () => {
-    const asked = lease.beat().catch(() => undefined);
-    // `false`: it broke, and its cause is on its way by `broken()`.
-    if ((await within(LEASE_ANSWER_MS, asked)) === undefined) stop.stop({ kind: "lease-lost" });
-    else beat(lease, stop);
-  });
+  constructor(stop: Stop) {
+    this.#stop = stop;
+  }
+
+  hold(lease: LeaseCalls): void {
+    this.#lease = lease;
+    if (this.#isWanted) this.listen();
+  }
+
+  /** A switch resolves `broken()`, a reset of the object rejects it: the pump stops either way. */
+  listen(): void {
+    this.#isWanted = true;
+    if (this.#lease === null || this.#isListening) return;
+    this.#isListening = true;
+    this.#lease.broken().then(
+      (cause) => this.#stop.stop({ kind: "cut", cause }),
+      () => this.#stop.stop({ kind: "lease-lost" }),
+    );
+    this.#beat(this.#lease);
+  }
+
+  /** As long as the call runs, also while it waits for an upstream that says nothing. */
+  #beat(lease: LeaseCalls): void {
+    this.#stop.wakeAfter(BEAT_MS, async () => {
+      const asked = lease.beat().catch(() => undefined);
+      // `false`: it broke, and its cause is on its way by `broken()`.
+      if ((await within(LEASE_ANSWER_MS, asked)) === undefined) this.#stop.stop({ kind: "lease-lost" });
+      else this.#beat(lease);
+    });
+  }
 }
 
 /** A lease that comes too late is given back at once: the instance records the call as lost. */

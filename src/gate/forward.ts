@@ -45,6 +45,7 @@ export async function forward(call: Admitted, request: Forwarding, env: Env): Pr
     const init: RequestInit = { method: request.method, headers, signal: call.stop.signal };
     if (call.stop.reason !== null) return { response: null, sent };
     if (body.rest !== null) {
+      call.listen();
       const stream = declared(request.declaredBytes);
       init.body = stream.readable;
       const long = { first: body.first, rest: body.rest, maxBytes: upstream.maxRequestBytes };

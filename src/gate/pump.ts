@@ -133,8 +133,8 @@ export class Pump {
     const reader = body.getReader({ mode: "byob" });
     const finished = Promise.withResolvers<void>();
     this.#passage.waitUntil(finished.promise);
+    this.#call.listen();
     let held = NOTHING;
-
     let isOver = false;
     const cut = async (controller: ReadableByteStreamController): Promise<void> => {
       if (isOver) return;

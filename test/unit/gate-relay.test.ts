@@ -39,7 +39,7 @@ function callWith(answers: Partial<LeaseCalls> = {}) {
   const waited: Promise<unknown>[] = [];
   const pass = (response: Response | null, over: { isHead?: boolean; leadBytes?: number; leadMs?: number } = {}) =>
     relay(
-      { seq: 1, lease, stop } as unknown as Admitted,
+      { seq: 1, lease, stop, listen: () => {} } as unknown as Admitted,
       { response, sent: { bytes: 0 } },
       {
         upstream,
