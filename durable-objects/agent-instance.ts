@@ -81,7 +81,6 @@ const RETRY_MS = 5_000;
 
 /** One running copy of an agent: the only writer of its transcript, and the only place where its calls are admitted. */
 export class AgentInstance extends DurableObject<Env> implements AgentInstanceCalls, LeaseHost {
-  readonly #deployment: Deployment;
   readonly #log: TranscriptLog;
   readonly #wake: Wake;
   readonly #confirmation: Confirmation;
@@ -90,18 +89,21 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   #enrolment: Enrolment | null;
   #state: State;
   #refusals: RefusalCount;
-  #ceilings: readonly Layer[] = [];
+  #ceilings: readonly Layer[] | null = null;
+  #isEnrolling = false;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
-    this.#deployment = parseDeployment(env, config);
     for (const statement of SCHEMA) ctx.storage.sql.exec(statement);
     this.#switches = this.#rows("switches").map((json) => JSON.parse(json) as Switch);
     this.#log = new TranscriptLog(ctx.storage);
     this.#state = (this.#log.state as State | undefined) ?? NEW;
-    this.#wake = new Wake(ctx);
+    this.#wake = new Wake(ctx, () => this.#nextWakeMs());
     // What the roster says in a confirmation is a switch like one that it pushed.
-    this.#confirmation = new Confirmation(this.#deployment, (sw) => this.ctx.waitUntil(this.close(sw)));
+    this.#confirmation = new Confirmation(
+      () => this.#deployment,
+      (sw) => this.ctx.waitUntil(this.close(sw)),
+    );
     this.#refusals = new RefusalCount(0);
     this.#enrolment = null;
     const [enrolment] = this.#rows("enrolment");
@@ -109,9 +111,13 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     this.#recordOrphans(Date.now());
   }
 
+  /** Where it is used, not in the constructor: a secret that is missing closes every door, and must not stop the alarms. */
+  get #deployment(): Deployment {
+    return parseDeployment(this.env, config);
+  }
+
   #become(enrolment: Enrolment): void {
     this.#enrolment = enrolment;
-    this.#ceilings = ceilingsOf(this.#deployment.config, enrolment);
     this.#refusals = new RefusalCount(enrolment.limits.refusalsRecordedPerMinute);
   }
 
@@ -127,11 +133,14 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   /** Binds this object to one key, task and human, once and for all. */
   async enrol(request: EnrolRequest): Promise<EnrolAnswer> {
     const { enrolment, proof } = request;
-    if (this.#enrolment !== null) return { enrolled: false, reason: "key-enrolled" };
+    if (this.#enrolment !== null || this.#isEnrolling) return { enrolled: false, reason: "key-enrolled" };
     if (!isFresh(proof.issuedAtMs, Date.now())) return { enrolled: false, reason: "replay" };
     const sentAtMs = Date.now();
+    // One at a time: what the roster knows of this key is what the winner said.
+    this.#isEnrolling = true;
     const enlisting = rosterOf(this.#deployment).enlist(attributesOf(enrolment));
     const enlisted = await within(ROSTER_ANSWER_MS, enlisting).catch(() => undefined);
+    this.#isEnrolling = false;
     // Dying here leaves a member on the roster that never enrolled: it is listed, and can be killed.
     if (enlisted === undefined) return { enrolled: false, reason: "unavailable" };
     if (enlisted.closed.length > 0 || this.#switches.length > 0) return { enrolled: false, reason: "switched" };
@@ -218,6 +227,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     if (grant.expiresAtMs <= nowMs) return this.#refuse(request, nowMs, unauthenticated("invalid_token", "expired"));
     if (denial !== null) return this.#refuse(request, nowMs, denial);
     if (call === null) return this.#refuse(request, nowMs, absent("describe", "no call"));
+    this.#ceilings ??= ceilingsOf(this.#deployment.config, enrolment);
     const exceeding = exceeds(this.#ceilings, call);
     if (exceeding !== null) return this.#refuse(request, nowMs, exceeding);
     this.#giveUpSilent(nowMs);
@@ -329,8 +339,8 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
 
   #closeNow(sw: Switch): void {
     if (this.#switches.some(({ id }) => id === sw.id)) return;
-    this.#switches.push(sw);
     this.ctx.storage.sql.exec("INSERT INTO switches (id, json) VALUES (?, ?)", sw.id, JSON.stringify(sw));
+    this.#switches.push(sw);
     if (this.#enrolment === null || this.#log.isClosed) return;
     this.#state = { ...this.#state, stopped: this.#state.stopped ?? "switched" };
     this.#record("switched", this.#deployment.version, Date.now(), switchFields(sw));
@@ -374,7 +384,8 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       this.#sealIfDue(Date.now());
       await this.#log.store(this.env.TRANSCRIPTS, this.#partition());
       this.#log.drop(Date.now(), this.#state.open[0] ?? null);
-      this.#wakeNext();
+      const next = this.#nextWakeMs();
+      if (next !== null) this.#wake.by(next);
     } catch (error) {
       // Nothing is lost: rows stay until a put is confirmed. Retries of the platform are finite, so this arms its own.
       console.error("flush failed", error instanceof Error ? error.message : "unknown");
@@ -453,16 +464,23 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     return { issuer: config.origin, log: this.#enrolment!.instance, sealKeys };
   }
 
-  #wakeNext(): void {
-    const { oldestAtMs } = this.#log;
-    const times = [
-      oldestAtMs === null ? null : oldestAtMs + this.#deployment.config.transcripts.flushAfterMs,
-      this.#log.dropAtMs(this.#state.open[0] ?? null),
-      this.#log.isClosed ? null : this.#endsAtMs(),
-      this.#log.isClosed ? null : this.#refusals.dueAtMs,
-      this.#leases.size === 0 ? null : Date.now() + SILENT_MS,
-    ];
-    for (const time of times) if (time !== null) this.#wake.by(time);
+  /** When there is something to do next; null for who never enrolled, or has nothing left. */
+  #nextWakeMs(): number | null {
+    if (this.#enrolment === null) return null;
+    const { oldestAtMs, isClosed } = this.#log;
+    try {
+      const times = [
+        oldestAtMs === null ? null : oldestAtMs + this.#deployment.config.transcripts.flushAfterMs,
+        this.#log.hasUnstored ? Date.now() : null,
+        this.#log.dropAtMs(this.#state.open[0] ?? null),
+        isClosed ? null : this.#endsAtMs(),
+        isClosed ? null : this.#refusals.dueAtMs,
+        this.#leases.size === 0 ? null : Date.now() + SILENT_MS,
+      ].filter((time) => time !== null);
+      return times.length === 0 ? null : Math.min(...times);
+    } catch {
+      return Date.now() + RETRY_MS;
+    }
   }
 }
 

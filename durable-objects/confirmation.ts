@@ -11,13 +11,13 @@ export const ROSTER_ANSWER_MS = 5_000;
  * memory alone, so an object that starts anew asks first.
  */
 export class Confirmation {
-  readonly #deployment: Deployment;
+  readonly #deployment: () => Deployment;
   readonly #onClosed: (sw: Switch) => void;
   #untilMs = 0;
   #asking: Promise<boolean> | null = null;
 
   /** @param onClosed gets each closed switch that the roster answers with, before the answer counts. */
-  constructor(deployment: Deployment, onClosed: (sw: Switch) => void) {
+  constructor(deployment: () => Deployment, onClosed: (sw: Switch) => void) {
     this.#deployment = deployment;
     this.#onClosed = onClosed;
   }
@@ -30,7 +30,7 @@ export class Confirmation {
   /** True while it holds. A busy instance asks again ahead of need and off the call's path; an idle one never. */
   holds(instance: string, nowMs: number, later: (work: Promise<unknown>) => void): boolean {
     if (nowMs >= this.#untilMs) return false;
-    if (this.#untilMs - nowMs < this.#deployment.config.roster.confirmationMs / 2) later(this.ask(instance));
+    if (this.#untilMs - nowMs < this.#deployment().config.roster.confirmationMs / 2) later(this.ask(instance));
     return true;
   }
 
@@ -46,7 +46,7 @@ export class Confirmation {
     // Measured from before the question, by the roster from its answer: it never ends there sooner than here.
     const sentAtMs = Date.now();
     try {
-      const answer = await within(ROSTER_ANSWER_MS, rosterOf(this.#deployment).confirm(instance));
+      const answer = await within(ROSTER_ANSWER_MS, rosterOf(this.#deployment()).confirm(instance));
       if (answer === undefined) return false;
       for (const sw of answer.closed) this.#onClosed(sw);
       if (!answer.confirmed) return false;

@@ -16,16 +16,19 @@ const REFUSALS_RECORDED_PER_MINUTE = 120;
 
 /** The same record and segment code for what has no instance: admin acts, reads of transcripts, refusals at the token endpoint. */
 export class Journal extends DurableObject<Env> implements JournalCalls {
-  readonly #deployment: Deployment;
   readonly #log: TranscriptLog;
   readonly #wake: Wake;
   readonly #refusals = new RefusalCount(REFUSALS_RECORDED_PER_MINUTE);
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
-    this.#deployment = parseDeployment(env, config);
     this.#log = new TranscriptLog(ctx.storage);
-    this.#wake = new Wake(ctx);
+    this.#wake = new Wake(ctx, () => this.#nextWakeMs());
+  }
+
+  /** Where it is used, not in the constructor: a secret that is missing must not stop the alarms. */
+  get #deployment(): Deployment {
+    return parseDeployment(this.env, config);
   }
 
   /** Durable when this returns true. False: the day is over. */
@@ -51,13 +54,26 @@ export class Journal extends DurableObject<Env> implements JournalCalls {
       this.#sealIfDue(Date.now());
       await this.#log.store(this.env.TRANSCRIPTS, this.#partition());
       this.#log.drop(Date.now(), null);
-      const { oldestAtMs } = this.#log;
-      if (oldestAtMs !== null) this.#wake.by(oldestAtMs + this.#deployment.config.transcripts.flushAfterMs);
-      if (!this.#log.isClosed)
-        this.#wake.by(Math.min(this.#endsAtMs(), this.#refusals.dueAtMs ?? Number.POSITIVE_INFINITY));
+      const next = this.#nextWakeMs();
+      if (next !== null) this.#wake.by(next);
     } catch (error) {
       console.error("flush failed", error instanceof Error ? error.message : "unknown");
       this.#wake.by(Date.now() + RETRY_MS);
+    }
+  }
+
+  /** When there is something to do next; null for a journal without an entry, or with nothing left. */
+  #nextWakeMs(): number | null {
+    if (this.#log.nextSeq === 0) return this.#refusals.dueAtMs;
+    if (this.#log.hasUnstored) return Date.now();
+    if (this.#log.isClosed) return this.#log.dropAtMs(null);
+    try {
+      const { flushAfterMs } = this.#deployment.config.transcripts;
+      const flushAtMs = this.#log.oldestAtMs === null ? null : this.#log.oldestAtMs + flushAfterMs;
+      const times = [flushAtMs, this.#log.dropAtMs(null), this.#endsAtMs(), this.#refusals.dueAtMs];
+      return Math.min(...times.filter((time) => time !== null));
+    } catch {
+      return Date.now() + RETRY_MS;
     }
   }
 

@@ -21,8 +21,10 @@ const SCHEMA = [
   "CREATE TABLE IF NOT EXISTS switches (id TEXT PRIMARY KEY, json TEXT NOT NULL) WITHOUT ROWID",
 ];
 
-/** How often members whose task is long over are forgotten, and how long over that is. */
+/** How often members whose task is over are looked after, how many at once, and when they are forgotten. */
 const PURGE_MS = 3_600_000;
+const WAKES_AT_ONCE = 100;
+const FORGET_MS = 604_800_000;
 /** Pushes that run at the same time. */
 const PUSH_CONCURRENCY = 64;
 /** A push that takes longer counts as not delivered: the confirmation then closes the gap. Above the instance's own wait for its Workers. */
@@ -33,17 +35,20 @@ const PUSH_TIMEOUT_MS = 8_000;
  * before any push of it: from then on no new confirmation in reach is given.
  */
 export class Roster extends DurableObject<Env> implements RosterCalls {
-  readonly #deployment: Deployment;
   #switches: Switch[];
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
-    this.#deployment = parseDeployment(env, config);
     for (const statement of SCHEMA) ctx.storage.sql.exec(statement);
     this.#switches = ctx.storage.sql
       .exec<SwitchRow>("SELECT json FROM switches")
       .toArray()
       .map(({ json }) => JSON.parse(json) as Switch);
+  }
+
+  /** Where it is used, not in the constructor: a secret that is missing must not stop the alarms. */
+  get #deployment(): Deployment {
+    return parseDeployment(this.env, config);
   }
 
   /** Adds a newcomer, unless a closed switch has it in reach. The answer is its first confirmation. */
@@ -54,7 +59,8 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
     const nowMs = Date.now();
     this.ctx.storage.sql.exec(
       `INSERT INTO members (instance, attributes, enlisted_at_ms, confirmed_until_ms, deadline_ms) VALUES (?, ?, ?, ?, ?)
-       ON CONFLICT (instance) DO NOTHING`,
+       ON CONFLICT (instance) DO UPDATE SET attributes = excluded.attributes, deadline_ms = excluded.deadline_ms,
+         confirmed_until_ms = max(confirmed_until_ms, excluded.confirmed_until_ms)`,
       attributes.instance,
       JSON.stringify(attributes),
       nowMs,
@@ -86,11 +92,27 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
     this.ctx.storage.sql.exec("DELETE FROM members WHERE instance = ?", instance);
   }
 
-  /** Who never came to an end of its own (an enrolment that broke off, a farewell that was lost) goes after its deadline. */
+  /**
+   * Members whose task is long over and who have not left: the call wakes an object that lost its alarm, and it comes
+   * to its end. Who does not even then (an enrolment that broke off) is forgotten.
+   */
   override async alarm(): Promise<void> {
-    this.ctx.storage.sql.exec("DELETE FROM members WHERE deadline_ms < ?", Date.now() - PURGE_MS);
-    const left = this.ctx.storage.sql.exec("SELECT 1 FROM members LIMIT 1").toArray().length > 0;
-    if (left) await this.ctx.storage.setAlarm(Date.now() + PURGE_MS);
+    const { sql } = this.ctx.storage;
+    await this.ctx.storage.setAlarm(Date.now() + PURGE_MS);
+    const overdue = sql
+      .exec<MemberRow>("SELECT * FROM members WHERE deadline_ms < ? LIMIT ?", Date.now() - PURGE_MS, WAKES_AT_ONCE)
+      .toArray();
+    await Promise.all(overdue.map(({ instance }) => this.#wake(instance)));
+    sql.exec("DELETE FROM members WHERE deadline_ms < ?", Date.now() - FORGET_MS);
+    if (sql.exec("SELECT 1 FROM members LIMIT 1").toArray().length === 0) await this.ctx.storage.deleteAlarm();
+  }
+
+  async #wake(instance: string): Promise<void> {
+    try {
+      await within(PUSH_TIMEOUT_MS, instanceOf(this.#deployment, instance).read(0, 0));
+    } catch {
+      // Tried again with the next alarm.
+    }
   }
 
   /**
@@ -99,11 +121,11 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
    */
   async apply(sw: Switch): Promise<readonly Reached[]> {
     if (!this.#switches.some(({ id }) => id === sw.id)) {
-      this.#switches.push(sw);
       this.ctx.storage.sql.exec("INSERT INTO switches (id, json) VALUES (?, ?)", sw.id, JSON.stringify(sw));
+      this.#switches.push(sw);
     }
     // Dying here: the switch stands, no confirmation in reach is renewed, and the switchboard asks again.
-    const members = this.#members().filter((row) => isInReach(sw, JSON.parse(row.attributes) as Attributes));
+    const members = this.#inReach(sw);
     const reached: Reached[] = [];
     const queue = [...members];
     const worker = async (): Promise<void> => {
@@ -124,8 +146,9 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
   }
 
   async list(limit: number): Promise<readonly Member[]> {
-    return this.#members()
-      .slice(0, limit)
+    return this.ctx.storage.sql
+      .exec<MemberRow>("SELECT * FROM members ORDER BY enlisted_at_ms, instance LIMIT ?", limit)
+      .toArray()
       .map((row) => {
         const attributes = JSON.parse(row.attributes) as Attributes;
         return {
@@ -141,7 +164,13 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
     return this.ctx.storage.sql.exec<MemberRow>("SELECT * FROM members WHERE instance = ?", instance).toArray()[0];
   }
 
-  #members(): MemberRow[] {
-    return this.ctx.storage.sql.exec<MemberRow>("SELECT * FROM members ORDER BY enlisted_at_ms, instance").toArray();
+  /** By index where the reach has one. */
+  #inReach(sw: Switch): MemberRow[] {
+    switch (sw.reach) {
+      case "instance": {
+        const row = this.#member(sw.target);
+        return row === undefined ? [] : [row];
+      }
+    }
   }
 }

@@ -2,6 +2,7 @@ import { gunzipSync, gzipSync } from "node:zlib";
 import { type BodyPart, writeBodyLine } from "../src/transcript/body-line.ts";
 import { sha256Hex } from "../src/transcript/envelope.ts";
 import { bodiesKey, segmentKey } from "../src/transcript/layout.ts";
+import { within } from "../src/within.ts";
 
 /** A run of a body as it lies in a log table. */
 export interface StoredRun {
@@ -22,8 +23,14 @@ export interface SealedSegment {
   runAfter(id: number): StoredRun | undefined;
 }
 
-/** Uncompressed bytes of one bodies object; three times this in strings and gzip stays far below the 128 MB of an isolate. */
-const VOLUME_BYTES = 4_194_304;
+/**
+ * Bytes of bodies in one bodies object, before the last run (of at most 1.9 MB). Their lines are at most four thirds of
+ * that in characters, of two bytes each where one is not Latin-1; lines, their join, its UTF-8 and the gzip together
+ * stay below 40 MB of the isolate's 128.
+ */
+const VOLUME_BYTES = 2_097_152;
+/** A put that takes longer counts as failed, and is tried again: it may not hold up what the alarm has to do in time. */
+const PUT_TIMEOUT_MS = 30_000;
 
 /**
  * Puts a sealed segment into the bucket. Runs again from the start after any failure: every key, and every byte before
@@ -61,10 +68,12 @@ async function storeBodies(bucket: R2Bucket, partition: string, segment: SealedS
  */
 async function putOnce(bucket: R2Bucket, key: string, text: string): Promise<void> {
   const plain = new TextEncoder().encode(text);
-  const put = await bucket.put(key, gzipSync(plain), {
+  const putting = bucket.put(key, gzipSync(plain), {
     onlyIf: { etagDoesNotMatch: "*" },
     httpMetadata: { contentType: "application/gzip" },
   });
+  const put = await within(PUT_TIMEOUT_MS, putting);
+  if (put === undefined) throw new Error(`${key}: the put did not answer`);
   if (put !== null) return;
   const there = await bucket.get(key);
   if (there === null) throw new Error(`${key}: refused as present, and absent`);

@@ -55,6 +55,10 @@ const logTable = (no: number): string => `CREATE TABLE IF NOT EXISTS log_${no} (
   id INTEGER PRIMARY KEY, seq INTEGER, jti TEXT, jti_until_ms INTEGER, body_of INTEGER, body_part TEXT,
   body_index INTEGER, salt BLOB, state TEXT, line TEXT, body BLOB)`;
 
+/** Of one answer over RPC, which takes 32 MiB. */
+const READ_MAX_CHARS = 8_388_608;
+/** Beyond this many, a `jti` of a refusal that had no effect is no longer kept in memory alone. */
+const REMEMBERED_MAX = 50_000;
 /** A SQLite value holds 2 MB on the platform (locally 4 MiB pass, so nothing but this constant catches it). */
 export const BODY_RUN_MAX_BYTES = 1_900_000;
 
@@ -141,7 +145,7 @@ export class TranscriptLog {
 
   /** Remembers a `jti` in memory alone: for refusals that share one counted record, which have no effect to repeat. */
   remember(jti: string, untilMs: number): void {
-    this.#jtis.set(jti, untilMs);
+    if (this.#jtis.size < REMEMBERED_MAX) this.#jtis.set(jti, untilMs);
   }
 
   /** One row. Returns the record's `seq`. */
@@ -274,7 +278,7 @@ export class TranscriptLog {
     return {
       firstSeq: first_seq,
       sealLine: seal_line,
-      lines: () => this.#lines(no, 0, -1),
+      lines: () => this.#lines(no),
       runAfter: (id) => {
         const row = sql
           .exec<Pick<LogRow, "id" | "body_of" | "body_part" | "body_index" | "salt" | "body">>(
@@ -321,15 +325,40 @@ export class TranscriptLog {
     return held.length === 0 ? null : Math.min(...held.map((segment) => segment.jti_until_ms)) + 1;
   }
 
-  /** Envelope lines from `fromSeq` on that are not in R2, oldest first; of sealed segments with their seals. */
+  get hasUnstored(): boolean {
+    return this.#segments("stage = 0").length > 0;
+  }
+
+  /**
+   * Envelope lines from `fromSeq` on that are not in R2, oldest first, as many as fit; a sealed segment's seal follows
+   * its last line.
+   */
   unstoredLines(fromSeq: number, maxLines: number): string[] {
     const lines: string[] = [];
+    const room = { lines: maxLines, chars: READ_MAX_CHARS };
     for (const { no, seal_line, last_seq } of this.#segments("stage = 0")) {
       if (last_seq < fromSeq) continue;
-      lines.push(...this.#lines(no, fromSeq, maxLines - lines.length), seal_line);
-      if (lines.length >= maxLines) return lines;
+      if (!this.#fill(lines, room, no, fromSeq)) return lines;
+      lines.push(seal_line);
     }
-    return [...lines, ...this.#lines(this.#no, fromSeq, maxLines - lines.length)];
+    this.#fill(lines, room, this.#no, fromSeq);
+    return lines;
+  }
+
+  /** False: there are more lines than fit. */
+  #fill(lines: string[], room: { lines: number; chars: number }, no: number, fromSeq: number): boolean {
+    const rows = this.#storage.sql.exec<{ line: string }>(
+      `SELECT line FROM log_${no} WHERE line IS NOT NULL AND seq >= ? ORDER BY id`,
+      fromSeq,
+    );
+    for (const { line } of rows) {
+      // At least one, however long: who reads must come forward.
+      if (room.lines <= 0 || (room.chars < line.length && lines.length > 0)) return false;
+      room.lines--;
+      room.chars -= line.length;
+      lines.push(line);
+    }
+    return true;
   }
 
   #bytesOf(no: number): number {
@@ -341,13 +370,9 @@ export class TranscriptLog {
     return bytes ?? 0;
   }
 
-  #lines(no: number, fromSeq: number, limit: number): string[] {
+  #lines(no: number): string[] {
     return this.#storage.sql
-      .exec<{ line: string }>(
-        `SELECT line FROM log_${no} WHERE line IS NOT NULL AND seq >= ? ORDER BY id LIMIT ?`,
-        fromSeq,
-        limit,
-      )
+      .exec<{ line: string }>(`SELECT line FROM log_${no} WHERE line IS NOT NULL ORDER BY id`)
       .toArray()
       .map(({ line }) => line);
   }

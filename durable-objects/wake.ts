@@ -1,12 +1,19 @@
-/** The one alarm of an object: the earliest of what is wanted. Arming costs a row, so it is done only where it moves forward. */
+/**
+ * The one alarm of an object: the earliest of what is wanted. Arming costs a row, so it is done only where it moves
+ * forward. An object that starts with work and without an alarm arms one: the platform's retries of an alarm are
+ * finite, and what they were for may have been mended since.
+ */
 export class Wake {
   readonly #storage: DurableObjectStorage;
   #atMs: number | null = null;
 
-  constructor(ctx: DurableObjectState) {
+  /** @param nextMs when the object wants to be woken; null: never. */
+  constructor(ctx: DurableObjectState, nextMs: () => number | null) {
     this.#storage = ctx.storage;
     void ctx.blockConcurrencyWhile(async () => {
-      this.#atMs = await ctx.storage.getAlarm();
+      this.#atMs ??= await ctx.storage.getAlarm();
+      const wanted = nextMs();
+      if (this.#atMs === null && wanted !== null) this.by(wanted);
     });
   }
 

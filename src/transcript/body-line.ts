@@ -18,15 +18,23 @@ export const SALT_BYTES = 16;
 
 const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** Exact both ways: what can't be told from its text goes as base64. */
+/**
+ * Exact both ways: what can't be told from its text goes as base64, and so does text that escapes would make longer
+ * than that. So a line is never much longer than four thirds of its bytes, whatever an agent or an upstream sent.
+ */
 export function writeBodyLine(line: Omit<BodyLine, "v" | "text" | "base64">, bytes: Uint8Array): string {
   const frame = { v: 1, ...line };
   try {
-    return JSON.stringify({ ...frame, text: strict.decode(bytes) });
+    const asText = JSON.stringify({ ...frame, text: strict.decode(bytes) });
+    if (asText.length <= FRAME_CHARS + Math.ceil((bytes.length * 4) / 3)) return asText;
   } catch {
-    return JSON.stringify({ ...frame, base64: toBase64(bytes) });
+    // Not UTF-8.
   }
+  return JSON.stringify({ ...frame, base64: toBase64(bytes) });
 }
+
+/** Room for what stands around the bytes. */
+const FRAME_CHARS = 256;
 
 export function readBodyBytes(line: BodyLine): Uint8Array {
   if (line.text !== undefined) return new TextEncoder().encode(line.text);

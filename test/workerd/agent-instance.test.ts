@@ -4,7 +4,7 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import type { AgentInstance } from "../../durable-objects/agent-instance.ts";
 import type { Admission, Settlement } from "../../src/instance/contract.ts";
 import { instanceOf } from "../../src/objects.ts";
-import { type Agent, deployment, enrolAgent, ISSUES, recordsOf, typesOf, upstream } from "./kit.ts";
+import { type Agent, deployment, enrolAgent, ISSUES, type Line, recordsOf, typesOf, upstream } from "./kit.ts";
 
 const stubOf = (agent: Agent) =>
   env.AGENT_INSTANCE.get(env.AGENT_INSTANCE.idFromName(agent.id)) as DurableObjectStub<AgentInstance>;
@@ -389,5 +389,52 @@ describe("a Worker that died without a word", () => {
     expect(next.admitted).toBe(true);
     expect(await silent.lease.append(new Uint8Array(1))).toBe(false);
     expect(typesOf(await recordsOf(agent))).toBe("enrolled call refused answer call");
+  });
+});
+
+describe("an alarm that was lost", () => {
+  it("is armed again when the object starts with work left", async () => {
+    const agent = await enrolAgent();
+    await instanceOf(deployment, agent.id).close(killOf(agent));
+    await runInDurableObject(stubOf(agent), (_i, state) => state.storage.deleteAlarm());
+    await evictDurableObject(stubOf(agent));
+    expect(await recordsOf(agent)).toHaveLength(2);
+    const alarm = await runInDurableObject(stubOf(agent), (_i, state) => state.storage.getAlarm());
+    expect(alarm).not.toBeNull();
+  });
+});
+
+describe("a body that its text would make longer", () => {
+  it("goes as base64, so that no one can make a segment that does not fit into memory", async () => {
+    const { writeBodyLine, readBodyBytes } = await import("../../src/transcript/body-line.ts");
+    const hostile = new Uint8Array(1_048_576);
+    hostile.set(new TextEncoder().encode("\u4e2d"));
+    const line = writeBodyLine({ seq: 1, part: "request", index: 0 }, hostile);
+    expect(line.length).toBeLessThan((hostile.length * 4) / 3 + 256);
+    expect(readBodyBytes(JSON.parse(line))).toEqual(hostile);
+    const honest = new TextEncoder().encode(JSON.stringify({ text: "plain" }));
+    expect(JSON.parse(writeBodyLine({ seq: 1, part: "request", index: 0 }, honest))).toMatchObject({
+      text: '{"text":"plain"}',
+    });
+  });
+});
+
+describe("the tail of a transcript", () => {
+  it("is read in pages, with each seal after its segment's last line", async () => {
+    const agent = await enrolAgent();
+    const denial = { kind: "absent", layer: "grant", reason: "test" } as const;
+    for (let i = 0; i < 3; i++) await instanceOf(deployment, agent.id).admit(agent.admission({ denial }));
+    vi.spyOn(console, "error").mockImplementation(() => {});
+    await flush(agent, { put: () => Promise.reject(new Error("R2 is down")) } as unknown as R2Bucket);
+    await instanceOf(deployment, agent.id).admit(agent.admission({ denial }));
+    const pages: string[] = [];
+    for (let from = 0; from < 5; ) {
+      const lines = (await instanceOf(deployment, agent.id).read(from, 3))!.lines.map(
+        (line) => JSON.parse(line) as Line,
+      );
+      pages.push(lines.map(({ type, seq }) => (type === "seal" ? "seal" : String(seq))).join(" "));
+      from = Math.max(...lines.map(({ seq }) => seq ?? -1)) + 1;
+    }
+    expect(pages).toEqual(["0 1 2", "3 seal 4"]);
   });
 });

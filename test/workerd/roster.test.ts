@@ -102,6 +102,19 @@ describe("a kill", () => {
   });
 });
 
+describe("enlisting again", () => {
+  it("never shortens what the instance was told, and keeps what it said last", async () => {
+    const attributes = { ...(await rosterOf(deployment).list(1))[0]!, instance: "twice", human: "first" };
+    await rosterOf(deployment).enlist(attributes);
+    const clock = vi.spyOn(Date, "now").mockReturnValue(Date.now() + 50_000);
+    await rosterOf(deployment).enlist({ ...attributes, human: "second" });
+    clock.mockRestore();
+    const [member] = (await rosterOf(deployment).list(1_000)).filter(({ instance }) => instance === "twice");
+    expect(member?.human).toBe("second");
+    expect(member?.confirmedUntilMs).toBeGreaterThan(Date.now() + deployment.config.roster.confirmationMs + 40_000);
+  });
+});
+
 describe("a push that was lost", () => {
   it("cuts the running calls when the roster is asked next, and not only the new ones", async () => {
     const agent = await enrolAgent();
