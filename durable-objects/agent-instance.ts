@@ -91,6 +91,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   #refusals: RefusalCount;
   #ceilings: readonly Layer[] | null = null;
   #isEnrolling = false;
+  #parsed: Deployment | null = null;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
@@ -113,7 +114,8 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
 
   /** Where it is used, not in the constructor: a secret that is missing closes every door, and must not stop the alarms. */
   get #deployment(): Deployment {
-    return parseDeployment(this.env, config);
+    this.#parsed ??= parseDeployment(this.env, config);
+    return this.#parsed;
   }
 
   #become(enrolment: Enrolment): void {

@@ -101,7 +101,7 @@ export function durableReference(
 /**
  * The live hold of one admitted call. The Worker that pumps the call keeps `broken()` pending: a switch resolves it,
  * a reset of this object rejects it, and either way the pump stops. What the Worker answers with (`settle`) is the
- * confirmation of the cut; a Worker that is gone confirms by being disposed of.
+ * confirmation of the cut. A Worker that is gone is known by its silence: a disposer here would run once more for every call.
  */
 export class Lease extends RpcTarget implements LeaseCalls {
   readonly seq: number;
@@ -126,7 +126,7 @@ export class Lease extends RpcTarget implements LeaseCalls {
     this.requestComplete = request === null;
   }
 
-  /** Resolves when the Worker has settled, or is gone. */
+  /** Resolves when the Worker has settled, or was given up. */
   get done(): Promise<void> {
     return this.#done.promise;
   }
@@ -208,10 +208,6 @@ export class Lease extends RpcTarget implements LeaseCalls {
     if (this.#isDone) return;
     this.#host.recordLost(this);
     this.#finish();
-  }
-
-  [Symbol.dispose](): void {
-    this.abandon();
   }
 
   #finish(): void {

@@ -1,7 +1,7 @@
 import { type Denial, unavailable } from "../denial.ts";
 import type { Deployment } from "../deployment.ts";
 import type { Grant } from "../grant/claims.ts";
-import type { Admission, AdmitRequest, LeaseCalls } from "../instance/contract.ts";
+import type { Admission, AdmitRequest, LeaseCalls, Settlement } from "../instance/contract.ts";
 import { instanceOf } from "../objects.ts";
 import { err, ok, type Result } from "../result.ts";
 import { within } from "../within.ts";
@@ -50,7 +50,7 @@ export async function admit(
     });
     const admission = await stop.orStopped(asked);
     if (admission === undefined) {
-      disposeLate(asked);
+      giveBack(asked);
       return err(unavailable("the instance did not answer"));
     }
     if (!admission.admitted) {
@@ -105,10 +105,21 @@ class Listener {
   }
 }
 
-/** A lease that comes too late is given back at once: the instance records the call as lost. */
-function disposeLate(asked: Promise<Admission>): void {
-  asked.then(
-    (admission) => admission.admitted && admission.lease[Symbol.dispose]?.(),
-    () => {},
-  );
+/** A lease that comes too late is settled at once: nothing was sent. */
+function giveBack(asked: Promise<Admission>): void {
+  const nothing: Settlement = {
+    outcome: "not-sent",
+    head: null,
+    tail: new Uint8Array(0),
+    passedBytes: 0,
+    heldBytes: 0,
+    forwardedBytes: 0,
+    timing: { startedAtMs: Date.now(), firstByteAtMs: null, endedAtMs: Date.now() },
+    reason: "the admission came too late",
+  };
+  asked
+    .then((admission) => (admission.admitted ? admission.lease.settle(nothing) : false))
+    .catch(() => {
+      // The instance will give the call up for its silence.
+    });
 }

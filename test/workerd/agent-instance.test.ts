@@ -162,15 +162,6 @@ describe("leases", () => {
     expect(records.at(-1)).toMatchObject({ type: "answer", outcome: "lost", body: { complete: false } });
   });
 
-  it("a lease that is given up is recorded as lost", async () => {
-    const agent = await enrolAgent();
-    const { lease } = await admitted(agent);
-    lease[Symbol.dispose]?.();
-    await vi.waitFor(async () =>
-      expect((await recordsOf(agent)).at(-1)).toMatchObject({ type: "answer", outcome: "lost" }),
-    );
-  });
-
   it("an answer that settles after the switch is recorded as cut, and not released", async () => {
     const agent = await enrolAgent();
     const { lease } = await admitted(agent);
