@@ -11,7 +11,7 @@ import { Wake } from "./wake.ts";
 const GRACE_MS = 300_000;
 const DAY_MS = 86_400_000;
 const RETRY_MS = 5_000;
-/** The token endpoint is open to the world. */
+/** The doors are open to the world. */
 const REFUSALS_RECORDED_PER_MINUTE = 120;
 
 /** The same record and segment code for what has no instance: admin acts, reads of transcripts, refusals at the token endpoint. */
@@ -19,6 +19,8 @@ export class Journal extends DurableObject<Env> implements JournalCalls {
   readonly #log: TranscriptLog;
   readonly #wake: Wake;
   readonly #refusals = new RefusalCount(REFUSALS_RECORDED_PER_MINUTE);
+  /** What the counted refusals carried: others that their doors had counted. */
+  #suppressed = 0;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
@@ -37,6 +39,8 @@ export class Journal extends DurableObject<Env> implements JournalCalls {
     const nowMs = Date.now();
     this.#recordCounted(nowMs, false);
     if (entry.type === "refused" && !this.#refusals.mayRecord(nowMs)) {
+      const { suppressed } = entry.fields;
+      if (typeof suppressed === "number") this.#suppressed += suppressed;
       this.#wake.by(this.#refusals.dueAtMs ?? nowMs);
       return true;
     }
@@ -89,7 +93,10 @@ export class Journal extends DurableObject<Env> implements JournalCalls {
 
   #recordCounted(nowMs: number, force: boolean): void {
     const counted = this.#refusals.takeCounted(nowMs, force);
-    if (counted !== null) this.#record("refused", { counted: counted.counted, minute: counted.minuteMs }, nowMs);
+    if (counted === null) return;
+    const suppressed = this.#suppressed === 0 ? {} : { suppressed: this.#suppressed };
+    this.#record("refused", { counted: counted.counted, ...suppressed, minute: counted.minuteMs }, nowMs);
+    this.#suppressed = 0;
   }
 
   #record(type: JournalEntry["type"] | "ended", fields: JournalEntry["fields"], nowMs: number): void {

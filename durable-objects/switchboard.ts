@@ -1,17 +1,20 @@
 import { DurableObject } from "cloudflare:workers";
 import config from "#config";
-import type { FlipPending, FlipRequest, SwitchboardCalls } from "../src/control/contract.ts";
-import type { FlipAnswer, Reached, Switch } from "../src/control/switch.ts";
+import type { FlipListed, FlipPending, FlipRequest, SwitchboardCalls } from "../src/control/contract.ts";
+import { type FlipAnswer, isSilent, mergeReached, type Reached, type Switch } from "../src/control/switch.ts";
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
 import { rosterOf } from "../src/objects.ts";
+import { within } from "../src/within.ts";
 
 type SwitchRow = { id: string; json: string; outcome: string | null; done: number };
 
 const SCHEMA = `CREATE TABLE IF NOT EXISTS switches (
   id TEXT PRIMARY KEY, json TEXT NOT NULL, outcome TEXT, done INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID`;
 
-/** A flip that has not reached everyone is pushed again after this, until each has acknowledged or can admit nothing any more. */
+/** A flip that is not done is pushed again after this, until nobody in reach can do anything any more. */
 const RETRY_MS = 1_000;
+/** Above the roster's own wait for one push. What takes longer runs on there, and is asked for again. */
+const APPLY_TIMEOUT_MS = 10_000;
 
 /** The book of switches. Traffic only on flips: no call ever asks here. */
 export class Switchboard extends DurableObject<Env> implements SwitchboardCalls {
@@ -23,7 +26,7 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
     ctx.storage.sql.exec(SCHEMA);
   }
 
-  /** Persists the switch, hands it to the roster, and answers when everyone in reach has acknowledged or can't. Null: accepted, and not through yet. */
+  /** Persists the switch, hands it to the roster, and answers with what came of one round of pushes. */
   async flip(request: FlipRequest): Promise<FlipAnswer | FlipPending> {
     const sw: Switch = { ...request, id: crypto.randomUUID(), atMs: Date.now() };
     this.ctx.storage.sql.exec("INSERT INTO switches (id, json) VALUES (?, ?)", sw.id, JSON.stringify(sw));
@@ -33,9 +36,10 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
     return outcome ?? { switch: sw, reached: null };
   }
 
-  async list(): Promise<readonly (Switch & { readonly outcome: readonly Reached[] | null })[]> {
-    return this.#rows("1").map(({ json, outcome }) => ({
+  async list(): Promise<readonly FlipListed[]> {
+    return this.#rows("1").map(({ json, outcome, done }) => ({
       ...(JSON.parse(json) as Switch),
+      status: done === 1 ? "done" : outcome === null ? "accepted" : "pending",
       outcome: outcome === null ? null : (JSON.parse(outcome) as FlipAnswer).reached,
     }));
   }
@@ -49,21 +53,24 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
 
   /** Runs as often as needed: the roster and the instances know a switch by its id. */
   async #carryOut(sw: Switch): Promise<FlipAnswer | null> {
-    let reached: readonly Reached[];
+    let reached: readonly Reached[] | undefined;
     try {
-      reached = await rosterOf(this.#deployment).apply(sw);
+      reached = await within(APPLY_TIMEOUT_MS, rosterOf(this.#deployment).apply(sw));
     } catch {
       return null;
     }
+    if (reached === undefined) return null;
     const [row] = this.#rows("id = ?", sw.id);
     const before = row?.outcome == null ? [] : (JSON.parse(row.outcome) as FlipAnswer).reached;
     const nowMs = Date.now();
-    const answer: FlipAnswer = { switch: sw, reached: merge(before, reached), acknowledgedAtMs: nowMs };
-    const done = answer.reached.every((one) => one.answer !== null || one.stoppedByMs <= nowMs);
+    const merged = mergeReached(before, reached);
+    const isDone = merged.every((one) => isSilent(one, nowMs));
+    const status = isDone ? "done" : "pending";
+    const answer: FlipAnswer = { switch: sw, status, reached: merged, acknowledgedAtMs: nowMs };
     this.ctx.storage.sql.exec(
       "UPDATE switches SET outcome = ?, done = ? WHERE id = ?",
       JSON.stringify(answer),
-      done ? 1 : 0,
+      isDone ? 1 : 0,
       sw.id,
     );
     return answer;
@@ -72,11 +79,4 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
   #rows(where: string, ...bindings: string[]): SwitchRow[] {
     return this.ctx.storage.sql.exec<SwitchRow>(`SELECT * FROM switches WHERE ${where}`, ...bindings).toArray();
   }
-}
-
-/** Who acknowledged once has done so for good: what it answered first says how many calls were cut. */
-function merge(before: readonly Reached[], now: readonly Reached[]): readonly Reached[] {
-  const known = new Map(before.map((one) => [one.instance, one]));
-  for (const one of now) if (known.get(one.instance)?.answer == null) known.set(one.instance, one);
-  return [...known.values()];
 }

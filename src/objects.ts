@@ -14,7 +14,12 @@ export const rosterOf = ({ env, config }: Deployment): RosterCalls => stub<Roste
 export const switchboardOf = ({ env, config }: Deployment): SwitchboardCalls =>
   stub<SwitchboardCalls>(env.SWITCHBOARD, config, "switchboard");
 
-export type JournalDoor = "authority" | "admin";
+/**
+ * INVARIANT: what who has not authenticated can cause goes to the `-refused` journals alone, which are objects of their own: a flood
+ * of it is never in the way of an act, a read, or a refusal of somebody known.
+ */
+export type JournalDoor = "authority" | "admin" | RefusedDoor;
+export type RefusedDoor = "authority-refused" | "admin-refused";
 
 /** A journal for each door and day (UTC). */
 export const journalOf = ({ env, config }: Deployment, door: JournalDoor, nowMs: number): JournalCalls =>

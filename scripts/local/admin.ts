@@ -16,7 +16,7 @@ const member = z.object({
 const listing = z.object({ instances: z.array(member) });
 const receipt = z.object({
   id: z.string(),
-  status: z.enum(["done", "accepted"]),
+  status: z.enum(["done", "pending", "accepted"]),
   /** When the switch was accepted, on the gate's clock. */
   atMs: z.number(),
   /** Absent while the gate still carries it out. */

@@ -1,6 +1,7 @@
 import { Hono } from "hono";
 import { z } from "zod";
 import { readText } from "../authority/form.ts";
+import { recordUnauthenticated } from "../authority/refused.ts";
 import type { Role } from "../config/define.ts";
 import { type FlipAnswer, REACHES } from "../control/switch.ts";
 import type { Deployment } from "../deployment.ts";
@@ -30,11 +31,11 @@ admin.use(async (c, next) => {
   const { deployment } = c.env;
   const authenticated = await authenticateAdmin(c.req.raw, deployment.config, Date.now());
   if (!authenticated.ok) {
-    await record(deployment, "refused", {
+    await recordUnauthenticated(deployment, "admin-refused", () => ({
       door: "admin",
       path: c.req.path.slice(0, PATH_MAX_CHARS),
       reason: authenticated.error,
-    });
+    }));
     const answer = problem(401, "Unauthorized");
     answer.headers.set("WWW-Authenticate", "Bearer");
     return answer;
@@ -90,7 +91,7 @@ admin.post("/admin/v1/switches", async (c) => {
   await record(deployment, "act", { deed: "flip", by: who.id, email: who.email, ...body.value });
   const flipped = await switchboardOf(deployment).flip({ ...body.value, by: who.id });
   if (flipped.reached === null) return c.json({ ...flipped.switch, status: "accepted" }, 202);
-  return c.json(summary(flipped), 201);
+  return c.json(summary(flipped), flipped.status === "done" ? 201 : 202);
 });
 
 /** JSON that has one reading, of a shape. The error names the path of each mistake. */
@@ -104,12 +105,12 @@ async function parseBody<T>(request: Request, shape: z.ZodType<T>): Promise<Resu
   return err(parsed.error.issues.map(({ path, message }) => `${path.join(".") || "body"}: ${message}`).join("; "));
 }
 
-/** How a flip ended. An instance that did not answer is never counted as stopped before its confirmation runs out. */
-function summary({ switch: sw, reached, acknowledgedAtMs }: FlipAnswer) {
+/** How far a flip is. An instance that did not answer is never counted as stopped before its confirmation runs out. */
+function summary({ switch: sw, status, reached, acknowledgedAtMs }: FlipAnswer) {
   const answered = reached.flatMap(({ answer }) => answer ?? []);
   return {
     ...sw,
-    status: "done",
+    status,
     reached: reached.length,
     cut: answered.reduce((sum, answer) => sum + answer.cut, 0),
     unconfirmed: answered.reduce((sum, answer) => sum + answer.unconfirmed, 0),

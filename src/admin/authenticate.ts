@@ -18,7 +18,7 @@ export async function authenticateAdmin(
   const [, token] = /^Bearer +(\S+)$/i.exec(request.headers.get("authorization") ?? "") ?? [];
   if (token === undefined) return err("no bearer token");
   const human = await verifyIdToken(token, identityProviders[admins.identityProvider]!, admins.audience, nowMs);
-  if (!human.ok) return human;
+  if (!human.ok) return err(human.error.reason);
   const roles = (Object.keys(admins.roles) as Role[]).filter((role) =>
     admins.roles[role].some((group) => human.value.groups.includes(group)),
   );

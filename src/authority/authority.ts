@@ -3,6 +3,7 @@ import type { Deployment } from "../deployment.ts";
 import type { IntrospectAnswer } from "../instance/contract.ts";
 import { instanceOf, journalOf } from "../objects.ts";
 import { err, ok, type Result } from "../result.ts";
+import type { Fields } from "../transcript/envelope.ts";
 import { authenticateClient, claimedClient } from "./client.ts";
 import { exchange, TOKEN_EXCHANGE, type TokenAnswer } from "./exchange.ts";
 import { type Form, parseForm } from "./form.ts";
@@ -11,6 +12,7 @@ import { authorizationServerMetadata, protectedResourceMetadata, UPSTREAM_NAME }
 import { concerning, type OAuthError, oauthError, oauthErrorAnswer, type Verified } from "./oauth-error.ts";
 import { verifyKey } from "./proof-of-key.ts";
 import { refresh } from "./refresh.ts";
+import { recordUnauthenticated } from "./refused.ts";
 
 /** The authority's door: where platforms provision instances, and instances renew and hand back. */
 export const authority = new Hono<{ Bindings: { deployment: Deployment } }>();
@@ -183,32 +185,35 @@ authority.onError((error) => {
   throw error;
 });
 
-/** A refusal stands in the journal before it is said. Who has not authenticated is told no more than the code. */
+/**
+ * A refusal of a platform stands in the journal before it is said. Everyone else has shown a key of their own making, or nothing: theirs
+ * go to another journal, as far as there is room. Who has failed as a client is told no more than the code.
+ */
 async function refuse(
   error: OAuthError,
   form: Form | undefined,
   deployment: Deployment,
   endpoint: string,
 ): Promise<Response> {
+  const fields = (): Fields => ({
+    endpoint,
+    error: error.code,
+    reason: error.description,
+    client: error.who?.client ?? null,
+    instance: error.who?.instance ?? null,
+    human: error.who?.human ?? null,
+    claimedClient: form === undefined ? null : claimedClient(form),
+    task: form?.get("task")?.slice(0, 64) ?? null,
+    grantType: form?.get("grant_type")?.slice(0, 100) ?? null,
+  });
+  if (error.who?.client === undefined) {
+    await recordUnauthenticated(deployment, "authority-refused", fields);
+    return oauthErrorAnswer(
+      error.code === "invalid_client" ? oauthError("invalid_client", "client authentication failed") : error,
+    );
+  }
   const recorded = await journalOf(deployment, "authority", Date.now())
-    .append({
-      type: "refused",
-      deployment: deployment.version,
-      fields: {
-        endpoint,
-        error: error.code,
-        reason: error.description,
-        client: error.who?.client ?? null,
-        instance: error.who?.instance ?? null,
-        human: error.who?.human ?? null,
-        claimedClient: form === undefined ? null : claimedClient(form),
-        task: form?.get("task")?.slice(0, 64) ?? null,
-        grantType: form?.get("grant_type")?.slice(0, 100) ?? null,
-      },
-    })
+    .append({ type: "refused", deployment: deployment.version, fields: fields() })
     .catch(() => false);
-  if (!recorded) return oauthErrorAnswer(oauthError("temporarily_unavailable", "try again"));
-  return oauthErrorAnswer(
-    error.code === "invalid_client" ? oauthError("invalid_client", "client authentication failed") : error,
-  );
+  return oauthErrorAnswer(recorded ? error : oauthError("temporarily_unavailable", "try again"));
 }

@@ -162,8 +162,10 @@ async function verifySubject(
 ): Promise<Result<Human, OAuthError>> {
   const provider = config.identityProviders[client.platform.identityProvider]!;
   const human = await verifyIdToken(form.get("subject_token")!, provider, client.platform.subjectAudience, nowMs);
-  // RFC 8693 §2.2.2: a subject token that is no good is invalid_request, not invalid_grant.
-  return human.ok ? human : fail("invalid_request", `subject_token: ${human.error}`);
+  if (human.ok) return human;
+  // RFC 8693 §2.2.2: a subject token that is no good is invalid_request, not invalid_grant. One that nobody could look at is neither.
+  const code = human.error.kind === "unavailable" ? "temporarily_unavailable" : "invalid_request";
+  return fail(code, `subject_token: ${human.error.reason}`);
 }
 
 const taskLimits = z.strictObject({

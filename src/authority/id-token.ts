@@ -20,6 +20,12 @@ export interface Human {
   readonly expiresAtMs: number;
 }
 
+/** Why nobody is known by a token. `unavailable`: the token was not looked at, because the keys to do so are not to be had. */
+export interface IdTokenRefusal {
+  readonly kind: "invalid" | "unavailable";
+  readonly reason: string;
+}
+
 export const humanId = (issuer: string, subject: string): string =>
   createHash("sha256")
     .update(JSON.stringify([issuer, subject]))
@@ -34,23 +40,27 @@ export async function verifyIdToken(
   provider: IdentityProviderConfig,
   audience: string,
   nowMs: number,
-): Promise<Result<Human, string>> {
+): Promise<Result<Human, IdTokenRefusal>> {
+  const invalid = (reason: string) => err({ kind: "invalid", reason } as const);
   const jws = parseCompact(token, ID_TOKEN_MAX_CHARS);
-  if (!jws.ok) return jws;
+  if (!jws.ok) return invalid(jws.error);
   const { header, payload } = jws.value;
-  if (header["typ"] !== undefined && !hasType(header, "jwt")) return err("typ is of another kind of token");
+  if (header["typ"] !== undefined && !hasType(header, "jwt")) return invalid("typ is of another kind of token");
   const { alg } = header;
   if (typeof alg !== "string" || !(provider.algorithms as readonly string[]).includes(alg))
-    return err("alg is not allowed");
-  if (payload["iss"] !== provider.issuer) return err("iss is not the configured provider");
+    return invalid("alg is not allowed");
+  if (payload["iss"] !== provider.issuer) return invalid("iss is not the configured provider");
   const keys = await keysAt(provider.jwksUri, header["kid"], nowMs);
-  if (keys === undefined) return err("the provider's keys could not be read");
+  if (keys === undefined) return err({ kind: "unavailable", reason: "the provider's keys could not be read" });
   try {
     await compactVerify(token, keys, { algorithms: [alg] });
   } catch (error) {
-    return err(error instanceof errors.JOSEError ? `the signature: ${error.code}` : "the signature does not verify");
+    return invalid(
+      error instanceof errors.JOSEError ? `the signature: ${error.code}` : "the signature does not verify",
+    );
   }
-  return parseClaims(payload, provider, audience, Math.floor(nowMs / 1000));
+  const human = parseClaims(payload, provider, audience, Math.floor(nowMs / 1000));
+  return human.ok ? human : invalid(human.error);
 }
 
 function parseClaims(

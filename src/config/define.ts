@@ -1,6 +1,7 @@
 import { z } from "zod";
 import type { Json } from "../scope/call.ts";
 import { type Entry, parseEntries } from "../scope/entry.ts";
+import { findForwardingFault } from "./forward-headers.ts";
 
 /**
  * The configuration of a deployment. It is code: type-checked where it is written, checked in full when the Worker
@@ -29,12 +30,20 @@ const positive = z.number().int().positive();
 const isLoopback = (url: URL): boolean =>
   url.hostname === "127.0.0.1" || url.hostname === "localhost" || url.hostname === "[::1]";
 
+/**
+ * In the one spelling that a URL parser gives it back in, with or without the slash of an empty path: what is compared or joined as text
+ * is then what is asked. An empty query or fragment counts as one.
+ */
 const httpUrl = z.string().refine((text) => {
-  if (!URL.canParse(text)) return false;
+  if (!URL.canParse(text) || /[?#@]/.test(text)) return false;
   const url = new URL(text);
-  if (url.username !== "" || url.password !== "" || url.hash !== "" || url.search !== "") return false;
+  if (url.href !== text && !(url.pathname === "/" && url.href === `${text}/`)) return false;
   return url.protocol === "https:" || (url.protocol === "http:" && isLoopback(url));
-}, "an https URL without credentials, query or fragment (http only on loopback)");
+}, "an https URL in canonical form, without credentials, query or fragment (http only on loopback)");
+
+/** What frames or routes a request, says what its body is, or is the gate's own: never a place for a credential. */
+const NO_CREDENTIAL_HEADER =
+  /^(?:connection|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade|host|expect|content-.*|accept-encoding|dpop)$/i;
 
 const entries = z.unknown().transform((value, ctx): readonly Entry[] => {
   const parsed = parseEntries(value, "");
@@ -111,12 +120,28 @@ const upstream = z.strictObject({
   /** `{secret}` in `value` is replaced when the call leaves, by the one file that opens secrets. */
   credential: z.strictObject({
     kind: z.literal("header"),
-    header: z.string().regex(/^[A-Za-z0-9-]{1,64}$/, "a header name"),
+    header: z
+      .string()
+      .regex(/^[A-Za-z0-9-]{1,64}$/, "a header name")
+      .refine(
+        (name) => !NO_CREDENTIAL_HEADER.test(name),
+        "a header that carries credentials, not Host, Content-* or the like",
+      ),
     secret: secretName,
     value: z.string().includes("{secret}").default("Bearer {secret}"),
   }),
   /** `refuse` where the upstream is known to decode `%2F` before it routes. */
   encodedSlash: z.enum(["data", "refuse"]).default("data"),
+  /** Headers of an agent's request that pass besides those about content; in lower case once read. */
+  forwardHeaders: z
+    .array(
+      z
+        .string()
+        .regex(/^[A-Za-z0-9_-]{1,64}$/, "a header name")
+        .transform((name) => name.toLowerCase()),
+    )
+    .readonly()
+    .default([]),
   firstByteTimeoutMs: positive.default(60_000),
   idleTimeoutMs: positive.default(120_000),
   totalTimeoutMs: positive.default(900_000),
@@ -197,9 +222,14 @@ export const configSchema = z
         ["admins", "identityProvider"],
         `no provider "${config.admins.identityProvider}" under identityProviders`,
       );
+    const issuerOf = (provider: string): string | undefined =>
+      Object.hasOwn(config.identityProviders, provider) ? config.identityProviders[provider]?.issuer : undefined;
     for (const [name, { subjectAudience, identityProvider }] of Object.entries(config.platforms)) {
-      // An admin's token must never be a human's subject token, nor the other way round.
-      if (subjectAudience === config.admins.audience && identityProvider === config.admins.identityProvider)
+      // An admin's token must never be a human's subject token, nor the other way round, whatever the provider is called here.
+      if (
+        subjectAudience === config.admins.audience &&
+        issuerOf(identityProvider) === issuerOf(config.admins.identityProvider)
+      )
         missing(["platforms", name, "subjectAudience"], "the same as admins.audience: give each its own client");
     }
     const layers: [(string | number)[], readonly Entry[]][] = [
@@ -217,6 +247,11 @@ export const configSchema = z
       layer.forEach((entry, i) => {
         if (!Object.hasOwn(config.upstreams, entry.upstream))
           missing([...path, i, "upstream"], `no upstream "${entry.upstream}" under upstreams`);
+      });
+    for (const [name, { forwardHeaders, credential }] of Object.entries(config.upstreams))
+      forwardHeaders.forEach((header, i) => {
+        const fault = findForwardingFault(header, credential.header);
+        if (fault !== undefined) missing(["upstreams", name, "forwardHeaders", i], fault);
       });
     // Plain http is for a gate that itself runs on loopback; an origin that is no URL has been named already.
     if (!URL.canParse(config.origin) || isLoopback(new URL(config.origin))) return;

@@ -1,5 +1,5 @@
 import type { Fields } from "../transcript/envelope.ts";
-import type { Attributes, FlipAnswer, Reached, Switch } from "./switch.ts";
+import type { Attributes, FlipAnswer, FlipStatus, Reached, Switch } from "./switch.ts";
 
 /** What doors and objects say to `Roster`, `Switchboard` and `Journal`. Plain data over RPC; methods answer, never throw. */
 
@@ -43,6 +43,9 @@ export interface FlipPending {
   readonly reached: null;
 }
 
+/** A flip in the book. `outcome` is null until the roster has answered. */
+export type FlipListed = Switch & { readonly status: FlipStatus; readonly outcome: readonly Reached[] | null };
+
 export interface RosterCalls {
   enlist(attributes: Attributes): Promise<EnlistAnswer>;
   confirm(instance: string): Promise<ConfirmAnswer>;
@@ -53,7 +56,7 @@ export interface RosterCalls {
 
 export interface SwitchboardCalls {
   flip(request: FlipRequest): Promise<FlipAnswer | FlipPending>;
-  list(): Promise<readonly (Switch & { readonly outcome: readonly Reached[] | null })[]>;
+  list(): Promise<readonly FlipListed[]>;
 }
 
 export interface JournalCalls {

@@ -45,10 +45,46 @@ export interface Reached {
   readonly stoppedByMs: number;
 }
 
+/**
+ * `accepted`: it stands, and the roster has not answered yet. `pending`: somebody in reach may still act. `done`: nobody can any more.
+ * Up to `done` the switchboard pushes again.
+ */
+export type FlipStatus = "accepted" | "pending" | "done";
+
 export interface FlipAnswer {
   readonly switch: Switch;
+  readonly status: Exclude<FlipStatus, "accepted">;
   readonly reached: readonly Reached[];
   readonly acknowledgedAtMs: number;
+}
+
+/** A Worker that no longer hears its lease cuts by itself within 20 s; half as much again for clocks and load. */
+export const SILENT_WORKER_CUT_MS = 30_000;
+
+/**
+ * Whether an instance can surely do nothing any more. One that did not answer admits nothing after `stoppedByMs`, and what it runs then
+ * is cut as by a Worker that hears nothing.
+ */
+export const isSilent = ({ answer, stoppedByMs }: Reached, nowMs: number): boolean => {
+  if (answer === null) return stoppedByMs + SILENT_WORKER_CUT_MS <= nowMs;
+  return answer.unconfirmed === 0 || answer.acknowledgedAtMs + SILENT_WORKER_CUT_MS <= nowMs;
+};
+
+/**
+ * What is known after another push. The first answer says how many calls were cut, and when; later ones only that more of their Workers
+ * have confirmed. INVARIANT: nothing is admitted after the first answer, so `unconfirmed` never rises.
+ */
+export function mergeReached(before: readonly Reached[], now: readonly Reached[]): readonly Reached[] {
+  const known = new Map(before.map((one) => [one.instance, one]));
+  for (const one of now) {
+    const first = known.get(one.instance)?.answer ?? null;
+    if (first === null) known.set(one.instance, one);
+    else if (one.answer !== null) {
+      const unconfirmed = Math.min(first.unconfirmed, one.answer.unconfirmed);
+      known.set(one.instance, { ...one, answer: { ...first, unconfirmed } });
+    }
+  }
+  return [...known.values()];
 }
 
 export const isInReach = (sw: Switch, attributes: Pick<Attributes, "instance">): boolean => {

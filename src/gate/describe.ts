@@ -1,21 +1,21 @@
 import { parseStrictJsonBytes } from "../json/strict-json.ts";
 import { err, ok, type Result } from "../result.ts";
 import type { BodyFacts, Call } from "../scope/call.ts";
+import { findParameterFault, isMethodOverride } from "./parameters.ts";
 import type { Target } from "./target.ts";
 
-/** A request as far as rules can speak of it. `body` is complete, or null where it is longer than what was read. */
-export interface Described {
+/** What a request says before its body. */
+export interface RequestHead {
   readonly target: Target;
   readonly method: string;
   readonly headers: Headers;
-  readonly body: Uint8Array | null;
 }
 
-export interface DescribeOptions {
-  readonly upstream: string;
-  readonly encodedSlash: "data" | "refuse";
-  /** Whether any rule for this upstream speaks of a body fact: only then is the body read as JSON. */
-  readonly bodyFacts: boolean;
+/** Of all rules for the upstream, the grant's and the ceilings': what they speak of. */
+export interface RuleFacts {
+  readonly query: boolean;
+  /** Only then is the body read as JSON. */
+  readonly body: boolean;
 }
 
 /** Frameworks take the method from these and would do another thing than the one that was authorized. */
@@ -23,28 +23,37 @@ const METHOD_OVERRIDES = ["x-http-method-override", "x-http-method", "x-method-o
 /** Other names for the path, honoured by some servers. */
 const PATH_OVERRIDES = ["x-original-url", "x-rewrite-url"];
 
-/** Pure. Turns a request into the facts that rules speak of, and refuses what two readers could read in two ways. */
-export function describe(request: Described, options: DescribeOptions): Result<Call, string> {
+/** Pure. Turns a request's head into the facts that rules speak of, and refuses what two readers could read in two ways. */
+export function describeHead(
+  request: RequestHead,
+  options: { readonly upstream: string; readonly encodedSlash: "data" | "refuse" },
+): Result<Omit<Call, "body">, string> {
   if (!/^[A-Z]+$/.test(request.method)) return err("a method that is not upper-case letters");
-  // No meaning is defined for it (RFC 9110 §9.3.1), so one reader drops what another acts on.
-  if (request.body?.length !== 0 && (request.method === "GET" || request.method === "HEAD"))
-    return err("a body with a method that has none");
   for (const name of [...METHOD_OVERRIDES, ...PATH_OVERRIDES])
     if (request.headers.has(name)) return err(`the header ${name}`);
   const segments = describePath(request.target.rawRest, options.encodedSlash);
   if (!segments.ok) return segments;
   const query = describeQuery(request.target.rawQuery);
   if (!query.ok) return query;
-  if (query.value.some(([name]) => name.toLowerCase() === "_method")) return err("a method override in the query");
-  const body = describeBody(request, options.bodyFacts);
-  if (!body.ok) return body;
-  return ok({
-    upstream: options.upstream,
-    method: request.method,
-    segments: segments.value,
-    query: query.value,
-    body: body.value,
-  });
+  if (query.value.some(([name]) => isMethodOverride(name))) return err("a method override in the query");
+  return ok({ upstream: options.upstream, method: request.method, segments: segments.value, query: query.value });
+}
+
+/**
+ * Pure. The body is complete, or null where it is longer than what was read. What could hold a parameter that the
+ * upstream takes for one of the query, or for the method, must be readable to the end.
+ */
+export function describeBody(
+  { method, headers }: RequestHead,
+  body: Uint8Array | null,
+  rules: RuleFacts,
+): Result<BodyFacts, string> {
+  if (body?.length === 0) return ok({ kind: "none" });
+  // No meaning is defined for it (RFC 9110 §9.3.1), so one reader drops what another acts on.
+  if (method === "GET" || method === "HEAD") return err("a body with a method that has none");
+  const fault = findParameterFault(method, headers, body, rules);
+  if (fault !== undefined) return err(fault);
+  return rules.body ? describeJson(headers, body) : ok({ kind: "opaque" });
 }
 
 /** Visible ASCII that a path may hold (RFC 3986 §3.3), with what lenient servers read as `/` taken out. */
@@ -100,19 +109,21 @@ export function describeQuery(rawQuery: string): Result<readonly (readonly [stri
   return ok(pairs);
 }
 
-function describeBody(request: Described, wanted: boolean): Result<BodyFacts, string> {
-  if (request.body?.length === 0) return ok({ kind: "none" });
-  if (!wanted) return ok({ kind: "opaque" });
+function describeJson(headers: Headers, body: Uint8Array | null): Result<BodyFacts, string> {
   // A rule speaks of the body: what can't be read without doubt is refused, not passed as opaque.
-  if (request.body === null) return err("a body too long to be read for its rule");
-  const coding = request.headers.get("content-encoding");
-  if (coding !== null && coding.toLowerCase() !== "identity") return err("a coded body where a rule needs its facts");
-  const type = request.headers.get("content-type")?.toLowerCase() ?? "";
+  if (body === null) return err("a body too long to be read for its rule");
+  if (isCoded(headers)) return err("a coded body where a rule needs its facts");
+  const type = headers.get("content-type")?.toLowerCase() ?? "";
   if (!/^application\/(?:[a-z0-9.+-]+\+)?json\s*(?:;\s*charset="?utf-8"?\s*)?$/.test(type))
     return err("a body that is not declared as JSON where a rule needs its facts");
-  const json = parseStrictJsonBytes(request.body);
+  const json = parseStrictJsonBytes(body);
   return json.ok ? ok({ kind: "json", value: json.value }) : err(`the body: ${json.error}`);
 }
+
+const isCoded = (headers: Headers): boolean => {
+  const coding = headers.get("content-encoding");
+  return coding !== null && coding.toLowerCase() !== "identity";
+};
 
 function decodeOnce(text: string): string | undefined {
   if (!text.includes("%")) return text;

@@ -40,7 +40,7 @@ export async function forward(call: Admitted, request: Forwarding, env: Env): Pr
   call.stop.allowTotal(request.startedAtMs + upstream.totalTimeoutMs);
   awaitAnswer();
   try {
-    const headers = forwardedHeaders(request.headers);
+    const headers = forwardedHeaders(request.headers, upstream.forwardHeaders);
     injectCredential(headers, upstream, env);
     const init: RequestInit = { method: request.method, headers, signal: call.stop.signal };
     if (call.stop.reason !== null) return { response: null, sent };

@@ -1,5 +1,5 @@
 import type { UpstreamConfig } from "../config/define.ts";
-import { absent, type Denial } from "../denial.ts";
+import { absent, type Denial, unavailable } from "../denial.ts";
 import type { Deployment } from "../deployment.ts";
 import { type Grant, resourceOf } from "../grant/claims.ts";
 import { err, ok, type Result } from "../result.ts";
@@ -9,7 +9,7 @@ import type { Entry } from "../scope/entry.ts";
 import { type Admitted, admit } from "./admit.ts";
 import { answerTo } from "./answer.ts";
 import { authenticate } from "./authenticate.ts";
-import { describe } from "./describe.ts";
+import { describeBody, describeHead, type RequestHead, type RuleFacts } from "./describe.ts";
 import { forward } from "./forward.ts";
 import { declaredLength, type HeaderList, recordedHeaders } from "./headers.ts";
 import { type Relayed, relay } from "./relay.ts";
@@ -35,15 +35,13 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
   if (!authenticated.ok) return refuse(authenticated.error);
   const { grant, proof } = authenticated.value;
 
-  // 2. to 4. route, describe, authorize: what is asked for, and whether the grant holds it. From here on a refusal is
-  // put on record by the instance, which also knows what must be said first (a replay, a switch).
-  const route = routeTo(target, grant, deployment);
-  const body = route.ok ? await readBody(request, route.value) : ok(NO_BODY);
-  const call = !route.ok
-    ? route
-    : !body.ok
-      ? body
-      : authorize(request, target, body.value, grant, route.value, deployment);
+  // 2. to 4. route, describe, authorize: what is asked for, and whether the grant holds it. A body is read only for what
+  // passed so far. From here on a refusal is put on record by the instance, which also knows what must be said first (a
+  // replay, a switch).
+  const head: RequestHead = { target, method: request.method, headers: request.headers };
+  const path = authorizeHead(head, request.body !== null, grant, deployment);
+  const body = path.ok && request.body !== null ? await readBody(request.body, head, path.value.route) : ok(NO_BODY);
+  const call = !path.ok ? path : !body.ok ? body : authorizeBody(head, body.value, grant, path.value);
   const sent = body.ok ? body.value : NO_BODY;
 
   const headers = recordedHeaders(request.headers);
@@ -64,7 +62,7 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
   });
   if (!admitted.ok) return refuse(admitted.error);
   // The instance admits only what came here permitted.
-  if (!route.ok || !call.ok) throw new Error("admitted what was refused");
+  if (!path.ok || !call.ok) throw new Error("admitted what was refused");
 
   // 6. forward, 7. relay, 8. settle: out with our credential, back by hand, and the last byte when all is on record.
   const { stop } = admitted.value;
@@ -76,7 +74,7 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
     headers,
     body: sent,
     grant,
-    upstream: route.value.config,
+    upstream: path.value.route.config,
     startedAtMs,
     deployment,
     ctx,
@@ -135,59 +133,99 @@ function routeTo(target: Target, grant: Grant, { config }: Deployment): Result<R
   return ok({ name, config: upstream });
 }
 
-async function readBody(request: Request, { config }: Route): Promise<Result<RequestBody, Denial>> {
-  const tooLarge: Denial = { kind: "too-large", reason: "the request's body" };
-  if ((declaredLength(request.headers) ?? 0) > config.maxRequestBytes) return err(tooLarge);
-  const body = await readRequestBody(request);
-  if (body === undefined) return err({ kind: "unavailable", reason: "the request's body did not arrive" });
-  return body.first.byteLength > config.maxRequestBytes ? err(tooLarge) : ok(body);
+/** A call whose body is still to be read, and what the rules want to know of it. */
+interface Path {
+  readonly route: Route;
+  readonly call: Omit<Call, "body">;
+  readonly rules: RuleFacts;
+  /** Whether the grant allows it whatever the body; else it is asked again when the body is known. */
+  readonly isDecided: boolean;
 }
 
-/** `describe`, then the grant's own scope. The ceilings are the instance's to ask, in `admit`. */
-function authorize(
-  request: Request,
-  target: Target,
-  body: RequestBody,
+const NOT_GRANTED = absent("grant", "not within the grant");
+
+/** `routeTo`, `describe`, and the grant's own scope as far as it can be asked without the body. */
+function authorizeHead(
+  head: RequestHead,
+  hasBody: boolean,
   grant: Grant,
-  route: Route,
   deployment: Deployment,
-): Result<Call, Denial> {
-  const call = describe(
-    { target, method: request.method, headers: request.headers, body: body.rest === null ? body.first : null },
-    {
-      upstream: route.name,
-      encodedSlash: route.config.encodedSlash,
-      bodyFacts: speaksOfBody(grant.entries, route.name) || ceilingsSpeakOfBody(deployment, route.name),
-    },
-  );
-  if (!call.ok) return err(absent("describe", call.error));
-  const decision = decide([{ name: "grant", entries: grant.entries }], call.value);
-  return decision.ok ? call : err(absent("grant", "not within the grant"));
+): Result<Path, Denial> {
+  const found = routeTo(head.target, grant, deployment);
+  if (!found.ok) return found;
+  const { name, config } = found.value;
+  const described = describeHead(head, { upstream: name, encodedSlash: config.encodedSlash });
+  if (!described.ok) return err(absent("describe", described.error));
+  const own = hasBody ? rulesOf(grant.entries, name) : NO_RULES;
+  const others = hasBody ? rulesOfCeilings(deployment, name) : NO_RULES;
+  const rules = { query: own.query || others.query, body: own.body || others.body };
+  const asked: Call = { ...described.value, body: { kind: hasBody ? "opaque" : "none" } };
+  const entries = own.body ? withoutBodyConditions(grant.entries) : grant.entries;
+  if (!decide([{ name: "grant", entries }], asked).ok) return err(NOT_GRANTED);
+  return ok({ route: found.value, call: described.value, rules, isDecided: !own.body });
 }
 
-const speaksOfBody = (entries: readonly Entry[], upstream: string): boolean =>
-  factsNeeded(entries.filter((entry) => entry.upstream === upstream)).body;
+/** Wider than the grant: what it refuses, no body could make right. */
+const withoutBodyConditions = (entries: readonly Entry[]): readonly Entry[] =>
+  entries.map((entry) => ({
+    ...entry,
+    where: new Map([...entry.where].filter(([name]) => !name.startsWith("body."))),
+  }));
 
-const ceilings = new WeakMap<object, Map<string, boolean>>();
+async function readBody(
+  stream: ReadableStream,
+  { headers }: RequestHead,
+  { config }: Route,
+): Promise<Result<RequestBody, Denial>> {
+  const tooLarge: Denial = { kind: "too-large", reason: "the request's body" };
+  const declaredBytes = declaredLength(headers);
+  if ((declaredBytes ?? 0) > config.maxRequestBytes) return err(tooLarge);
+  const body = await readRequestBody(stream, declaredBytes);
+  if (!body.ok) return err(unavailable(body.error));
+  return body.value.first.byteLength > config.maxRequestBytes ? err(tooLarge) : body;
+}
+
+/** The whole call, and what the grant says of its body. The ceilings are the instance's to ask, in `admit`. */
+function authorizeBody(
+  head: RequestHead,
+  { first, rest }: RequestBody,
+  grant: Grant,
+  { call, rules, isDecided }: Path,
+): Result<Call, Denial> {
+  const body = describeBody(head, rest === null ? first : null, rules);
+  if (!body.ok) return err(absent("describe", body.error));
+  const whole = { ...call, body: body.value };
+  if (isDecided || decide([{ name: "grant", entries: grant.entries }], whole).ok) return ok(whole);
+  return err(NOT_GRANTED);
+}
+
+const NO_RULES: RuleFacts = { query: false, body: false };
+
+function rulesOf(entries: readonly Entry[], upstream: string): RuleFacts {
+  const needed = factsNeeded(entries.filter((entry) => entry.upstream === upstream));
+  return { query: needed.query.size > 0, body: needed.body };
+}
+
+const ceilings = new WeakMap<object, Map<string, RuleFacts>>();
 
 /** Fixed for a configuration, so answered once for each upstream. */
-function ceilingsSpeakOfBody({ config }: Deployment, upstream: string): boolean {
+function rulesOfCeilings({ config }: Deployment, upstream: string): RuleFacts {
   let known = ceilings.get(config);
   if (known === undefined) {
     known = new Map();
     ceilings.set(config, known);
   }
-  let speaks = known.get(upstream);
-  if (speaks === undefined) {
+  let rules = known.get(upstream);
+  if (rules === undefined) {
     const entries = [
       ...config.boundaries,
       ...Object.values(config.agents).flatMap((agent) => agent.ceiling),
       ...Object.values(config.entitlements.groups).flat(),
     ];
-    speaks = speaksOfBody(entries, upstream);
-    known.set(upstream, speaks);
+    rules = rulesOf(entries, upstream);
+    known.set(upstream, rules);
   }
-  return speaks;
+  return rules;
 }
 
 const basesOf = (grant: Grant, { config }: Deployment): [string, string][] =>

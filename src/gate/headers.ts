@@ -15,73 +15,56 @@ const HOP_BY_HOP = [
   "upgrade",
 ];
 
-/** What an agent may not say: who it is, where it comes from, and what would change how the request is read. */
-const NOT_FORWARDED = new Set([
-  ...HOP_BY_HOP,
-  "host",
-  "content-length",
-  "expect",
-  "accept-encoding",
-  "http2-settings",
-  // Credentials: the upstream is to know one caller, the one whose credential the gate injects.
-  "authorization",
-  "dpop",
-  "cookie",
-  "cookie2",
-  "api-key",
-  "apikey",
-  "x-api-key",
-  "x-apikey",
-  "x-access-token",
-  "x-auth-token",
-  "x-goog-api-key",
-  "x-amz-security-token",
-  "private-token",
-  "job-token",
-  "deploy-token",
-  "txn-token",
-  "signature",
-  "signature-input",
-  "signature-agent",
-  "x-ssl-client-cert",
-  "client-cert",
-  "client-cert-chain",
-  "remote-user",
-  "x-remote-user",
-  // Where it came from.
-  "forwarded",
-  "x-forwarded",
-  "via",
-  "x-real-ip",
-  "true-client-ip",
-  "x-client-ip",
-  "x-cluster-client-ip",
-  "client-ip",
-  "fastly-client-ip",
-  "x-originating-ip",
-  "x-remote-ip",
-  "x-remote-addr",
-  "x-host",
-  "x-original-host",
-  // Another method or path than the one that was authorized.
-  "x-original-url",
-  "x-rewrite-url",
-  "x-http-method",
-  "x-http-method-override",
-  "x-method-override",
+/**
+ * What an agent may say to any upstream: words about content, conditions, traces, and the versions of well-known APIs.
+ * None names a caller, a place or another method. INVARIANT: lower case, without `_`; see `findForwardingFault`.
+ */
+const FORWARDED = new Set([
+  "accept",
+  "accept-charset",
+  "accept-language",
+  "content-digest",
+  "content-disposition",
+  "content-encoding",
+  "content-language",
+  "content-md5",
+  "content-type",
+  "digest",
+  "repr-digest",
+  "user-agent",
+  "if-match",
+  "if-modified-since",
+  "if-none-match",
+  "if-range",
+  "if-unmodified-since",
+  "range",
+  "cache-control",
+  "idempotency-key",
+  "pragma",
+  "prefer",
+  "baggage",
+  "traceparent",
+  "tracestate",
+  "x-correlation-id",
+  "x-request-id",
+  "anthropic-beta",
+  "anthropic-version",
+  "notion-version",
+  "openai-beta",
+  "stripe-version",
+  "x-github-api-version",
+  "x-github-media-type",
 ]);
-const NOT_FORWARDED_PREFIXES = ["x-forwarded-", "cf-", "x-portcullis-", "proxy-", "x-amzn-", "x-envoy-"];
+/** What OpenAI's and Anthropic's clients say of themselves. */
+const FORWARDED_FAMILY = /^x-stainless-[a-z0-9-]+$/;
 
-/** Headers for the upstream: the agent's own words about content, nothing about identity. */
-export function forwardedHeaders(recorded: HeaderList): Headers {
+/** Headers for the upstream: the agent's own words about content, and what this upstream's configuration names besides. */
+export function forwardedHeaders(recorded: HeaderList, alsoForwarded: readonly string[]): Headers {
   const named = connectionOptions(recorded.find(([name]) => name === "connection")?.[1] ?? null);
   const headers = new Headers();
   for (const [name, value] of recorded) {
-    // To a CGI-like server `X_Forwarded_For` and `X-Forwarded-For` are one variable.
-    const read = name.includes("_") ? name.replaceAll("_", "-") : name;
-    if (NOT_FORWARDED.has(read) || named.has(name)) continue;
-    if (NOT_FORWARDED_PREFIXES.some((prefix) => read.startsWith(prefix))) continue;
-    headers.append(name, value);
+    if (!FORWARDED.has(name) && !FORWARDED_FAMILY.test(name) && !alsoForwarded.includes(name)) continue;
+    if (!named.has(name)) headers.append(name, value);
   }
   headers.set("accept-encoding", "identity");
   return headers;

@@ -1,7 +1,16 @@
+import { err, ok, type Result } from "../result.ts";
+
 /** A body up to this is on record in its call's own row, durable with the decision; a longer one is recorded as it passes. */
 export const FIRST_RUN_BYTES = 1_048_576;
 /** How long an agent may take to send the first run. */
 const FIRST_RUN_TIMEOUT_MS = 60_000;
+/** What a body is given before a byte of it arrived, whatever length it declares. */
+const FIRST_BUFFER_BYTES = 16_384;
+/**
+ * Of all first runs that one isolate reads at a time: 31 of full length, and a quarter of its 128 MiB. They are held
+ * before rate and concurrency are asked, so an agent may have as many as it opens connections.
+ */
+export const MAX_BUFFERED_BYTES = 33_554_432;
 
 export interface RequestBody {
   /** The whole body, or its first run where `rest` follows. */
@@ -9,47 +18,72 @@ export interface RequestBody {
   readonly rest: ReadableStreamBYOBReader | null;
 }
 
-const EMPTY: RequestBody = { first: new Uint8Array(0), rest: null };
+/** Bytes of the buffers that are being filled in this isolate. */
+let bufferedBytes = 0;
 
-/** Reads the body's first run. `undefined`: the agent went away or took too long. */
-export async function readRequestBody(request: Request): Promise<RequestBody | undefined> {
-  if (request.body === null) return EMPTY;
-  const reader = request.body.getReader({ mode: "byob" });
+/** Reads the body's first run, into a buffer that grows with what arrived. An error: it did not come, or there is no room. */
+export async function readRequestBody(
+  body: ReadableStream,
+  declaredBytes: number | null,
+): Promise<Result<RequestBody, string>> {
+  let capacity = firstCapacity(declaredBytes);
+  if (!reserve(capacity)) return err(NO_ROOM);
+  const reader = body.getReader({ mode: "byob" });
   let isLate = false;
   const timer = setTimeout(() => {
     isLate = true;
     reader.cancel("timeout").catch(() => {});
   }, FIRST_RUN_TIMEOUT_MS);
   try {
-    // One more than the run, so that a body of exactly this size is seen to end.
-    let buffer = new ArrayBuffer(initialBytes(request.headers));
+    let buffer = new ArrayBuffer(capacity);
     let filled = 0;
     for (;;) {
-      const view = new Uint8Array(buffer, filled, buffer.byteLength - filled);
+      const view = new Uint8Array(buffer, filled, capacity - filled);
       const { done, value } = await reader.readAtLeast(view.byteLength, view);
       // A read that was cancelled may look like one that came to the end.
-      if (isLate) return undefined;
+      if (isLate) return err(NOT_ARRIVED);
       if (value !== undefined) {
         buffer = value.buffer as ArrayBuffer;
         filled += value.byteLength;
       }
-      if (done || filled < buffer.byteLength) return { first: new Uint8Array(buffer, 0, filled), rest: null };
-      if (filled > FIRST_RUN_BYTES) return { first: new Uint8Array(buffer, 0, filled), rest: reader };
-      const larger = new ArrayBuffer(FIRST_RUN_BYTES + 1);
-      new Uint8Array(larger).set(new Uint8Array(buffer, 0, filled));
-      buffer = larger;
+      if (done || filled < capacity) return ok({ first: new Uint8Array(buffer, 0, filled), rest: null });
+      if (filled > FIRST_RUN_BYTES) return ok({ first: new Uint8Array(buffer, 0, filled), rest: reader });
+      const larger = nextCapacity(capacity, declaredBytes);
+      if (!reserve(larger - capacity)) {
+        reader.cancel("no room").catch(() => {});
+        return err(NO_ROOM);
+      }
+      capacity = larger;
+      const grown = new ArrayBuffer(capacity);
+      new Uint8Array(grown).set(new Uint8Array(buffer, 0, filled));
+      buffer = grown;
     }
   } catch {
-    return undefined;
+    return err(NOT_ARRIVED);
   } finally {
     clearTimeout(timer);
+    bufferedBytes -= capacity;
   }
 }
 
-/** The declared length where it is short (one byte more, to see the end), else enough for most. */
-function initialBytes(headers: Headers): number {
-  const declared = Number(headers.get("content-length") ?? Number.NaN);
-  return Number.isSafeInteger(declared) && declared >= 0 ? Math.min(declared, FIRST_RUN_BYTES) + 1 : 16_384;
+const NOT_ARRIVED = "the request's body did not arrive";
+const NO_ROOM = "too many requests' bodies are being read";
+
+function reserve(bytes: number): boolean {
+  if (bufferedBytes + bytes > MAX_BUFFERED_BYTES) return false;
+  bufferedBytes += bytes;
+  return true;
+}
+
+/** One byte more than declared, or than the run: so a body of exactly that size is seen to end. */
+const firstCapacity = (declaredBytes: number | null): number =>
+  Math.min(declaredBytes === null ? FIRST_BUFFER_BYTES : declaredBytes + 1, FIRST_BUFFER_BYTES);
+
+/** At most twice what has arrived, and no more than is to come. */
+function nextCapacity(filled: number, declaredBytes: number | null): number {
+  const doubled = filled * 2 < FIRST_RUN_BYTES ? filled * 2 : FIRST_RUN_BYTES + 1;
+  // A declared length that was passed already was none.
+  return declaredBytes === null || declaredBytes < filled ? doubled : Math.min(doubled, declaredBytes + 1);
 }
 
 /** The next run of a long body; null at its end. */

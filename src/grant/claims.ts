@@ -55,12 +55,14 @@ export const issueGrant = (ring: KeyRing, claims: GrantClaims): string => ring.s
 /** The resource URL of an upstream, as in `aud` and RFC 9728 metadata. */
 export const resourceOf = (origin: string, upstream: string): string => `${origin}/${upstream}`;
 
-const CACHED_MAX = 2_000;
+/** Of all tokens together; what is parsed from them takes a small multiple. */
+const CACHED_MAX_CHARS = 4_194_304;
 /**
  * Grants that verified, by their exact text. Sound, because one text has one meaning for its whole life: what can
  * change (expiry, switches, ceilings) is never answered from here.
  */
 const cached = new Map<string, { readonly ring: KeyRing; readonly grant: Grant }>();
+let cachedChars = 0;
 
 export function parseGrant(token: string): Result<UnverifiedJws, string> {
   const jws = parseCompact(token, GRANT_MAX_CHARS);
@@ -80,9 +82,24 @@ export function verifyGrant(token: string, ring: KeyRing, issuer: string, nowMs:
     return err("the signature does not verify");
   const grant = parseClaims(jws.value, issuer);
   if (!grant.ok) return grant;
-  if (cached.size >= CACHED_MAX) cached.delete(cached.keys().next().value!);
-  cached.set(token, { ring, grant: grant.value });
+  remember(token, ring, grant.value);
   return unexpired(grant.value, nowMs);
+}
+
+/** The oldest go first. One token is far shorter than the bound. */
+function remember(token: string, ring: KeyRing, grant: Grant): void {
+  // Of the same text and another ring: the newer one counts.
+  forget(token);
+  for (const oldest of cached.keys()) {
+    if (cachedChars + token.length <= CACHED_MAX_CHARS) break;
+    forget(oldest);
+  }
+  cached.set(token, { ring, grant });
+  cachedChars += token.length;
+}
+
+function forget(token: string): void {
+  if (cached.delete(token)) cachedChars -= token.length;
 }
 
 const unexpired = (grant: Grant, nowMs: number): Result<Grant, string> =>

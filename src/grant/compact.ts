@@ -4,9 +4,13 @@ import type { Json } from "../scope/call.ts";
 import { decodeBase64url } from "./base64url.ts";
 
 /** A JWS in compact form (RFC 7515 §7.1) whose signature nobody has looked at yet. */
-export interface UnverifiedJws {
-  readonly token: string;
+export interface UnverifiedJws extends UnverifiedBody {
   readonly header: JsonObject;
+}
+
+/** All of it but the header. */
+export interface UnverifiedBody {
+  readonly token: string;
   readonly payload: JsonObject;
   readonly signature: Uint8Array;
   /** The bytes that were signed. */
@@ -48,7 +52,7 @@ export function parseHeader(text: string): Result<JsonObject, string> {
 }
 
 /** The rest of a token whose header was read. */
-export function parseBody(parts: CompactParts, header: JsonObject): Result<UnverifiedJws, string> {
+export function parseBody(parts: CompactParts): Result<UnverifiedBody, string> {
   const payload = parsePart(parts.payload, "payload");
   if (!payload.ok) return payload;
   const signature = decodeBase64url(parts.signature);
@@ -56,7 +60,6 @@ export function parseBody(parts: CompactParts, header: JsonObject): Result<Unver
   if (signature.length === 0) return err("an empty part");
   return ok({
     token: parts.token,
-    header,
     payload: payload.value,
     signature,
     signingInput: utf8.encode(parts.token.slice(0, parts.header.length + 1 + parts.payload.length)),
@@ -71,7 +74,9 @@ export function parseCompact(token: string, maxChars: number): Result<Unverified
   const parts = splitCompact(token, maxChars);
   if (!parts.ok) return parts;
   const header = parseHeader(parts.value.header);
-  return header.ok ? parseBody(parts.value, header.value) : header;
+  if (!header.ok) return header;
+  const body = parseBody(parts.value);
+  return body.ok ? ok({ header: header.value, ...body.value }) : body;
 }
 
 function parsePart(text: string, name: string): Result<JsonObject, string> {

@@ -87,21 +87,30 @@ export function parsePublicKey(algorithm: ProofAlgorithm, jwk: JsonObject): Publ
 const IMPORTED_MAX = 2_000;
 const imported = new Map<string, CryptoKey>();
 
-/** Verifies a signature with a shown key. A key that is no point of its curve verifies nothing. */
-export async function verifyWith(key: PublicKey, data: Uint8Array, signature: Uint8Array): Promise<boolean> {
+/**
+ * Verifies a signature with a shown key. A key that is no point of its curve verifies nothing.
+ *
+ * @param isHolder the thumbprint is that of a verified grant. Only then is an imported key kept: anyone can show one of their own.
+ */
+export async function verifyWith(
+  key: PublicKey,
+  data: Uint8Array,
+  signature: Uint8Array,
+  isHolder: boolean,
+): Promise<boolean> {
   const kind = KINDS[key.algorithm];
-  let cryptoKey = imported.get(key.thumbprint);
-  if (cryptoKey === undefined) {
-    try {
-      cryptoKey = await crypto.subtle.importKey("jwk", key.jwk as unknown as JsonWebKey, kind.importAs, false, [
-        "verify",
-      ]);
-    } catch {
-      return false;
-    }
-    // A memory of public keys only: which one is asked for is decided by the thumbprint in a verified grant.
+  const known = imported.get(key.thumbprint);
+  let cryptoKey: CryptoKey;
+  try {
+    const jwk = key.jwk as unknown as JsonWebKey;
+    cryptoKey = known ?? (await crypto.subtle.importKey("jwk", jwk, kind.importAs, false, ["verify"]));
+  } catch {
+    return false;
+  }
+  const isGood = await crypto.subtle.verify(kind.verifyAs, cryptoKey, signature, data);
+  if (isGood && isHolder && known === undefined) {
     if (imported.size >= IMPORTED_MAX) imported.delete(imported.keys().next().value!);
     imported.set(key.thumbprint, cryptoKey);
   }
-  return crypto.subtle.verify(kind.verifyAs, cryptoKey, signature, data);
+  return isGood;
 }

@@ -6,7 +6,7 @@ import {
   parseBody,
   parseHeader,
   splitCompact,
-  type UnverifiedJws,
+  type UnverifiedBody,
 } from "./compact.ts";
 import { isProofAlgorithm, type PublicKey, parsePublicKey, verifyWith } from "./jwk.ts";
 
@@ -29,39 +29,45 @@ export interface Proof {
 
 /** A proof that is well-formed, with a usable key, whose signature nobody has looked at yet. */
 export interface UnverifiedProof {
-  readonly jws: UnverifiedJws;
-  readonly key: PublicKey;
-}
-
-interface ProofHeader {
-  readonly header: JsonObject;
+  /** The header, as it was sent. */
+  readonly header: string;
+  readonly jws: UnverifiedBody;
   readonly key: PublicKey;
 }
 
 const KNOWN_MAX = 2_000;
+/** A header with a P-256 key is about 250 characters. 2,000 headers of this length with their keys stay below 3 MB. */
+const KNOWN_MAX_CHARS = 512;
 /**
- * Headers that were read, by their exact text: an instance sends the same one with every proof. It says which key is
- * shown, never that the proof is good.
+ * Keys of headers, by the header's exact text: an instance sends the same one with every proof. It says which key is
+ * shown, never that the proof is good. INVARIANT: filled by proofs that verified beside a grant of the same key, and by nothing else:
+ * whoever holds no grant can't make it grow, nor push anyone out.
  */
-const known = new Map<string, ProofHeader>();
+const known = new Map<string, PublicKey>();
 
 /** RFC 9449 §4.3 checks 1 to 7 but for the signature. */
 export function parseProof(text: string): Result<UnverifiedProof, string> {
   const parts = splitCompact(text, PROOF_MAX_CHARS);
   if (!parts.ok) return parts;
-  let shown = known.get(parts.value.header);
-  if (shown === undefined) {
-    const parsed = parseProofHeader(parts.value.header);
-    if (!parsed.ok) return parsed;
-    shown = parsed.value;
-    if (known.size >= KNOWN_MAX) known.delete(known.keys().next().value!);
-    known.set(parts.value.header, shown);
-  }
-  const jws = parseBody(parts.value, shown.header);
-  return jws.ok ? ok({ jws: jws.value, key: shown.key }) : jws;
+  const { header } = parts.value;
+  const cached = known.get(header);
+  const key = cached === undefined ? parseProofHeader(header) : ok(cached);
+  if (!key.ok) return key;
+  const jws = parseBody(parts.value);
+  return jws.ok ? ok({ header, jws: jws.value, key: key.value }) : jws;
 }
 
-function parseProofHeader(text: string): Result<ProofHeader, string> {
+const utf8 = new TextEncoder();
+const ascii = new TextDecoder();
+
+function remember({ header, key }: UnverifiedProof): void {
+  if (header.length > KNOWN_MAX_CHARS || known.has(header)) return;
+  if (known.size >= KNOWN_MAX) known.delete(known.keys().next().value!);
+  // A copy: as a slice it would keep the whole proof.
+  known.set(ascii.decode(utf8.encode(header)), key);
+}
+
+function parseProofHeader(text: string): Result<PublicKey, string> {
   const header = parseHeader(text);
   if (!header.ok) return header;
   const { typ, alg, jwk } = header.value;
@@ -71,14 +77,17 @@ function parseProofHeader(text: string): Result<ProofHeader, string> {
   if (OTHER_KEYS.some((name) => Object.hasOwn(header.value, name))) return err("a key besides jwk");
   if (typeof jwk !== "object" || jwk === null || Array.isArray(jwk)) return err("no jwk in the header");
   const key = parsePublicKey(alg, jwk as JsonObject);
-  return key === undefined ? err("jwk is not a public key for alg") : ok({ header: header.value, key });
+  return key === undefined ? err("jwk is not a public key for alg") : ok(key);
 }
 
 export interface ProofExpectation {
   readonly method: string;
   /** Scheme, host and path of the request as the gate knows them; never from a header. */
   readonly url: string;
-  /** base64url SHA-256 of the access token, where one comes along. */
+  /**
+   * base64url SHA-256 of the access token, where one comes along. INVARIANT: of a grant that has verified, and is bound to the key that
+   * the proof shows.
+   */
   readonly tokenDigest: string | undefined;
   readonly nowMs: number;
 }
@@ -86,7 +95,8 @@ export interface ProofExpectation {
 /** Signature first, then claims: RFC 9449 §4.3 checks 6 and 8 to 12. Replay is the instance's to refuse. */
 export async function verifyProof(proof: UnverifiedProof, expected: ProofExpectation): Promise<Result<Proof, string>> {
   const { jws, key } = proof;
-  if (!(await verifyWith(key, jws.signingInput, jws.signature))) return err("the signature does not verify");
+  const isHolder = expected.tokenDigest !== undefined;
+  if (!(await verifyWith(key, jws.signingInput, jws.signature, isHolder))) return err("the signature does not verify");
   const { jti, htm, htu, iat, ath } = jws.payload;
   if (typeof jti !== "string" || jti.length === 0 || jti.length > PROOF_JTI_MAX_CHARS) return err("jti");
   if (htm !== expected.method) return err("htm is another method");
@@ -95,6 +105,7 @@ export async function verifyProof(proof: UnverifiedProof, expected: ProofExpecta
   const issuedAtMs = iat * 1000;
   if (!isFresh(issuedAtMs, expected.nowMs)) return err("iat is outside of the window");
   if (expected.tokenDigest !== undefined && ath !== expected.tokenDigest) return err("ath is of another token");
+  if (isHolder) remember(proof);
   return ok({ jti, issuedAtMs, thumbprint: key.thumbprint });
 }
 

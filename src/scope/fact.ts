@@ -53,22 +53,47 @@ export const readFact = (
 };
 
 const readQuery = (name: string, query: Call["query"]): Result<string | undefined, string> => {
-  const base = foldName(name.endsWith("[]") ? name.slice(0, -"[]".length) : name);
+  const tokens = tokenize(name);
   let value: string | undefined;
   for (const [otherName, otherValue] of query) {
     if (otherName === name) {
       if (value !== undefined) return err("a query parameter that appears twice");
       value = otherValue;
-    } else if (isAlike(foldName(otherName), base)) {
+    } else if (isAlike(tokenize(otherName), tokens)) {
       return err("a query parameter that may be read as another");
     }
   }
   return ok(value);
 };
 
-/** `name`, `name[]` and `name[x]` are one variable to PHP, Rails and qs. */
-const isAlike = (otherFolded: string, folded: string): boolean =>
-  otherFolded === folded || otherFolded.startsWith(`${folded}[`);
+/** A word of a parameter's name, and whether something that nests stands before it. */
+interface Token {
+  readonly word: string;
+  readonly nested: boolean;
+}
+
+/**
+ * PHP reads `.`, a space and a bracket without its other half as `_`; Rack, qs and binders of objects take brackets,
+ * whole or not, and dots for a way into a structure. So nothing that separates is told from another, and what is empty
+ * is not there: `account_id`, `[account_id]`, `account[id` and `account.id` are the same words.
+ */
+const tokenize = (name: string): readonly Token[] => {
+  // Words at even places, what separates them at odd ones.
+  const pieces = foldCase(name).split(/([[\]._\s]+)/);
+  return pieces.flatMap((word, i) =>
+    i % 2 === 1 || word === "" ? [] : [{ word, nested: /[^_]/.test(pieces[i - 1] ?? "") }],
+  );
+};
+
+/**
+ * The same words, or the one is a structure that holds the other: `filter` and `filter[state]`. Not `page` and
+ * `page_size`: `_` alone leads into nothing.
+ */
+const isAlike = (some: readonly Token[], others: readonly Token[]): boolean => {
+  const [shorter, longer] = some.length <= others.length ? [some, others] : [others, some];
+  if (shorter.some(({ word }, index) => word !== longer[index]?.word)) return false;
+  return longer[shorter.length]?.nested ?? true;
+};
 
 const readPointer = (tokens: readonly string[], body: Json): Result<Json | undefined, string> => {
   let value = body;
@@ -99,6 +124,3 @@ const isArray = (value: Json): value is readonly Json[] => Array.isArray(value);
 
 // Upper first: `ſ` and `K` (Kelvin) fold to `s` and `k`.
 const foldCase = (name: string): string => name.toUpperCase().toLowerCase();
-
-/** PHP trims a parameter's name and reads `.` and space as `_`. */
-const foldName = (name: string): string => foldCase(name.trim()).replace(/[. ]/g, "_");

@@ -1,6 +1,6 @@
 // The admin's door: who gets in, what is refused and with which words; and that every act and refusal stands in the journal.
 
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type Answer, type Harness, type Members, makeKey, nowSeconds, startHarness } from "./harness.ts";
 
 let h: Harness;
@@ -20,7 +20,12 @@ const admin = { sub: "00u3zr9oscar", groups: ["security-oncall"], aud: "portcull
 const flip = (over: object = {}) => ({ reach: "instance", target: "i-1", act: "kill", reason: "why not", ...over });
 const paths = ["/admin/v1/switches", "/admin/v1/instances", "/admin/v1/transcripts/a/b/c", "/admin/v1/never-built"];
 
+/** Of who is nobody, five refusals a second go on record one by one. */
+const untilNextSecond = () => new Promise((resolve) => setTimeout(resolve, 1_050));
+
 describe("who is nobody", () => {
+  beforeEach(untilNextSecond);
+
   const tokens: [name: string, header: () => string | undefined | Promise<string>, reason: string][] = [
     ["no token", () => undefined, "no bearer token"],
     ["another scheme", () => "Basic YTpi", "no bearer token"],
@@ -63,14 +68,28 @@ describe("who is nobody", () => {
       expect(answer.headers.get("www-authenticate")).toBe("Bearer");
     }
     const refused = (record: Members) => record["type"] === "refused" && record["reason"] === reason;
-    const recorded = await h.journal("admin", refused, paths.length);
+    const recorded = await h.journal("admin-refused", refused, paths.length);
     expect(new Set(recorded.map(({ path }) => path))).toEqual(new Set(paths));
+  });
+
+  it("has the answer that others have in a flood, and is counted", async () => {
+    const answers = await Promise.all(Array.from({ length: 60 }, () => h.send("/admin/v1/switches", {})));
+    expect(new Set(answers.map(said))).toEqual(new Set(["401"]));
+    await untilNextSecond();
+    await h.send("/admin/v1/switches", {});
+    await h.journal("admin-refused", ({ suppressed }) => Number(suppressed) > 0);
+  });
+
+  it("has nothing in the journal of acts", async () => {
+    await h.asAdmin("/admin/v1/switches", { body: "marker" });
+    const all = await h.journal("admin", () => true);
+    expect(all.filter(({ type, by }) => type === "refused" && by === undefined)).toEqual([]);
   });
 
   it("cannot fill the journal with a long path", async () => {
     const path = `/admin/${"p".repeat(8_000)}`;
     expect((await h.send(path, {})).status).toBe(401);
-    const [record] = await h.journal("admin", (one) => String(one["path"]).startsWith("/admin/ppp"));
+    const [record] = await h.journal("admin-refused", (one) => String(one["path"]).startsWith("/admin/ppp"));
     expect(record?.["path"]).toHaveLength(256);
   });
 });
@@ -186,6 +205,8 @@ describe("an admin", () => {
 describe("the journal of the authority", () => {
   const human = expect.stringMatching(/^[A-Za-z0-9_-]{43}$/);
   const refused = (reason: string) => h.journal("authority", (record) => record["reason"] === reason);
+  /** Of who is no platform, though perhaps the holder of some key. */
+  const refusedUnknown = (reason: string) => h.journal("authority-refused", (record) => record["reason"] === reason);
 
   it("says who was refused, as far as it was verified, and who they said to be", async () => {
     const key = makeKey();
@@ -205,7 +226,7 @@ describe("the journal of the authority", () => {
     });
 
     await h.exchange({ form: { client_assertion: h.clientAssertion({ exp: 1 }), client_id: undefined } });
-    const [client] = await refused("expired");
+    const [client] = await refusedUnknown("expired");
     expect(client).toMatchObject({
       error: "invalid_client",
       client: null,
@@ -220,7 +241,7 @@ describe("the journal of the authority", () => {
     const { refresh } = await h.provision();
     const thief = makeKey();
     await h.renew(thief, refresh);
-    const [renewal] = await refused("the refresh token is not valid");
+    const [renewal] = await refusedUnknown("the refresh token is not valid");
     expect(renewal).toMatchObject({ error: "invalid_grant", client: null, instance: thief.thumbprint });
 
     await h.post("/oauth/revoke", { token: refresh, ...h.clientForm("other-platform") });
@@ -228,18 +249,18 @@ describe("the journal of the authority", () => {
     expect(foreign).toMatchObject({ endpoint: "revoke", client: "other-platform" });
 
     await h.post("/oauth/introspect", { token: refresh });
-    const [nobody] = await refused("client_assertion_type");
+    const [nobody] = await refusedUnknown("client_assertion_type");
     expect(nobody).toMatchObject({ endpoint: "introspect", client: null, claimedClient: null });
 
     await h.post("/oauth/token?x=y", {});
-    const [form] = await refused("parameters belong in the body, not in the query");
+    const [form] = await refusedUnknown("parameters belong in the body, not in the query");
     expect(form).toMatchObject({ client: null, task: null });
   });
 
   it("holds no token, assertion or proof", async () => {
     const secret = h.idToken({ sub: "spy" });
     await h.exchange({ form: { subject_token: secret, task: "../spy", grant_type: "password" } });
-    const [record] = await refused("grant_type");
+    const [record] = await refusedUnknown("grant_type");
     expect(JSON.stringify(record)).not.toContain(secret.slice(0, 40));
   });
 });

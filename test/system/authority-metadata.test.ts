@@ -137,8 +137,9 @@ describe("metadata", () => {
 });
 
 describe("the identity provider's keys", () => {
-  const said = ({ json }: Answer) => (json["error"] === undefined ? "granted" : String(json["error_description"]));
-  const UNREAD = "subject_token: the provider's keys could not be read";
+  const said = ({ status, json }: Answer) =>
+    json["error"] === undefined ? "granted" : `${status} ${json["error"]}: ${json["error_description"]}`;
+  const UNREAD = "503 temporarily_unavailable: subject_token: the provider's keys could not be read";
   /** After a failure the provider is left alone for a second. */
   const pause = () => new Promise((resolve) => setTimeout(resolve, 1_050));
   const elsewhere = () => `http://127.0.0.1:${(jwks.address() as AddressInfo).port}/elsewhere`;
@@ -213,7 +214,7 @@ describe("the identity provider's keys", () => {
   it("are asked for at most once for a flood of unknown ones, and known ones go on", async () => {
     asked = [];
     answer = (_, response) => void response.end(keys);
-    const NO_KEY = "subject_token: the signature: ERR_JWKS_NO_MATCHING_KEY";
+    const NO_KEY = "400 invalid_request: subject_token: the signature: ERR_JWKS_NO_MATCHING_KEY";
     const flood = await Promise.all(
       Array.from({ length: 20 }, (_, i) =>
         h.exchange({ form: { subject_token: h.idToken({}, { kid: `unknown-${i}` }, makeKey()) } }),

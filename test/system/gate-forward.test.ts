@@ -86,6 +86,8 @@ describe("headers", () => {
     "Txn-Token": "t",
     Connection: "close, X-Named",
     "X-Named": "named by Connection",
+    "X-Unheard-Of": "anything",
+    X_Hostile_Key: "the agent's own",
     "Accept-Encoding": "gzip, br",
     Host: "evil.test",
   };
@@ -115,6 +117,7 @@ describe("headers", () => {
     const { call, lines } = await rig.recorded(who, "/hostile/headers");
     const names = (call["headers"] as [string, string][]).map(([name]) => name);
     expect(names).toContain("cookie");
+    expect(names).toContain("x-unheard-of");
     expect(names).not.toContain("authorization");
     expect(names).not.toContain("dpop");
     const text = JSON.stringify(lines);

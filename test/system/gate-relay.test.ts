@@ -452,7 +452,7 @@ describe("an agent that", () => {
       const headers = framing === "declared" ? { "content-length": "5000000" } : undefined;
       await rig
         .call(who, `/hostile${path}`, {
-          method: "POST",
+          method: "PUT",
           body: half(),
           signal: gone.signal,
           ...(headers && { headers }),
@@ -513,7 +513,7 @@ describe("a long request", () => {
         request.resume();
         answer.writeHead(413, { "content-type": "application/json" }).end('{"too":"long"}');
       },
-      { method: "POST", body: long() },
+      { method: "PUT", body: long() },
     );
     // An agent that still sends may lose an answer to the reset of its own connection (RFC 9112 §9.6): the record is the witness.
     expect([413, undefined]).toContain(got.heard?.status);
@@ -530,7 +530,7 @@ describe("a long request", () => {
       await rig.h.kill(doomed.id);
       for (let i = 0; i < 45; i++) yield Buffer.alloc(100_000);
     }
-    const heard = await rig.call(doomed, `/hostile${path}`, { method: "POST", body: halted() }).catch(() => null);
+    const heard = await rig.call(doomed, `/hostile${path}`, { method: "PUT", body: halted() }).catch(() => null);
     expect(heard === null || heard.status === 401).toBe(true);
     const seen = await rig.upstream.until(path, ({ isBrokenOff }) => isBrokenOff);
     expect(seen.isWhole).toBe(false);
@@ -548,7 +548,7 @@ describe("a long request", () => {
         gone.abort();
         await new Promise(() => {});
       }
-      const sent = { method: "POST", body: begun(), signal: gone.signal, headers };
+      const sent = { method: "PUT", body: begun(), signal: gone.signal, headers };
       await rig.call(who, "/hostile/gone/first", sent).catch(() => {});
     }
     await pause(100);
@@ -559,20 +559,20 @@ describe("a long request", () => {
     async function* long(): AsyncGenerator<Buffer> {
       for (let i = 0; i < 40; i++) yield Buffer.alloc(100_000);
     }
-    const got = await ask((request) => request.socket.destroy(), { method: "POST", body: long() });
+    const got = await ask((request) => request.socket.destroy(), { method: "PUT", body: long() });
     expect(got.heard?.status).toBe(502);
     expect(got.answer).toMatchObject({ outcome: "upstream-failed" });
   });
 
   it("over the bound is refused: before it leaves where it says so, else in the middle", async () => {
-    const declared = await rig.call(who, "/hostile/over/declared", { method: "POST", body: Buffer.alloc(6 * MIB + 1) });
+    const declared = await rig.call(who, "/hostile/over/declared", { method: "PUT", body: Buffer.alloc(6 * MIB + 1) });
     expect(declared.status).toBe(413);
     expect(rig.upstream.requests("/over/declared")).toEqual([]);
     expect((await rig.refused(who, "/hostile/over/declared"))["decision"]).toMatchObject({ kind: "too-large" });
     async function* endless(): AsyncGenerator<Buffer> {
       for (let i = 0; i < 90; i++) yield Buffer.alloc(100_000);
     }
-    const got = await ask((request) => void request.resume(), { method: "POST", body: endless() });
+    const got = await ask((request) => void request.resume(), { method: "PUT", body: endless() });
     expect(got.answer).toMatchObject({ outcome: "too-large" });
     expect(got.heard === null || got.heard.status === 413).toBe(true);
     expect((await rig.upstream.until(got.path, ({ isBrokenOff }) => isBrokenOff)).isWhole).toBe(false);
@@ -585,7 +585,7 @@ describe("a long request", () => {
         await pause(35);
       }
     }
-    const got = await ask(answerWith(200, {}, "ok"), { method: "POST", body: slow() });
+    const got = await ask(answerWith(200, {}, "ok"), { method: "PUT", body: slow() });
     expect([got.heard?.status, got.answer["outcome"]]).toEqual([200, "complete"]);
   });
 });

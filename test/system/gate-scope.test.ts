@@ -9,12 +9,14 @@ afterAll(() => rig.close());
 
 const LIMITS = { concurrency: 4, calls: 40, bytes: 3_000_000, refusalsRecordedPerMinute: 10_000 };
 const JSON_TYPE = { "content-type": "application/json" };
+const FORM_TYPE = { "content-type": "application/x-www-form-urlencoded" };
 
 beforeAll(async () => {
   rig = await startGateRig({ limits: LIMITS, firstByteTimeoutMs: 8_000 }, { burst: 30, callsPerSecond: 10 });
 });
 
 const GET_ONE = { type: "http", upstream: "hostile", operations: ["GET /one/{name}"], where: { name: ["a", "b/c"] } };
+const POST_ANY = { type: "http", upstream: "hostile", operations: ["POST /post/{name}"] };
 const RULES = [
   { type: "http", upstream: "strict", operations: ["POST /rules/{rule}"], where: { "body./model": ["small"] } },
   { type: "http", upstream: "strict", operations: ["GET /rules/{rule}"], where: { "query.limit": ["1", "2"] } },
@@ -50,6 +52,48 @@ describe("the neutral 404", () => {
       { method: "POST", body: "{}", headers: { ...JSON_TYPE, "content-encoding": "gzip" } },
       "describe",
     ],
+    ["a bracket before a rule's query", "/strict/rules/r?limit=1&[limit]=3", {}, "grant"],
+    ["a bracket behind a rule's query", "/strict/rules/r?limit=1&limit]=3", {}, "grant"],
+    [
+      "a form beside a rule on the query",
+      "/strict/rules/f",
+      { method: "POST", body: "a=1", headers: FORM_TYPE },
+      "describe",
+    ],
+    [
+      "a method override in a form",
+      "/hostile/post/a",
+      { method: "POST", body: "_method=DELETE", headers: FORM_TYPE },
+      "describe",
+    ],
+    [
+      "a method override without a type",
+      "/hostile/post/b",
+      { method: "POST", body: "x=1&[_method]=DELETE" },
+      "describe",
+    ],
+    [
+      "a method override in a part",
+      "/hostile/post/c",
+      {
+        method: "POST",
+        body: 'form-data; name="_method"',
+        headers: { "content-type": "multipart/form-data; boundary=b" },
+      },
+      "describe",
+    ],
+    [
+      "a method override in JSON",
+      "/hostile/post/d",
+      { method: "POST", body: '{"_method":"PUT"}', headers: JSON_TYPE },
+      "describe",
+    ],
+    [
+      "a form longer than the first run",
+      "/hostile/post/e",
+      { method: "POST", body: Buffer.alloc(1_048_577, "a"), headers: FORM_TYPE },
+      "describe",
+    ],
     ["an upstream that is not there", "/nowhere/one/a", {}, "route"],
     ["an upstream of another name", "/HOSTILE/one/a", {}, "route"],
     ["a name of every object", "/constructor/one/a", {}, "route"],
@@ -72,7 +116,7 @@ describe("the neutral 404", () => {
 
   it("is the same for all that is not granted, reaches nobody, and each record names its layer", async () => {
     const instances: Instance[] = [];
-    for (let i = 0; i < NOT_THERE.length; i += 25) instances.push(await rig.provision([GET_ONE, ...RULES]));
+    for (let i = 0; i < NOT_THERE.length; i += 25) instances.push(await rig.provision([GET_ONE, POST_ANY, ...RULES]));
     const faces = new Map<string, string>();
     for (const [i, [name, path, sent]] of NOT_THERE.entries()) {
       const heard = await rig.call(instances[Math.floor(i / 25)] as Instance, path, sent);
@@ -82,13 +126,31 @@ describe("the neutral 404", () => {
     expect([...faces.values()]).toHaveLength(1);
     expect([...faces.keys()][0]).toContain("Not Found");
     expect(rig.upstream.requests()).toEqual([]);
-    const layers = new Map<string, number>();
+    const counts = new Map<string, number>();
     for (const [i, [name, path, , layer]] of NOT_THERE.entries()) {
-      const nth = (layers.get(path) ?? 0) + 1;
-      layers.set(path, nth);
-      const { decision } = await rig.refused(instances[Math.floor(i / 25)] as Instance, path, nth);
+      const who = instances[Math.floor(i / 25)] as Instance;
+      const nth = (counts.get(who.id + path) ?? 0) + 1;
+      counts.set(who.id + path, nth);
+      const { decision } = await rig.refused(who, path, nth);
       expect(decision, name).toMatchObject({ allowed: false, kind: "absent", layer });
     }
+  });
+
+  it("is said before a byte of the body has come, where the path alone is out of scope", async () => {
+    const who = await rig.provision([GET_ONE, POST_ANY, ...RULES]);
+    const ended = Promise.withResolvers<void>();
+    async function* stalled(): AsyncGenerator<Buffer> {
+      yield Buffer.alloc(10);
+      await ended.promise;
+    }
+    for (const path of ["/hostile/two/body", "/nowhere/body", "/hostile//body", "/strict/unruled/body"]) {
+      const heard = await Promise.race([
+        rig.call(who, path, { method: "POST", body: stalled() }).then(({ status }) => status),
+        pause(5_000),
+      ]);
+      expect(heard, path).toBe(404);
+    }
+    ended.resolve();
   });
 
   it("is given to what no client would send", async () => {
@@ -125,13 +187,14 @@ describe("the neutral 404", () => {
   });
 
   it("what is granted passes, with data that looks like a path", async () => {
-    const who = await rig.provision([GET_ONE, ...RULES]);
+    const who = await rig.provision([GET_ONE, POST_ANY, ...RULES]);
     for (const [path, sent] of [
       ["/hostile/one/a", {}],
       ["/hostile/one/a", { method: "HEAD" }],
       ["/hostile/one/b%2Fc", {}],
       ["/strict/rules/r?limit=2", {}],
       ["/strict/rules/r", { method: "POST", body: '{"model":"small"}', headers: JSON_TYPE }],
+      ["/hostile/post/x", { method: "POST", body: "payment_method=card", headers: FORM_TYPE }],
     ] as [string, Sent][])
       expect((await rig.call(who, path, sent)).status, path).toBe(200);
   });

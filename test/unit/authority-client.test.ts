@@ -155,6 +155,20 @@ describe("a form", () => {
       expect(await parse(twice)).toBe("a parameter is given twice");
   });
 
+  const times = (count: number, pair: (i: number) => string) =>
+    Array.from({ length: count }, (_, i) => pair(i)).join("&");
+  it.each<[name: string, body: string, expected: string | number]>([
+    ["64 values of one name", times(64, (i) => `resource=${i}`), 64],
+    ["65 values of one name", times(65, (i) => `resource=${i}`), "a parameter is given more than 64 times"],
+    ["65 empty values of one name", times(65, () => "audience="), "a parameter is given more than 64 times"],
+    ["200 names", `resource=a&${times(199, (i) => `x${i}=1`)}`, 1],
+    ["201 names", `resource=a&${times(200, (i) => `x${i}=1`)}`, "more than 200 parameters"],
+    ["201 empty names", `resource=a&${times(200, (i) => `x${i}`)}`, "more than 200 parameters"],
+  ])("has a bound of parameters: %s", async (_name, body, expected) => {
+    const form = await parse(body);
+    expect(typeof form === "string" ? form : form.all("resource").length).toBe(expected);
+  });
+
   it("has no query, though an empty one", async () =>
     expect(await parse("a=b", undefined, `${ORIGIN}/oauth/token?`)).toBe(
       "parameters belong in the body, not in the query",

@@ -84,6 +84,7 @@ describe("defineConfig", () => {
     expect(config.platforms["build"]?.algorithms).toEqual(["ES256", "Ed25519"]);
     expect(config.agents["bot"]?.limits.calls).toBe(10_000);
     expect(config.upstreams["github"]?.encodedSlash).toBe("data");
+    expect(config.upstreams["github"]?.forwardHeaders).toEqual([]);
   });
 
   it.each<[path: string, value: unknown, line: RegExp]>([
@@ -145,6 +146,33 @@ describe("defineConfig", () => {
     ["upstreams/github/credential/header", "A: b", /^upstreams\.github\.credential\.header: a header name$/],
     ["upstreams/github/credential/value", "Bearer", /^upstreams\.github\.credential\.value: /],
     ["upstreams/github/credential/kind", "query", /^upstreams\.github\.credential\.kind: /],
+    ["upstreams/github/forwardHeaders", ["A: b"], /^upstreams\.github\.forwardHeaders\.0: a header name$/],
+    ["upstreams/github/forwardHeaders", [""], /^upstreams\.github\.forwardHeaders\.0: a header name$/],
+    ["upstreams/github/forwardHeaders", "X-A", /^upstreams\.github\.forwardHeaders: /],
+    ...[
+      "Connection",
+      "TE",
+      "Host",
+      "Cookie",
+      "DPoP",
+      "Proxy-Anything",
+      "X-Forwarded-For",
+      "x_real_ip",
+      "X_Api-Key",
+    ].map((name): [string, unknown, RegExp] => [
+      "upstreams/github/forwardHeaders",
+      ["X-Fine", name],
+      /^upstreams\.github\.forwardHeaders\.1: never passed on/,
+    ]),
+    [
+      "upstreams/github",
+      {
+        ...right().upstreams.github,
+        credential: { kind: "header", header: "X-Own-Key", secret: "S" },
+        forwardHeaders: ["x_OWN-key"],
+      },
+      /^upstreams\.github\.forwardHeaders\.0: the header of the upstream's own credential$/,
+    ],
     ["upstreams/github/totalTimeoutMs", -1, /^upstreams\.github\.totalTimeoutMs: /],
     ["entitlements/groups/engineering", "all", /^entitlements\.groups\.engineering: .*must be an array$/],
     [
@@ -186,6 +214,78 @@ describe("defineConfig", () => {
     expect(mistakes(spoil("origin", "gate.example"))[0]).toMatch(/^origin: /));
   it("takes no issuer on loopback for a gate that is not", () =>
     expect(mistakes(spoil("identityProviders/corp/issuer", "http://127.0.0.1"))).toHaveLength(1));
+
+  const NOT_CANONICAL: [url: string][] = [
+    ["https://api.github.com/v1?"],
+    ["https://api.github.com/v1#"],
+    [" https://api.github.com"],
+    ["https://api.github.com "],
+    ["https:\\\\api.github.com"],
+    ["https://api.github.com\\v1"],
+    ["https://api.github.com/a/../b"],
+    ["https://api.github.com/%2e%2e/b"],
+    ["https://api.github.com/@me"],
+    ["https://@api.github.com"],
+    ["https://API.github.com"],
+    ["https://api.github.com:443"],
+    ["https:api.github.com"],
+    ["https://api.github.com/a\tb"],
+    ["https://api.github.com/é"],
+  ];
+  const URL_PATHS = ["upstreams/github/baseUrl", "identityProviders/corp/issuer", "identityProviders/corp/jwksUri"];
+  it.each(NOT_CANONICAL)("takes no URL that a parser would spell otherwise, or that holds ?, # or @: %j", (url) => {
+    for (const path of URL_PATHS)
+      expect(mistakes(spoil(path, url))[0]).toMatch(
+        /: an https URL in canonical form, without credentials, query or fragment/,
+      );
+  });
+  it.each([
+    ["upstreams/github/baseUrl", "https://api.github.com"],
+    ["upstreams/github/baseUrl", "https://api.github.com:8443/v1/a%20b"],
+    ["identityProviders/corp/issuer", "https://idp.example"],
+    ["identityProviders/corp/issuer", "https://idp.example/"],
+    ["identityProviders/corp/issuer", "https://idp.example/tenant/v2.0"],
+    ["identityProviders/corp/issuer", "https://idp.example/tenant/v2.0/"],
+    ["identityProviders/corp/jwksUri", "https://idp.example/.well-known/jwks.json"],
+  ])("takes %s = %s", (path, url) => expect(mistakes(spoil(path, url))).toEqual([]));
+
+  it.each([
+    "Connection",
+    "keep-alive",
+    "Proxy-Authorization",
+    "TE",
+    "Trailer",
+    "Transfer-Encoding",
+    "Upgrade",
+    "Host",
+    "HOST",
+    "Expect",
+    "Content-Length",
+    "content-type",
+    "Content-Encoding",
+    "Accept-Encoding",
+    "DPoP",
+  ])("places no credential in %s", (header) =>
+    expect(mistakes(spoil("upstreams/github/credential/header", header))).toEqual([
+      expect.stringMatching(/^upstreams\.github\.credential\.header: a header that carries credentials/),
+    ]));
+  it.each(["Authorization", "X-Api-Key", "Private-Token", "Tea", "Hosted-Key"])("places a credential in %s", (header) =>
+    expect(mistakes(spoil("upstreams/github/credential/header", header))).toEqual([]));
+
+  it("keeps admins and platforms apart at one issuer, by whatever names it is known", () => {
+    const { corp } = right().identityProviders;
+    const sameAudience = spoil("platforms/build/subjectAudience", "admin-app") as unknown as Node;
+    const named = (other: object) =>
+      mistakes({
+        ...sameAudience,
+        identityProviders: { corp, staff: other },
+        admins: { ...right().admins, identityProvider: "staff" },
+      } as unknown as ConfigSource);
+    expect(named({ ...corp, jwksUri: "https://idp.example/other" })).toEqual([
+      "platforms.build.subjectAudience: the same as admins.audience: give each its own client",
+    ]);
+    expect(named({ ...corp, issuer: "https://staff.example" })).toEqual([]);
+  });
 
   it("takes plain http where the gate itself runs on loopback, and nowhere else", () => {
     const local = spoil("origin", "http://127.0.0.1:8787") as unknown as Node;

@@ -1,15 +1,15 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { type Described, describe as describeCall, describePath, describeQuery } from "../../src/gate/describe.ts";
+import { describeBody, describeHead, describePath, describeQuery, type RequestHead } from "../../src/gate/describe.ts";
 import { parseTarget } from "../../src/gate/target.ts";
 
 const utf8 = (text: string): Uint8Array => new TextEncoder().encode(text);
-const OPTIONS = { upstream: "x", encodedSlash: "data", bodyFacts: false } as const;
-const request = (over: Partial<Described> & { url?: string; with?: Record<string, string> } = {}): Described => ({
+const OPTIONS = { upstream: "x", encodedSlash: "data" } as const;
+const NO_RULES = { query: false, body: false } as const;
+const head = (over: { url?: string; method?: string; with?: Record<string, string> } = {}): RequestHead => ({
   target: parseTarget(over.url ?? "https://gate.test/x/a"),
   method: over.method ?? "GET",
-  headers: new Headers(over.with ?? over.headers ?? {}),
-  body: over.body === undefined ? new Uint8Array(0) : over.body,
+  headers: new Headers(over.with ?? {}),
 });
 
 describe("describePath", () => {
@@ -227,28 +227,19 @@ describe("describeQuery", () => {
   });
 });
 
-describe("describe", () => {
-  it("nothing of a rule asked: the body is opaque, whatever it is", () => {
-    expect(describeCall(request({ method: "POST", body: utf8("{") }), OPTIONS)).toMatchObject({
-      value: { body: { kind: "opaque" } },
+describe("describeHead", () => {
+  it("says what is asked for, and nothing of a body", () => {
+    expect(describeHead(head({ url: "https://gate.test/x/a/b%20c?d=1", method: "POST" }), OPTIONS)).toEqual({
+      ok: true,
+      value: { upstream: "x", method: "POST", segments: ["a", "b c"], query: [["d", "1"]] },
     });
-    expect(describeCall(request({ method: "POST", body: null }), OPTIONS)).toMatchObject({
-      value: { body: { kind: "opaque" } },
-    });
-    expect(describeCall(request({ method: "POST" }), OPTIONS)).toMatchObject({ value: { body: { kind: "none" } } });
   });
 
   it.each(["get", "Get", "", "M-SEARCH", "GET ", "GÊT", "G3T"])("refuses the method %j", (method) => {
-    expect(describeCall(request({ method }), OPTIONS)).toEqual({
+    expect(describeHead(head({ method }), OPTIONS)).toEqual({
       ok: false,
       error: "a method that is not upper-case letters",
     });
-  });
-
-  it.each(["GET", "HEAD"])("refuses a body with %s", (method) => {
-    const error = "a body with a method that has none";
-    expect(describeCall(request({ method, body: utf8("x") }), OPTIONS)).toEqual({ ok: false, error });
-    expect(describeCall(request({ method, body: null }), OPTIONS)).toEqual({ ok: false, error });
   });
 
   it.each([
@@ -258,27 +249,176 @@ describe("describe", () => {
     "X-Original-URL",
     "X-Rewrite-URL",
   ])("refuses the header %s, even empty", (name) => {
-    expect(describeCall(request({ with: { [name]: "" } }), OPTIONS)).toEqual({
+    expect(describeHead(head({ with: { [name]: "" } }), OPTIONS)).toEqual({
       ok: false,
       error: `the header ${name.toLowerCase()}`,
     });
   });
 
-  it.each(["?_method=DELETE", "?a=1&_METHOD=", "?%5Fmethod=PUT", "?_method"])("refuses %s", (query) => {
+  it.each([
+    "?_method=DELETE",
+    "?a=1&_METHOD=",
+    "?%5Fmethod=PUT",
+    "?_method",
+    "?[_method]=DELETE",
+    "?_method[]=DELETE",
+    "?[_method=DELETE",
+    "?.method=DELETE",
+    "?+_method=DELETE",
+    "?_method.x=DELETE",
+  ])("refuses %s", (query) => {
     const url = `https://gate.test/x/a${query}`;
-    expect(describeCall(request({ method: "POST", url }), OPTIONS)).toEqual({
+    expect(describeHead(head({ method: "POST", url }), OPTIONS)).toEqual({
       ok: false,
       error: "a method override in the query",
     });
   });
 
+  it.each(["?method=a", "?payment_method=card", "?_methods=1", "?a=_method"])("takes %s", (query) => {
+    expect(describeHead(head({ url: `https://gate.test/x/a${query}` }), OPTIONS).ok).toBe(true);
+  });
+});
+
+describe("describeBody", () => {
+  const FORM = "application/x-www-form-urlencoded";
+  const OVERRIDE = "a method override in the body";
+  const post = (
+    type: string | null,
+    body: Uint8Array | string | null,
+    rules = NO_RULES as { query: boolean; body: boolean },
+    more = {},
+  ) =>
+    describeBody(
+      head({ method: "POST", with: { ...(type === null ? {} : { "content-type": type }), ...more } }),
+      typeof body === "string" ? utf8(body) : body,
+      rules,
+    );
+
+  it("nothing of a rule asked: the body is opaque, whatever it is", () => {
+    expect(post("application/json", "{")).toEqual({ ok: true, value: { kind: "opaque" } });
+    expect(post("application/json", null)).toEqual({ ok: true, value: { kind: "opaque" } });
+    expect(post("application/octet-stream", null)).toEqual({ ok: true, value: { kind: "opaque" } });
+    expect(post("application/json", "")).toEqual({ ok: true, value: { kind: "none" } });
+    expect(describeBody(head(), new Uint8Array(0), NO_RULES)).toEqual({ ok: true, value: { kind: "none" } });
+  });
+
+  it.each(["GET", "HEAD"])("refuses a body with %s", (method) => {
+    const error = "a body with a method that has none";
+    expect(describeBody(head({ method }), utf8("x"), NO_RULES)).toEqual({ ok: false, error });
+    expect(describeBody(head({ method }), null, NO_RULES)).toEqual({ ok: false, error });
+  });
+
+  it.each<[type: string | null, body: string]>([
+    [FORM, "_method=DELETE"],
+    [FORM, "a=1&_method=DELETE"],
+    [FORM, "a=1&_METHOD"],
+    [FORM, "a=1;_method=DELETE"],
+    [FORM, "%5fmethod=DELETE"],
+    [FORM, "%5F%6Dethod=DELETE"],
+    [FORM, "[_method]=DELETE"],
+    [FORM, "_method[]=DELETE"],
+    [FORM, "_method%00x=DELETE"],
+    [FORM, ".method=DELETE"],
+    [FORM, "+_method=DELETE"],
+    [FORM, "\r\n_method=DELETE"],
+    [FORM, "a=%zz&_method=DELETE"],
+    [FORM.toUpperCase(), "_method=DELETE"],
+    [`${FORM}; charset=UTF-8`, "_method=DELETE"],
+    [`text/plain, ${FORM}`, "_method=DELETE"],
+    [`${FORM},text/plain`, "_method=DELETE"],
+    [null, "_method=DELETE"],
+    ["", "_method=DELETE"],
+    ["multipart/form-data; boundary=b", '--b\r\nContent-Disposition: form-data; name="_method"\r\n\r\nDELETE\r\n--b--'],
+    ["multipart/form-data; boundary=b", "--b\r\nContent-Disposition: form-data; name=_method\r\n\r\nDELETE\r\n--b--"],
+    ["multipart/form-data; boundary=b", "content-disposition:form-data;NAME = '_Method'"],
+    ["multipart/form-data; boundary=b", 'form-data; name="[_method]"'],
+    ["multipart/form-data; boundary=b", 'form-data; name="\\_met\\hod"'],
+    ["multipart/form-data; boundary=b", 'form-data; name="%5Fmethod"'],
+    ["multipart/form-data; boundary=b", 'form-data; name=\r\n "_method"'],
+    ["multipart/mixed", 'form-data; name="_method"'],
+    ["application/json", '{"_method":"DELETE"}'],
+    ["application/json", '{"a":1,"_METHOD" : "DELETE"}'],
+    ["application/json", '{"\\u005fmethod":"DELETE"}'],
+    ["application/json", '{"_m\\u0065tho\\u0064":"DELETE"}'],
+    ["application/vnd.api+json; charset=utf-8", '{"_method":"DELETE"}'],
+    ["text/json", '{"_method":"DELETE"}'],
+  ])("%s: %j is refused", (type, body) => {
+    expect(post(type, body)).toEqual({ ok: false, error: OVERRIDE });
+  });
+
+  it.each<[type: string | null, body: string]>([
+    [FORM, "a=_method&payment_method=card&method=x"],
+    [FORM, "a=%zz&%ff=1"],
+    [null, "a body"],
+    ["text/plain", "_method=DELETE"],
+    ["application/octet-stream", "_method=DELETE"],
+    [
+      "multipart/form-data; boundary=b",
+      '--b\r\nContent-Disposition: form-data; name="f"; filename="_method"\r\n\r\n_method\r\n--b--',
+    ],
+    ["multipart/form-data; boundary=b", "form-data; name=f; filename*=utf-8''_method"],
+    ["application/json", '{"a":"_method"}'],
+    ["application/json", '{"a":"\\"_method\\": no"}'],
+    ["application/json", '{"payment_method":"card"}'],
+  ])("%s: %j passes", (type, body) => {
+    expect(post(type, body)).toEqual({ ok: true, value: { kind: "opaque" } });
+  });
+
+  it("what has no type is a form with POST alone, as Rack has it", () => {
+    expect(describeBody(head({ method: "PUT" }), utf8("_method=DELETE"), NO_RULES).ok).toBe(true);
+  });
+
+  it.each<[string, string | null, string | null, Record<string, string>, string]>([
+    ["longer than the first run", FORM, null, {}, "a form too long to be read"],
+    ["longer than the first run, of parts", "multipart/form-data; boundary=b", null, {}, "a form too long to be read"],
+    ["longer than the first run, without a type", null, null, {}, "a form too long to be read"],
+    ["gzip", FORM, "a=1", { "content-encoding": "gzip" }, "a form that is coded"],
+    ["utf-16", `${FORM}; charset=utf-16`, "a=1", {}, "a form that is coded"],
+    ["utf-7 after utf-8", `${FORM}; charset=utf-8; charset="utf-7"`, "a=1", {}, "a form that is coded"],
+    ["a coded name", "multipart/form-data", "form-data; name*=utf-8''a", {}, "a form with a part whose name is coded"],
+    [
+      "a name in pieces",
+      "multipart/form-data",
+      "form-data; name*0=_me; name*1=thod",
+      {},
+      "a form with a part whose name is coded",
+    ],
+    [
+      "an encoded word",
+      "multipart/form-data",
+      'form-data; name="=?utf-8?Q?=5Fmethod?="',
+      {},
+      "a form with a part whose name is coded",
+    ],
+  ])("refuses a form that can't be looked into: %s", (_name, type, body, more, error) => {
+    expect(post(type, body, NO_RULES, more)).toEqual({ ok: false, error });
+  });
+
+  it("refuses a form where a rule speaks of the query, which servers merge with it", () => {
+    const rules = { query: true, body: false };
+    for (const type of [FORM, "multipart/form-data; boundary=b", null])
+      expect(post(type, "a=1", rules)).toEqual({ ok: false, error: "a form where a rule speaks of the query" });
+    expect(post("application/json", "{}", rules)).toEqual({ ok: true, value: { kind: "opaque" } });
+    expect(post(FORM, "", rules)).toEqual({ ok: true, value: { kind: "none" } });
+  });
+
+  it("takes no longer than the body's length", () => {
+    const unit = ["name", "name*", "name=", 'name="', "&", "%5f", "\\u005f", '"_method" ', "[", " ", "name \t"];
+    for (const type of [FORM, "multipart/form-data", "application/json"])
+      for (const text of unit) {
+        const startedAtMs = performance.now();
+        post(type, text.repeat(1_000_000 / text.length));
+        expect(performance.now() - startedAtMs, `${type} ${text}`).toBeLessThan(1_500);
+      }
+  });
+
   describe("where a rule needs the body", () => {
-    const facts = { ...OPTIONS, bodyFacts: true };
+    const facts = { query: false, body: true };
     const JSON_TYPE = { "content-type": "application/json" };
     const TYPE = "a body that is not declared as JSON where a rule needs its facts";
     const CODED = "a coded body where a rule needs its facts";
     const ask = (body: Uint8Array | null, headers: Record<string, string>) =>
-      describeCall(request({ method: "POST", body, with: headers }), facts);
+      describeBody(head({ method: "PATCH", with: headers }), body, facts);
 
     it.each<[string, Uint8Array | null, Record<string, string>, string]>([
       ["longer than the first run", null, JSON_TYPE, "a body too long to be read for its rule"],
@@ -309,13 +449,13 @@ describe("describe", () => {
       "application/vnd.api+json",
     ])("reads %s", (type) => {
       expect(ask(utf8('{"a":[1]}'), { "content-type": type })).toMatchObject({
-        value: { body: { kind: "json", value: { a: [1] } } },
+        value: { kind: "json", value: { a: [1] } },
       });
     });
 
     it("identity is no coding, and no body is none", () => {
       expect(ask(utf8("1"), { ...JSON_TYPE, "content-encoding": "identity" })).toMatchObject({ ok: true });
-      expect(ask(new Uint8Array(0), {})).toMatchObject({ value: { body: { kind: "none" } } });
+      expect(ask(new Uint8Array(0), {})).toMatchObject({ value: { kind: "none" } });
     });
   });
 });

@@ -10,8 +10,8 @@ import {
   toGate,
 } from "../../src/gate/headers.ts";
 
-const forwarded = (headers: Record<string, string>) =>
-  Object.fromEntries(forwardedHeaders(recordedHeaders(new Headers(headers))));
+const forwarded = (headers: Record<string, string>, also: readonly string[] = []) =>
+  Object.fromEntries(forwardedHeaders(recordedHeaders(new Headers(headers)), also));
 
 describe("forwardedHeaders", () => {
   it("of nothing: no coding is asked for", () => {
@@ -59,17 +59,42 @@ describe("forwardedHeaders", () => {
     "Remote_User",
     "X-Envoy-Original-Path",
     "X-Amzn-Oidc-Identity",
+    // What nobody has heard of.
+    "X-Sudo",
+    "X-Act-As",
+    "GitHub-Sudo",
+    "Stripe-Account",
+    "OpenAI-Organization",
+    "Api_Key",
+    "X_GitHub_Api_Version",
+    "Content_Type",
+    "constructor",
   ])("never %s", (name) => {
-    expect(forwarded({ [name]: "1", "x-kept": "2" })).toEqual({ "x-kept": "2", "accept-encoding": "identity" });
+    expect(forwarded({ [name]: "1", accept: "2" }, ["x-fine"])).toEqual({ accept: "2", "accept-encoding": "identity" });
   });
 
   it("drops what Connection names, in any case and spacing", () => {
-    expect(
-      forwarded({ connection: "Keep-Alive,  X-Drop ,,x-other", "x-drop": "1", "X-Other": "2", "x-kept": "3" }),
-    ).toEqual({
-      "x-kept": "3",
-      "accept-encoding": "identity",
-    });
+    const sent = { connection: "Keep-Alive,  X-Drop ,,prefer", "x-drop": "1", Prefer: "2", accept: "3" };
+    expect(forwarded(sent, ["x-drop"])).toEqual({ accept: "3", "accept-encoding": "identity" });
+  });
+
+  it("passes what the upstream's configuration names, in that spelling alone", () => {
+    const sent = { "X-Custom": "1", X_Custom: "2", "X-Customs": "3" };
+    expect(forwarded(sent)).toEqual({ "accept-encoding": "identity" });
+    expect(forwarded(sent, ["x-custom"])).toEqual({ "x-custom": "1", "accept-encoding": "identity" });
+  });
+
+  it.each([
+    "Accept-Language",
+    "Idempotency-Key",
+    "Traceparent",
+    "X-GitHub-Api-Version",
+    "Anthropic-Version",
+    "OpenAI-Beta",
+    "X-Stainless-Lang",
+    "X-Request-Id",
+  ])("passes %s", (name) => {
+    expect(forwarded({ [name]: "1" })).toEqual({ [name.toLowerCase()]: "1", "accept-encoding": "identity" });
   });
 
   it("keeps words about content, and several values as they stand", () => {

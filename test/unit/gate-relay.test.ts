@@ -9,6 +9,7 @@ const upstream = {
   baseUrl: "https://upstream.test",
   credential: { kind: "header", header: "x", secret: "S", value: "{secret}" },
   encodedSlash: "data",
+  forwardHeaders: [],
   firstByteTimeoutMs: 1_000,
   idleTimeoutMs: 1_000,
   totalTimeoutMs: 5_000,

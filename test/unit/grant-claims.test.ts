@@ -1,4 +1,4 @@
-import { beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it, vi } from "vitest";
 import { encodeBase64url } from "../../src/grant/base64url.ts";
 import {
   fitsGrant,
@@ -129,6 +129,28 @@ describe("a grant", () => {
     expect(verify(token, by, NOW_MS + 300_000)).toBe("expired");
     // The same kid, another key.
     expect(verify(token, ring({ ...b, kid: "a" }))).toBe("the signature does not verify");
+  });
+
+  it("is remembered within a bound of characters, whatever their number", () => {
+    const by = ring(a);
+    const long = (n: number) => {
+      const where = { "query.q": [`${n}-${"x".repeat(10_000)}`] };
+      const entry = { type: "http", upstream: "github", operations: ["GET /user"], where };
+      return issueGrant(by, claims({ jti: `long-${n}`, authorization_details: [entry] }));
+    };
+    const looks = vi.spyOn(by, "verify");
+    const looked = (token: string) => {
+      looks.mockClear();
+      expect(verify(token, by)).toBe("verified");
+      return looks.mock.calls.length;
+    };
+    const first = long(0);
+    expect([looked(first), looked(first)]).toEqual([1, 0]);
+    const kept = Math.floor(4_194_304 / first.length);
+    for (let n = 1; n < kept - 1; n++) looked(long(n));
+    expect(looked(first)).toBe(0);
+    for (let n = kept - 1; n <= kept + 1; n++) looked(long(n));
+    expect([looked(long(kept + 1)), looked(first)]).toEqual([0, 1]);
   });
 
   it("may be issued exactly where it can be read", () => {

@@ -1,4 +1,4 @@
-import { beforeAll, describe, expect, it } from "vitest";
+import { afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import { encodeBase64url } from "../../src/grant/base64url.ts";
 import { parsePublicKey } from "../../src/grant/jwk.ts";
 import { isFresh, isSameTarget, PROOF_MAX_CHARS, parseProof, verifyProof } from "../../src/grant/proof.ts";
@@ -100,6 +100,53 @@ describe("a proof", () => {
     const [, payload] = (await proofOf(es256, { jti: "j-2" })).split(".");
     expect(await verify(`${head}.${payload}.${mac}`)).toBe("the signature does not verify");
     expect(await verify(`${head}.${payload}.AAAA`)).toBe("the signature does not verify");
+  });
+});
+
+describe("what is remembered of proofs", () => {
+  afterEach(() => vi.restoreAllMocks());
+
+  /** How often a second look at the same header had to read its key, and import it. */
+  async function secondLook(first: string, second: string, expected: { tokenDigest?: string | undefined }) {
+    await verify(first, expected);
+    const thumbprints = vi.spyOn(JSON, "stringify");
+    const imports = vi.spyOn(crypto.subtle, "importKey");
+    const outcome = await verify(second, expected);
+    const count = { read: thumbprints.mock.calls.length, imported: imports.mock.calls.length };
+    vi.restoreAllMocks();
+    return { ...count, verified: typeof outcome === "object" };
+  }
+  const holder = { tokenDigest: "digest" };
+  const spoilt = async (key: Key) => `${(await proofOf(key)).slice(0, -2)}AA`;
+
+  it("is the key of who proved it beside a grant", async () => {
+    for (const alg of ["ES256", "Ed25519"] as const) {
+      const key = await makeKey(alg);
+      const [first, second] = [await proofOf(key), await proofOf(key)];
+      expect(await secondLook(first, second, holder)).toEqual({ read: 0, imported: 0, verified: true });
+    }
+  });
+
+  it.each<[name: string, first: (key: Key) => Promise<string>, expected: { tokenDigest?: string }]>([
+    ["a proof whose end can't be read", async (key) => `${await spoilt(key)}A`, holder],
+    ["a signature that does not verify", spoilt, holder],
+    ["a key that anyone made, without a grant", (key) => proofOf(key), {}],
+  ])("is nothing of %s", async (_name, first, expected) => {
+    const key = await makeKey("ES256");
+    const looked = await secondLook(await first(key), await proofOf(key), expected);
+    expect(looked).toEqual({ read: 1, imported: 1, verified: true });
+  });
+
+  it("is no claim that failed, and no header longer than 512 characters", async () => {
+    const key = await makeKey("ES256");
+    const failed = await secondLook(await proofOf(key, { htm: "PUT" }), await proofOf(key), holder);
+    expect(failed.read).toBe(1);
+    const padded = (length: number) => proofOf(key, {}, { kid: "k".repeat(length) });
+    const lengthOf = async (pad: number) => (await padded(pad)).indexOf(".");
+    let pad = 1;
+    while ((await lengthOf(pad + 1)) <= 512) pad++;
+    expect((await secondLook(await padded(pad), await padded(pad), holder)).read).toBe(0);
+    expect((await secondLook(await padded(pad + 1), await padded(pad + 1), holder)).read).toBe(1);
   });
 });
 

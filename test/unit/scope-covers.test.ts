@@ -151,6 +151,10 @@ const QUERIES: Call["query"][] = [
     ["q", "a"],
     ["q", "a"],
   ],
+  [
+    ["q", "a"],
+    ["[q", "1"],
+  ],
 ];
 const BODIES: BodyFacts[] = [
   { kind: "none" },

@@ -373,6 +373,114 @@ describe("matches", () => {
     expect(matches(entry(["POST /orders"], { [`query.${name}`]: predicate }), call({ query }))).toBe(expected);
   });
 
+  describe("a parameter that some framework reads as the constrained one", () => {
+    const holds = (name: string, predicate: Json, ...query: readonly (readonly [string, string])[]): boolean =>
+      matches(entry(["POST /orders"], { [`query.${name}`]: predicate }), call({ query }));
+
+    it.each<[name: string, other: string]>([
+      ["account_id", "[account_id]"],
+      ["account_id", "[account_id"],
+      ["account_id", "account_id]"],
+      ["account_id", "account[id"],
+      ["account_id", "account[id]"],
+      ["account_id", "account.id"],
+      ["account_id", "account id"],
+      ["account_id", "ACCOUNT[ID"],
+      ["account_id", "account_id[]"],
+      ["account_id", "account_id[x"],
+      ["account_id", "account_id.x"],
+      ["account_id", "account_id]_x"],
+      ["account_id", "[[account_id]]"],
+      ["account_id", "_account_id"],
+      ["account_id", "account__id"],
+      ["account_id", "account_id_"],
+      ["sudo", "[sudo]"],
+      ["sudo", "[sudo"],
+      ["sudo", "sudo]"],
+      ["sudo", "][sudo"],
+      ["sudo", "sudo\u00a0"],
+      ["sudo", "\u017fudo]"],
+      ["filter[state]", "filter[state=all"],
+      ["filter[state]", "filter[state"],
+      ["filter[state]", "filter[state]]"],
+      ["filter[state]", "filter[[state]"],
+      ["filter[state]", "filter.state"],
+      ["filter[state]", "filter_state"],
+      ["filter[state]", "filter[state][x]"],
+      ["filter[state]", "filter"],
+      ["filter[state]", "[filter]"],
+      ["fields[]", "fields"],
+      ["fields[]", "fields[0]"],
+      ["fields[]", "[fields]"],
+    ])("query.%s beside %s", (name, spelling) => {
+      const [other = "", value = "evil"] = spelling.split("=");
+      expect(holds(name, ["ok"], [name, "ok"], [other, value])).toBe(false);
+      expect(holds(name, ["ok"], [other, value], [name, "ok"])).toBe(false);
+      expect(holds(name, { absent: true }, [other, value])).toBe(false);
+      expect(holds(name, ["ok"], [name, "ok"])).toBe(true);
+    });
+
+    it.each<[name: string, other: string]>([
+      ["page", "page_size"],
+      ["page_size", "page"],
+      ["account_id", "account"],
+      ["account_id", "accountid"],
+      ["account_id", "my_account_id"],
+      ["filter[state]", "filter[labels]"],
+      ["filter[state]", "filter[state_reason]"],
+      ["filter[state]", "state"],
+      ["sudo", "sudoer"],
+      ["sudo", "_"],
+      ["sudo", ""],
+      ["sudo", "[]"],
+    ])("query.%s is another than %s", (name, other) => {
+      expect(holds(name, ["ok"], [name, "ok"], [other, "1"])).toBe(true);
+      expect(holds(name, { absent: true }, [other, "1"])).toBe(true);
+    });
+
+    it("never matches beside a random mutation by brackets, dots, spaces and case", () => {
+      const word = fc.constantFrom("account", "id", "filter", "state", "q", "s", "k");
+      const name = fc
+        .tuple(word, fc.array(fc.tuple(fc.constantFrom("_", ".", "[", "]["), word), { maxLength: 2 }))
+        .map(([first, more]) => first + more.map(([separator, next]) => separator + next).join(""))
+        .map((text) => (text.includes("[") ? `${text}]` : text));
+      const noise = fc.string({ unit: fc.constantFrom("[", "]", ".", " ", "\t", "[]", "_"), maxLength: 3 });
+      const cased = (text: string, upper: boolean) => (upper ? text.toUpperCase() : text);
+      const mutation = name.chain((text) => {
+        const words = text.split(/[._[\]]+/).filter((one) => one !== "");
+        return fc
+          .record({
+            before: noise,
+            between: fc.array(
+              noise.filter((one) => one !== ""),
+              { minLength: words.length, maxLength: words.length },
+            ),
+            after: noise,
+            upper: fc.array(fc.boolean(), { minLength: words.length, maxLength: words.length }),
+            below: fc.constantFrom("", "[x]", "[x", ".x", "[0][y]"),
+          })
+          .map(({ before, between, after, upper, below }) => ({
+            text,
+            other:
+              before +
+              words.map((one, i) => (i > 0 ? between[i] : "") + cased(one, upper[i] === true)).join("") +
+              after +
+              below,
+          }))
+          .filter(({ other }) => other !== text);
+      });
+      fc.assert(
+        fc.property(mutation, fc.boolean(), ({ text, other }, first) => {
+          const right = [text, "ok"] as const;
+          const evil = [other, "evil"] as const;
+          expect(holds(text, ["ok"], ...(first ? [evil, right] : [right, evil]))).toBe(false);
+          expect(holds(text, { absent: true }, evil)).toBe(false);
+        }),
+        { numRuns: 5_000 },
+      );
+    });
+  });
+
   it.each<[string, Json, BodyFacts, boolean]>([
     ["/a", [1], { kind: "none" }, false],
     ["/a", [1], { kind: "opaque" }, false],
