@@ -1,0 +1,81 @@
+// kill -9 of workerd under load, again and again: what the upstream saw is on record, what a client received in full is on record in
+// full, and what had no end says so.
+
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { pullBucket, verifyFolder } from "../../scripts/local/verify-folder.ts";
+import { parseSealKeys } from "../../src/transcript/verify-keys.ts";
+import { type GateRig, type Instance, startGateRig } from "./gate-rig.ts";
+import { pause } from "./hostile-upstream.ts";
+
+const CRASHES = 3;
+const CALLERS = 6;
+let rig: GateRig;
+let folder: string;
+
+beforeAll(async () => {
+  rig = await startGateRig();
+  folder = await mkdtemp(join(tmpdir(), "portcullis-crash-"));
+});
+afterAll(async () => {
+  await rig.close();
+  await rm(folder, { recursive: true, force: true });
+});
+
+/** Calls until told to stop; gives the targets whose answer came in full. */
+async function callOnAndOn(who: Instance, name: string, isOver: () => boolean): Promise<string[]> {
+  const whole: string[] = [];
+  for (let n = 0; !isOver(); n++) {
+    const target = `/hostile/work?by=${name}&n=${n}`;
+    const heard = await rig.call(who, target, { method: "PUT", body: `${name} ${n}` }).catch(() => undefined);
+    if (heard === undefined) return whole;
+    if (heard.status === 200 && heard.isWhole) whole.push(target);
+  }
+  return whole;
+}
+
+describe("kill -9 under load", () => {
+  it("loses no record, and verifies", async () => {
+    const who = await rig.provision();
+    const whole: string[] = [];
+    rig.upstream.on("/endless", (_request, answer) => {
+      answer.writeHead(200, { "content-type": "text/event-stream" });
+      const timer = setInterval(() => answer.write("data: on and on\n\n"), 5);
+      answer.on("close", () => clearInterval(timer));
+    });
+    for (let crash = 0; crash < CRASHES; crash++) {
+      let isOver = false;
+      const callers = Array.from({ length: CALLERS }, (_, i) => callOnAndOn(who, `${crash}.${i}`, () => isOver));
+      const endless = rig.call(who, `/hostile/endless?n=${crash}`).catch(() => undefined);
+      await pause(200 + Math.random() * 400);
+      rig.crash();
+      isOver = true;
+      whole.push(...(await Promise.all(callers)).flat());
+      expect((await endless)?.isWhole ?? false).toBe(false);
+      await rig.restart({});
+    }
+    expect(whole.length).toBeGreaterThan(CRASHES);
+
+    // A call wakes the object; whatever it left without an end is lost, and says so.
+    await rig.call(who, "/hostile/last");
+    const { lines } = await rig.recorded(who, "/hostile/last");
+    const calls = new Map(lines.filter(({ type }) => type === "call").map((line) => [line["target"], line]));
+    const answers = new Map(lines.filter(({ type }) => type === "answer").map((line) => [line["call"], line]));
+    const seen = rig.upstream.requests().map(({ target }) => `/hostile${target}`);
+    expect(seen.filter((target) => !calls.has(target))).toEqual([]);
+    for (const target of whole) expect(answers.get(calls.get(target)?.seq)).toMatchObject({ outcome: "complete" });
+    const outcomes = [...calls.values()].map(({ seq }) => answers.get(seq)?.["outcome"]);
+    expect(outcomes).not.toContain(undefined);
+    for (let crash = 0; crash < CRASHES; crash++)
+      expect(answers.get(calls.get(`/hostile/endless?n=${crash}`)?.seq)).toMatchObject({ outcome: "lost" });
+
+    await pullBucket(await rig.bucket(), folder);
+    const keys = parseSealKeys({ keys: rig.h.secrets.sealKeys.keys.map(({ d: _, ...key }) => key) });
+    if (!keys.ok) throw new Error(keys.error);
+    const report = await verifyFolder(folder, { keys: keys.value, issuer: rig.origin, nowMs: Date.now() });
+    expect(report.transcripts.flatMap(({ findings }) => findings)).toEqual([]);
+    expect(report.ok).toBe(true);
+  }, 90_000);
+});
