@@ -5,7 +5,7 @@ import { instanceOf, journalOf } from "../objects.ts";
 import { err, ok, type Result } from "../result.ts";
 import type { Fields } from "../transcript/envelope.ts";
 import { authenticateClient, claimedClient } from "./client.ts";
-import { exchange, TOKEN_EXCHANGE, type TokenAnswer } from "./exchange.ts";
+import { exchange, TOKEN_EXCHANGE } from "./exchange.ts";
 import { type Form, parseForm } from "./form.ts";
 import { readHeldToken } from "./held-token.ts";
 import { authorizationServerMetadata, protectedResourceMetadata, UPSTREAM_NAME } from "./metadata.ts";
@@ -13,6 +13,7 @@ import { concerning, type OAuthError, oauthError, oauthErrorAnswer, type Verifie
 import { verifyKey } from "./proof-of-key.ts";
 import { refresh } from "./refresh.ts";
 import { recordUnauthenticated } from "./refused.ts";
+import type { TokenAnswer } from "./token-answer.ts";
 
 /** The authority's door: where platforms provision instances, and instances renew and hand back. */
 export const authority = new Hono<{ Bindings: { deployment: Deployment } }>();

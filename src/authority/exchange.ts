@@ -2,7 +2,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { z } from "zod";
 import type { Deployment } from "../deployment.ts";
 import { encodeBase64url } from "../grant/base64url.ts";
-import { fitsGrant, type GrantClaims, issueGrant, resourceOf } from "../grant/claims.ts";
+import { fitsGrant, resourceOf } from "../grant/claims.ts";
 import type { Proof } from "../grant/proof.ts";
 import type { Enrolment, EnrolRefusal } from "../instance/contract.ts";
 import { parseStrictJson } from "../json/strict-json.ts";
@@ -16,21 +16,11 @@ import type { Form } from "./form.ts";
 import { type Human, verifyIdToken } from "./id-token.ts";
 import { concerning, type OAuthError, oauthError } from "./oauth-error.ts";
 import { issueRefreshToken } from "./refresh-token.ts";
+import { ACCESS_TOKEN, answerWith, claimsOf, type TokenAnswer } from "./token-answer.ts";
 
 export const TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange";
-const ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token";
 const ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token";
 const JWT = "urn:ietf:params:oauth:token-type:jwt";
-
-/** RFC 8693 §2.2.1 with RFC 9396 §7. */
-export interface TokenAnswer {
-  readonly access_token: string;
-  readonly issued_token_type: typeof ACCESS_TOKEN;
-  readonly token_type: "DPoP";
-  readonly expires_in: number;
-  readonly authorization_details: readonly Json[];
-  readonly refresh_token?: string;
-}
 
 const fail = (code: OAuthError["code"], description: string) => err(oauthError(code, description));
 
@@ -99,17 +89,7 @@ async function provision(
     limits: task.value.limits,
     refreshDigest: refresh === null ? null : createHash("sha256").update(refresh).digest("hex"),
   };
-  const claims: GrantClaims = {
-    iss: config.origin,
-    sub: subject,
-    aud: audiences.value,
-    client_id: client.id,
-    jti,
-    iat: Math.floor(nowMs / 1000),
-    exp: Math.floor(expiresAtMs / 1000),
-    cnf: { jkt: proof.thumbprint },
-    authorization_details: enrolment.scope,
-  };
+  const claims = claimsOf(enrolment, { origin: config.origin, jti, nowMs, expiresAtMs });
   if (!fitsGrant(claims))
     return fail("invalid_authorization_details", "authorization_details: longer than a grant can state");
   const enrolled = await instanceOf(deployment, proof.thumbprint)
@@ -122,14 +102,7 @@ async function provision(
     .catch(() => ({ enrolled: false, reason: "unavailable" }) as const);
   if (!enrolled.enrolled) return err(enrolRefusal(enrolled.reason));
   // Dying here leaves an enrolled instance without a grant: nobody can call as it, and its transcript ends at the deadline.
-  return ok({
-    access_token: issueGrant(deployment.grantKeys, claims),
-    issued_token_type: ACCESS_TOKEN,
-    token_type: "DPoP",
-    expires_in: Math.floor(expiresAtMs / 1000) - Math.floor(nowMs / 1000),
-    authorization_details: enrolment.scope,
-    ...(refresh === null ? {} : { refresh_token: refresh }),
-  });
+  return ok(answerWith(claims, refresh, deployment.grantKeys));
 }
 
 /** What RFC 8693 §2.1 asks of the parameters, before any of them is trusted. */

@@ -1,15 +1,14 @@
 import { randomBytes } from "node:crypto";
 import type { Deployment } from "../deployment.ts";
 import { encodeBase64url } from "../grant/base64url.ts";
-import { issueGrant, resourceOf } from "../grant/claims.ts";
 import type { Proof } from "../grant/proof.ts";
 import type { RenewAnswer } from "../instance/contract.ts";
 import { instanceOf } from "../objects.ts";
 import { err, ok, type Result } from "../result.ts";
-import type { TokenAnswer } from "./exchange.ts";
 import type { Form } from "./form.ts";
 import { type OAuthError, oauthError } from "./oauth-error.ts";
 import { verifyRefreshToken } from "./refresh-token.ts";
+import { answerWith, claimsOf, type TokenAnswer } from "./token-answer.ts";
 
 /** RFC 6749 §6 by the instance itself: a public client whose key is its credential (RFC 9449 §5). The task must live. */
 export async function refresh(
@@ -44,24 +43,6 @@ export async function refresh(
     .catch(() => ({ renewed: false, reason: "unavailable" }));
   if (!renewed.renewed)
     return renewed.reason === "unavailable" ? err(oauthError("temporarily_unavailable", "try again")) : refused;
-  const { enrolment } = renewed;
-  const upstreams = [...new Set(enrolment.scope.map((entry) => (entry as { readonly upstream: string }).upstream))];
-  return ok({
-    access_token: issueGrant(grantKeys, {
-      iss: config.origin,
-      sub: enrolment.subject,
-      aud: upstreams.map((upstream) => resourceOf(config.origin, upstream)),
-      client_id: enrolment.client,
-      jti,
-      iat: Math.floor(nowMs / 1000),
-      exp: Math.floor(expiresAtMs / 1000),
-      cnf: { jkt: enrolment.instance },
-      authorization_details: enrolment.scope,
-    }),
-    issued_token_type: "urn:ietf:params:oauth:token-type:access_token",
-    token_type: "DPoP",
-    expires_in: Math.floor(expiresAtMs / 1000) - Math.floor(nowMs / 1000),
-    authorization_details: enrolment.scope,
-    refresh_token: text,
-  });
+  const claims = claimsOf(renewed.enrolment, { origin: config.origin, jti, nowMs, expiresAtMs });
+  return ok(answerWith(claims, text, grantKeys));
 }
