@@ -1,12 +1,12 @@
 import { Hono } from "hono";
 import { z } from "zod";
-import { readText } from "../authority/form.ts";
 import { recordUnauthenticated } from "../authority/refused.ts";
 import type { Role } from "../config/define.ts";
 import { type FlipAnswer, REACHES } from "../control/switch.ts";
 import type { Deployment } from "../deployment.ts";
 import { parseStrictJson } from "../json/strict-json.ts";
 import { journalOf, rosterOf, switchboardOf } from "../objects.ts";
+import { readText } from "../read-text.ts";
 import { err, ok, type Result } from "../result.ts";
 import type { Fields } from "../transcript/envelope.ts";
 import { KEY_ID } from "../transcript/layout.ts";

@@ -1,5 +1,5 @@
-import { verifyIdToken } from "../authority/id-token.ts";
 import type { Config, Role } from "../config/define.ts";
+import { verifyIdToken } from "../identity/id-token.ts";
 import { err, ok, type Result } from "../result.ts";
 
 export interface Admin {

@@ -1,3 +1,4 @@
+import { readText } from "../read-text.ts";
 import { err, ok, type Result } from "../result.ts";
 import { type OAuthError, oauthError } from "./oauth-error.ts";
 
@@ -38,27 +39,4 @@ export async function parseForm(request: Request): Promise<Result<Form, OAuthErr
     else known.push(value);
   }
   return ok({ get: (name) => values.get(name)?.[0], all: (name) => values.get(name) ?? [] });
-}
-
-/** A body as text, up to a bound. `undefined`: longer, or not UTF-8. */
-export async function readText(from: Request | Response, maxBytes: number): Promise<string | undefined> {
-  if (from.body === null) return "";
-  const reader = (from.body as ReadableStream<Uint8Array>).getReader();
-  const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-  let text = "";
-  let bytes = 0;
-  try {
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) return text + decoder.decode();
-      bytes += value.byteLength;
-      if (bytes > maxBytes) {
-        await reader.cancel();
-        return undefined;
-      }
-      text += decoder.decode(value, { stream: true });
-    }
-  } catch {
-    return undefined;
-  }
 }

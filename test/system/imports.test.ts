@@ -37,7 +37,7 @@ const LAYERS: readonly {
   { name: "objects", holds: (file) => file.startsWith("durable-objects/"), mayUse: ["adapters", "pure"] },
   {
     name: "adapters",
-    holds: (file) => /^src\/(deployment|objects)\.ts$|^src\/upstream\//.test(file),
+    holds: (file) => /^src\/(deployment|objects)\.ts$|^src\/(upstream|identity)\//.test(file),
     mayUse: ["pure"],
   },
   { name: "pure", holds: (file) => file.startsWith("src/"), mayUse: [] },
@@ -52,11 +52,11 @@ const GUARDED: readonly { readonly what: string; readonly pattern: RegExp; reado
     pattern: /credential\.(secret|header|value)\b|\.credential;/,
     by: /^src\/upstream\/credential\.ts$|^src\/deployment\.ts$|^src\/config\//,
   },
-  { what: "jose", pattern: /from "jose"/, by: /^src\/authority\// },
+  { what: "jose", pattern: /from "jose"/, by: /^src\/(authority|identity)\// },
   {
     what: "cloudflare:workers",
     pattern: /from "cloudflare:workers"/,
-    by: /^durable-objects\/|^src\/authority\/jwks\.ts$/,
+    by: /^durable-objects\/|^src\/identity\/jwks\.ts$/,
   },
   { what: "the configuration of the deployment", pattern: /from "#config"/, by: /^src\/index\.ts$|^durable-objects\// },
   { what: "stubs of Durable Objects", pattern: /\.idFromName\(/, by: /^src\/objects\.ts$/ },

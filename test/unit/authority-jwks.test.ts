@@ -1,6 +1,6 @@
 import { exportJWK, generateKeyPair, type JWTVerifyGetKey } from "jose";
 import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
-import { keysAt } from "../../src/authority/jwks.ts";
+import { keysAt } from "../../src/identity/jwks.ts";
 
 const NOW_MS = 1_900_000_000_000;
 const SECOND = 1_000;

@@ -2,8 +2,8 @@ import { waitUntil } from "cloudflare:workers";
 import { createLocalJWKSet, type JSONWebKeySet, type JWTVerifyGetKey } from "jose";
 import { z } from "zod";
 import { parseStrictJson } from "../json/strict-json.ts";
+import { readText } from "../read-text.ts";
 import { fetchOutbound } from "../upstream/outbound.ts";
-import { readText } from "./form.ts";
 
 /** Keys are asked for again after this; while the provider is down the known ones serve up to `STALE_MS`. */
 const FRESH_MS = 600_000;
