@@ -109,7 +109,11 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     this.#enrolment = null;
     const [enrolment] = this.#rows("enrolment");
     if (enrolment !== undefined) this.#become(JSON.parse(enrolment) as Enrolment);
-    this.#recordOrphans(Date.now());
+    try {
+      this.#recordOrphans(Date.now());
+    } catch {
+      // A secret is missing, and every door is closed. The alarm does it, or the object that the mended deployment starts.
+    }
   }
 
   /** Where it is used, not in the constructor: a secret that is missing closes every door, and must not stop the alarms. */
@@ -377,6 +381,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     this.#wake.rang();
     if (this.#enrolment === null) return;
     try {
+      this.#recordOrphans(Date.now());
       if (!this.#log.isClosed && Date.now() >= this.#endsAtMs()) {
         // The last calls are cut and answered before the end is written.
         await this.#cutAll("expired");
@@ -423,9 +428,11 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   /** Calls that ran when this object was reset: their Workers have lost their leases, and stop. */
   #recordOrphans(nowMs: number): void {
     if (this.#log.isClosed) return;
-    for (const seq of this.#state.open) {
+    const orphans = this.#state.open.filter((seq) => !this.#leases.has(seq));
+    if (orphans.length === 0) return;
+    const { streamLeadBytes } = this.#deployment.config.transcripts;
+    for (const seq of orphans) {
       this.#close(seq);
-      const { streamLeadBytes } = this.#deployment.config.transcripts;
       const body = durableReference(this.#log.bodyRuns(seq, "answer"), streamLeadBytes);
       // A body that came in runs has no digest in its call's record: it is stated here, as far as it came.
       const sent = this.#log.recordOf(seq)?.["body"] as BodyReference | null | undefined;
@@ -445,13 +452,14 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const { grant, ...row } = more;
     const enrolment = this.#enrolment!;
     const identity = identityFields(enrolment, grant ?? enrolment.grant, deployment);
-    this.#log.append({
-      type,
-      fields: { ...identity, ...fields },
-      state: this.#state as unknown as Json,
-      nowMs,
-      ...row,
-    });
+    const state = this.#state as unknown as Json;
+    try {
+      this.#log.append({ type, fields: { ...identity, ...fields }, state, nowMs, ...row });
+    } catch (error) {
+      // The totals in memory are ahead of what is stored, and storage is the truth: begin anew from it.
+      this.ctx.abort("a record could not be written");
+      throw error;
+    }
     const { flushAfterMs, flushAfterBytes } = this.#deployment.config.transcripts;
     this.#wake.by(this.#log.openBytes >= flushAfterBytes ? nowMs : nowMs + flushAfterMs);
   }

@@ -5,6 +5,7 @@ import { type FlipAnswer, isSilent, mergeReached, type Reached, type Switch } fr
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
 import { rosterOf } from "../src/objects.ts";
 import { within } from "../src/within.ts";
+import { Wake } from "./wake.ts";
 
 type SwitchRow = { id: string; json: string; outcome: string | null; done: number };
 
@@ -18,12 +19,17 @@ const APPLY_TIMEOUT_MS = 10_000;
 
 /** The book of switches. Traffic only on flips: no call ever asks here. */
 export class Switchboard extends DurableObject<Env> implements SwitchboardCalls {
-  readonly #deployment: Deployment;
+  readonly #wake: Wake;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
-    this.#deployment = parseDeployment(env, config);
     ctx.storage.sql.exec(SCHEMA);
+    this.#wake = new Wake(ctx, () => (this.#rows("done = 0").length > 0 ? Date.now() : null));
+  }
+
+  /** Where it is used, not in the constructor: a secret that is missing must not end the retries of a kill. */
+  get #deployment(): Deployment {
+    return parseDeployment(this.env, config);
   }
 
   /** Persists the switch, hands it to the roster, and answers with what came of one round of pushes. */
@@ -31,7 +37,7 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
     const sw: Switch = { ...request, id: crypto.randomUUID(), atMs: Date.now() };
     this.ctx.storage.sql.exec("INSERT INTO switches (id, json) VALUES (?, ?)", sw.id, JSON.stringify(sw));
     // From here the flip survives: if this object dies, the alarm carries it on.
-    await this.ctx.storage.setAlarm(Date.now() + RETRY_MS);
+    this.#wake.by(Date.now() + RETRY_MS);
     const outcome = await this.#carryOut(sw);
     return outcome ?? { switch: sw, reached: null };
   }
@@ -45,9 +51,10 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
   }
 
   override async alarm(): Promise<void> {
+    this.#wake.rang();
     const open = this.#rows("done = 0");
     if (open.length === 0) return;
-    await this.ctx.storage.setAlarm(Date.now() + RETRY_MS);
+    this.#wake.by(Date.now() + RETRY_MS);
     for (const { json } of open) await this.#carryOut(JSON.parse(json) as Switch);
   }
 

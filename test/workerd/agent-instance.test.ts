@@ -429,3 +429,26 @@ describe("the tail of a transcript", () => {
     expect(pages).toEqual(["0 1 2", "3 seal 4"]);
   });
 });
+
+describe("a record that can't be written", () => {
+  it("denies the call, and leaves no trace of it in what the object counts", async () => {
+    const limits = { ...deployment.config.agents["triage-bot"]!.limits, concurrency: 1 };
+    const agent = await enrolAgent({ limits });
+    upstream(() => Response.json([]));
+    await runInDurableObject(stubOf(agent), (_i, state) => {
+      const { sql } = state.storage;
+      const exec = sql.exec.bind(sql);
+      vi.spyOn(sql, "exec").mockImplementation(((query: string, ...bindings: unknown[]) => {
+        if (query.startsWith("INSERT INTO log_")) throw new Error("SQLITE_FULL");
+        return exec(query, ...bindings);
+      }) as typeof sql.exec);
+    });
+    expect((await agent.call(ISSUES)).status).toBe(503);
+    vi.restoreAllMocks();
+    const sent = upstream(() => Response.json([]));
+    const next = await agent.call(ISSUES);
+    expect([next.status, await next.text()]).toEqual([200, "[]"]);
+    expect(sent).toHaveBeenCalledOnce();
+    expect(typesOf(await recordsOf(agent))).toBe("enrolled call answer");
+  });
+});

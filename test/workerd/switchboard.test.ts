@@ -72,3 +72,15 @@ describe("a flip", () => {
     expect(await flip(agent.id)).toMatchObject({ status: "done", reached: [{ instance: agent.id }] });
   });
 });
+
+describe("a switchboard that lost its alarm with a flip pending", () => {
+  it("arms it again when it starts, and carries the flip on", async () => {
+    await rosterAnswers(() => Promise.reject(new Error("out of reach")));
+    expect(await flip("rearmed")).toMatchObject({ reached: null });
+    await runInDurableObject(boardStub(), (_board, state) => state.storage.deleteAlarm());
+    vi.restoreAllMocks();
+    await runInDurableObject(boardStub(), (_board, state) => state.abort("reset by a test")).catch(() => {});
+    // Nobody flips again: that somebody looks is enough to start it.
+    await vi.waitFor(async () => expect(await listed("rearmed")).toEqual(["done"]), { timeout: 3_000, interval: 50 });
+  });
+});
