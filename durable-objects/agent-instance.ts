@@ -16,7 +16,6 @@ import type {
   EnrolRequest,
   IntrospectAnswer,
   ProofMark,
-  RecordedRequest,
   RenewAnswer,
   RenewRequest,
   Settlement,
@@ -29,6 +28,7 @@ import type { Layer } from "../src/scope/decide.ts";
 import type { BodyReference, Fields, RecordType } from "../src/transcript/envelope.ts";
 import { instancePartition } from "../src/transcript/layout.ts";
 import { within } from "../src/within.ts";
+import { durableReference, requestBody, wholeBody } from "./bodies.ts";
 import { Confirmation, ROSTER_ANSWER_MS } from "./confirmation.ts";
 import {
   answerFields,
@@ -40,7 +40,7 @@ import {
   orphanFields,
   refusedFields,
 } from "./instance-fields.ts";
-import { type AnswerBody, BodyWriter, durableReference, Lease, type LeaseHost, wholeBody } from "./lease.ts";
+import { type AnswerBody, Lease, type LeaseHost } from "./lease.ts";
 import { RefusalCount } from "./refusal-count.ts";
 import { type BodyRun, TranscriptLog } from "./transcript-log.ts";
 import { Wake } from "./wake.ts";
@@ -500,25 +500,3 @@ const jtiOf = ({ jti, issuedAtMs }: ProofMark): { id: string; untilMs: number } 
   id: jti,
   untilMs: issuedAtMs + PROOF_MAX_AGE_MS + JTI_MARGIN_MS,
 });
-
-interface RequestBodyRecord {
-  readonly reference: Json;
-  readonly run: BodyRun | null;
-  /** For the runs that follow. */
-  readonly writer: BodyWriter | null;
-}
-
-/** The body of a request as its record speaks of it, and its first run. */
-function requestBody({ headers, body, bodyFollows }: RecordedRequest, seq: number): RequestBodyRecord {
-  const header = (name: string): string | null => headers.find(([key]) => key === name)?.[1] ?? null;
-  const mediaType = header("content-type");
-  const coding = header("content-encoding") ?? "identity";
-  if (bodyFollows) {
-    const writer = new BodyWriter(seq, "request", mediaType, coding);
-    const reference = { digest: null, bytes: null, mediaType, coding, complete: false };
-    return { reference, run: writer.next(body), writer };
-  }
-  if (body.length === 0) return { reference: null, run: null, writer: null };
-  const { reference, run } = wholeBody(seq, "request", body, mediaType, coding);
-  return { reference: { ...reference }, run, writer: null };
-}

@@ -2,7 +2,7 @@ import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { beforeAll, describe, expect, it } from "vitest";
-import { BodyWriter, wholeBody } from "../../durable-objects/lease.ts";
+import { BodyWriter, wholeBody } from "../../durable-objects/bodies.ts";
 import { type Sealing, TranscriptLog } from "../../durable-objects/transcript-log.ts";
 import { KeyRing } from "../../src/grant/keys.ts";
 import { FIRST_PREV, type Fields, type RecordType, sha256Hex } from "../../src/transcript/envelope.ts";
