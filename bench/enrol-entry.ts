@@ -1,4 +1,5 @@
 import config from "#config";
+import { shardOf } from "../src/control/shard.ts";
 import { type Env, parseDeployment } from "../src/deployment.ts";
 import { issueGrant } from "../src/grant/claims.ts";
 import worker from "../src/index.ts";
@@ -23,6 +24,9 @@ export default {
       enrolment: {
         instance,
         human: "human",
+        emailDigest: null,
+        ancestors: [],
+        rosterShard: shardOf(instance, deployment.config.roster.shards),
         agent: "bench-bot",
         agentVersion: "1",
         manifest: { model: "none", promptDigest: "none", tools: {} },

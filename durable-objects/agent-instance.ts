@@ -1,6 +1,8 @@
 import { DurableObject } from "cloudflare:workers";
 import config from "#config";
-import { type CloseAnswer, type Switch, switchFields } from "../src/control/switch.ts";
+import { type CloseAnswer, SILENT_WORKER_CUT_MS } from "../src/control/acknowledgement.ts";
+import type { ConfirmAnswer } from "../src/control/contract.ts";
+import { closes, isWhole, refusesNewcomer, type Switch, switchFields } from "../src/control/switch.ts";
 import { absent, type Denial, unauthenticated, unavailable } from "../src/denial.ts";
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
 import { isFresh, PROOF_MAX_AGE_MS } from "../src/grant/proof.ts";
@@ -29,7 +31,9 @@ import type { BodyReference, Fields, RecordType } from "../src/transcript/envelo
 import { instancePartition } from "../src/transcript/layout.ts";
 import { within } from "../src/within.ts";
 import { durableReference, requestBody, wholeBody } from "./bodies.ts";
+import { ClosedSwitches } from "./closed-switches.ts";
 import { Confirmation, ROSTER_ANSWER_MS } from "./confirmation.ts";
+import { Cut } from "./cut.ts";
 import {
   answerFields,
   attributesOf,
@@ -47,10 +51,7 @@ import { Wake } from "./wake.ts";
 
 type JsonRow = { json: string };
 
-const SCHEMA = [
-  "CREATE TABLE IF NOT EXISTS enrolment (id INTEGER PRIMARY KEY CHECK (id = 0), json TEXT NOT NULL)",
-  "CREATE TABLE IF NOT EXISTS switches (id TEXT PRIMARY KEY, json TEXT NOT NULL) WITHOUT ROWID",
-];
+const SCHEMA = "CREATE TABLE IF NOT EXISTS enrolment (id INTEGER PRIMARY KEY CHECK (id = 0), json TEXT NOT NULL)";
 
 /** The running totals. Every record carries them, so that they are as durable as what they count. */
 interface State {
@@ -61,6 +62,8 @@ interface State {
   readonly grantsExpireAtMs: number;
   /** Set once; from then on nothing is admitted. */
   readonly stopped: "revoked" | "switched" | null;
+  /** Calls that a switch has cut, and whose Worker has confirmed it, by the switch's id. */
+  readonly cuts?: Readonly<Record<string, number>>;
 }
 
 const NEW: State = {
@@ -76,6 +79,8 @@ const CUT_CONFIRM_MS = 5_000;
 const SILENT_MS = 20_000;
 /** A `jti` is kept this much longer than any proof with it is accepted, against steps of the clock. */
 const JTI_MARGIN_MS = 60_000;
+/** Who is paused asks at most so often whether it still is. */
+const PAUSE_RECHECK_MS = 1_000;
 /** A failed flush is tried again after this. */
 const RETRY_MS = 5_000;
 
@@ -85,7 +90,10 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   readonly #wake: Wake;
   readonly #confirmation: Confirmation;
   readonly #leases = new Map<number, Lease>();
-  readonly #switches: Switch[];
+  readonly #switches: ClosedSwitches;
+  readonly #cuts = new Map<string, Cut>();
+  /** Calls that died with this object's last life: their Workers cut by themselves, and confirm it to nobody. */
+  #orphaned = { calls: 0, untilMs: 0 };
   #enrolment: Enrolment | null;
   #state: State;
   #refusals: RefusalCount;
@@ -95,20 +103,19 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
-    for (const statement of SCHEMA) ctx.storage.sql.exec(statement);
-    this.#switches = this.#rows("switches").map((json) => JSON.parse(json) as Switch);
+    ctx.storage.sql.exec(SCHEMA);
+    this.#switches = new ClosedSwitches(ctx.storage.sql);
     this.#log = new TranscriptLog(ctx.storage);
     this.#state = (this.#log.state as State | undefined) ?? NEW;
     this.#wake = new Wake(ctx, () => this.#nextWakeMs());
-    // What the roster says in a confirmation is a switch like one that it pushed.
     this.#confirmation = new Confirmation(
       () => this.#deployment,
-      (sw) => this.ctx.waitUntil(this.close(sw)),
+      () => this.#onConfirmation(),
     );
     this.#refusals = new RefusalCount(0);
     this.#enrolment = null;
-    const [enrolment] = this.#rows("enrolment");
-    if (enrolment !== undefined) this.#become(JSON.parse(enrolment) as Enrolment);
+    const [enrolment] = ctx.storage.sql.exec<JsonRow>("SELECT json FROM enrolment").toArray();
+    if (enrolment !== undefined) this.#become(JSON.parse(enrolment.json) as Enrolment);
     try {
       this.#recordOrphans(Date.now());
     } catch {
@@ -127,13 +134,6 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     this.#refusals = new RefusalCount(enrolment.limits.refusalsRecordedPerMinute);
   }
 
-  #rows(table: "enrolment" | "switches"): string[] {
-    return this.ctx.storage.sql
-      .exec<JsonRow>(`SELECT json FROM ${table}`)
-      .toArray()
-      .map(({ json }) => json);
-  }
-
   // --- the authority's door ---------------------------------------------------------------------------------------
 
   /** Binds this object to one key, task and human, once and for all. */
@@ -144,12 +144,13 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const sentAtMs = Date.now();
     // One at a time: what the roster knows of this key is what the winner said.
     this.#isEnrolling = true;
-    const enlisting = rosterOf(this.#deployment).enlist(attributesOf(enrolment));
+    const enlisting = rosterOf(this.#deployment, enrolment.rosterShard).enlist(attributesOf(enrolment));
     const enlisted = await within(ROSTER_ANSWER_MS, enlisting).catch(() => undefined);
     this.#isEnrolling = false;
     // Dying here leaves a member on the roster that never enrolled: it is listed, and can be killed.
     if (enlisted === undefined) return { enrolled: false, reason: "unavailable" };
-    if (enlisted.closed.length > 0 || this.#switches.length > 0) return { enrolled: false, reason: "switched" };
+    if (!enlisted.enlisted || this.#switches.closed.some(refusesNewcomer))
+      return { enrolled: false, reason: "switched" };
     // INVARIANT: synchronous from here. Of two that race with one key, the second finds the first.
     if (this.#enrolment !== null) return { enrolled: false, reason: "key-enrolled" };
     const nowMs = Date.now();
@@ -164,6 +165,9 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       jti: jtiOf(proof),
       body: run,
     });
+    // Of upstreams alone: pushed while this was on its way, or said by the roster.
+    for (const sw of this.#switches.closed) this.#recordClosed(sw);
+    for (const sw of enlisted.closed) this.#takeSwitch(sw);
     this.#wake.by(enrolment.task.deadlineMs);
     return { enrolled: true };
   }
@@ -193,14 +197,15 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       this.#wake.by(this.#endsAtMs());
     }
     const cut = await this.#cutAll("ended");
-    this.#leaveRoster();
+    this.ctx.waitUntil(this.#leaveRoster());
     return cut;
   }
 
-  /** Who admits nothing any more needs no confirmation, and no switch. */
-  #leaveRoster(): void {
-    const leaving = rosterOf(this.#deployment).leave(this.#enrolment!.instance);
-    this.ctx.waitUntil(leaving.catch(() => {}));
+  /** Who admits nothing any more needs no confirmation. Returns the switches that it has not been told of, where the roster can be asked. */
+  async #leaveRoster(): Promise<readonly Switch[]> {
+    const { instance, rosterShard } = this.#enrolment!;
+    const leaving = rosterOf(this.#deployment, rosterShard).leave(instance);
+    return (await within(ROSTER_ANSWER_MS, leaving).catch(() => undefined)) ?? [];
   }
 
   async introspect(): Promise<IntrospectAnswer> {
@@ -233,6 +238,8 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     if (grant.expiresAtMs <= nowMs) return this.#refuse(request, nowMs, unauthenticated("invalid_token", "expired"));
     if (denial !== null) return this.#refuse(request, nowMs, denial);
     if (call === null) return this.#refuse(request, nowMs, absent("describe", "no call"));
+    if (this.#switches.hasClosed(call.upstream))
+      return this.#refuse(request, nowMs, absent("switch", "a switch of this upstream"));
     this.#ceilings ??= ceilingsOf(this.#deployment.config, enrolment);
     const exceeding = exceeds(this.#ceilings, call);
     if (exceeding !== null) return this.#refuse(request, nowMs, exceeding);
@@ -251,7 +258,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       jti: jtiOf(proof),
       ...(body.run === null ? {} : { body: body.run }),
     });
-    const lease = new Lease(this, seq, body.writer);
+    const lease = new Lease(this, seq, call.upstream, body.writer);
     this.#leases.set(seq, lease);
     return { admitted: true, seq, lease };
   }
@@ -301,9 +308,17 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   recordAnswer(lease: Lease, settlement: Settlement, answer: AnswerBody): void {
     const { usage } = this.#state;
     this.#state = { ...this.#state, usage: { ...usage, bytes: usage.bytes + settlement.tail.length } };
+    this.#countCut(lease);
     this.#close(lease.seq);
     const body = answer.tail === null ? {} : { body: answer.tail };
     this.#record("answer", this.#deployment.version, Date.now(), answerFields(lease, settlement, answer), body);
+  }
+
+  /** In the running totals: as durable as the record of the call that was cut. */
+  #countCut({ switchId }: Lease): void {
+    if (switchId === null) return;
+    const { cuts = {} } = this.#state;
+    this.#state = { ...this.#state, cuts: { ...cuts, [switchId]: (cuts[switchId] ?? 0) + 1 } };
   }
 
   recordLost(lease: Lease): void {
@@ -328,45 +343,89 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
 
   /** Breaks every lease and waits until each Worker has confirmed, within bounds. */
   async #cutAll(cause: Cause): Promise<CloseAnswer> {
-    const leases = [...this.#leases.values()];
-    for (const lease of leases) lease.break(cause);
-    if (leases.length > 0) await within(CUT_CONFIRM_MS, Promise.all(leases.map((lease) => lease.done)));
-    const unconfirmed = leases.filter((lease) => !lease.isDone).length;
-    return { cut: leases.length - unconfirmed, unconfirmed, acknowledgedAtMs: Date.now() };
+    const cut = new Cut([...this.#leases.values()], cause, null);
+    await within(CUT_CONFIRM_MS, cut.done);
+    return cut.answer(Date.now());
   }
 
   // --- control ----------------------------------------------------------------------------------------------------
 
-  /** A switch in whose reach this instance is. Persisted before anything else; answers when the running calls are cut. */
+  /** A switch in whose reach this instance is. Answers when the running calls in its reach are cut; asked again, how far that is. */
   async close(sw: Switch): Promise<CloseAnswer> {
-    this.#closeNow(sw);
-    return this.#cutAll("switched");
+    const cut = this.#takeSwitch(sw);
+    await within(CUT_CONFIRM_MS, cut.done);
+    const nowMs = Date.now();
+    const answer = cut.answer(nowMs);
+    const orphaned = nowMs < this.#orphaned.untilMs ? this.#orphaned.calls : 0;
+    // As counted on record: what was confirmed before this object was reset is in it.
+    const confirmed = this.#state.cuts?.[sw.id] ?? 0;
+    return { ...answer, cut: confirmed, unconfirmed: answer.unconfirmed + orphaned };
   }
 
-  #closeNow(sw: Switch): void {
-    if (this.#switches.some(({ id }) => id === sw.id)) return;
-    this.ctx.storage.sql.exec("INSERT INTO switches (id, json) VALUES (?, ?)", sw.id, JSON.stringify(sw));
-    this.#switches.push(sw);
-    if (this.#enrolment === null || this.#log.isClosed) return;
-    this.#state = { ...this.#state, stopped: this.#state.stopped ?? "switched" };
+  /** INVARIANT: synchronous. From here on nothing in its reach is admitted, and the Workers of what runs are told. */
+  #takeSwitch(sw: Switch): Cut {
+    const known = this.#cuts.get(sw.id);
+    if (known !== undefined) return known;
+    const isNew = this.#switches.take(sw);
+    const leases = isNew ? [...this.#leases.values()].filter(({ upstream }) => closes(sw, upstream)) : [];
+    const cut = new Cut(leases, isWhole(sw) ? "switched" : "upstream-switched", sw.id);
+    this.#cuts.set(sw.id, cut);
+    if (isNew && this.#enrolment !== null) this.#recordClosed(sw);
+    return cut;
+  }
+
+  #recordClosed(sw: Switch): void {
+    if (this.#log.isClosed) return;
+    // A kill is final, whatever becomes of its switch.
+    if (sw.act === "kill" && isWhole(sw)) this.#state = { ...this.#state, stopped: this.#state.stopped ?? "switched" };
     this.#record("switched", this.#deployment.version, Date.now(), switchFields(sw));
     this.#wake.by(this.#endsAtMs());
   }
 
+  async reopen(id: string): Promise<void> {
+    const sw = this.#switches.open(id);
+    if (sw === undefined || this.#enrolment === null || this.#log.isClosed) return;
+    this.#record("switched", this.#deployment.version, Date.now(), { ...switchFields(sw), act: "resume" });
+  }
+
+  /**
+   * What the roster says in a confirmation is a switch like one that it pushed. A pause that this object knew before it
+   * asked, and that the roster does not name any more, was resumed.
+   */
+  #onConfirmation(): (answer: ConfirmAnswer) => void {
+    const before = this.#switches.pauses;
+    return ({ closed }) => {
+      for (const sw of closed) this.#takeSwitch(sw);
+      for (const { id } of before) if (!closed.some((sw) => sw.id === id)) void this.reopen(id);
+    };
+  }
+
   /** Why no call can be admitted any more; null while the instance lives. */
   #deadReason(nowMs: number): string | null {
-    if (this.#switches.length > 0) return "switched";
     if (this.#state.stopped !== null) return this.#state.stopped;
+    if (this.#switches.hasWhole) return "switched";
     if (this.#enrolment !== null && this.#enrolment.task.deadlineMs <= nowMs) return "the task is over";
     return null;
   }
 
-  /** Whether this object may admit. Who is not enrolled, or stopped, needs no roster to be refused. */
+  /** Whether this object may admit. Who is not enrolled, or stopped for good, needs no roster to be refused. */
   async #isConfirmed(): Promise<boolean> {
-    if (this.#enrolment === null || this.#deadReason(Date.now()) !== null) return true;
-    const { instance } = this.#enrolment;
-    if (this.#confirmation.holds(instance, Date.now(), (work) => this.ctx.waitUntil(work))) return true;
-    return (await this.#confirmation.ask(instance)) || this.#switches.length > 0;
+    const enrolment = this.#enrolment;
+    const nowMs = Date.now();
+    if (enrolment === null) return true;
+    await this.#askWhetherPaused(enrolment, nowMs);
+    if (this.#deadReason(nowMs) !== null) return true;
+    if (this.#confirmation.holds(enrolment, nowMs, (work) => this.ctx.waitUntil(work))) return true;
+    return (await this.#confirmation.ask(enrolment)) || this.#deadReason(Date.now()) !== null;
+  }
+
+  /** The word that a pause is over may have been lost. Where it closes everything it is waited for, else it comes beside. */
+  async #askWhetherPaused(enrolment: Enrolment, nowMs: number): Promise<void> {
+    if (this.#state.stopped !== null || this.#switches.pauses.length === 0) return;
+    if (nowMs < this.#confirmation.askedAtMs + PAUSE_RECHECK_MS) return;
+    const asking = this.#confirmation.ask(enrolment);
+    if (this.#switches.hasWhole) await asking;
+    else this.ctx.waitUntil(asking);
   }
 
   // --- the transcript ---------------------------------------------------------------------------------------------
@@ -383,8 +442,9 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     try {
       this.#recordOrphans(Date.now());
       if (!this.#log.isClosed && Date.now() >= this.#endsAtMs()) {
-        // The last calls are cut and answered before the end is written.
+        // The last calls are cut and answered before the end is written, and what was closed while nobody called is on record.
         await this.#cutAll("expired");
+        for (const sw of await this.#leaveRoster()) this.#takeSwitch(sw);
         this.#end(Date.now());
       }
       this.#giveUpSilent(Date.now());
@@ -422,7 +482,6 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const { calls, bytes } = this.#state.usage;
     this.#record("ended", this.#deployment.version, nowMs, { cause: this.#state.stopped ?? "deadline", calls, bytes });
     this.#log.seal(this.#sealing(), true, nowMs);
-    this.#leaveRoster();
   }
 
   /** Calls that ran when this object was reset: their Workers have lost their leases, and stop. */
@@ -431,6 +490,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const orphans = this.#state.open.filter((seq) => !this.#leases.has(seq));
     if (orphans.length === 0) return;
     const { streamLeadBytes } = this.#deployment.config.transcripts;
+    this.#orphaned = { calls: orphans.length, untilMs: nowMs + SILENT_WORKER_CUT_MS };
     for (const seq of orphans) {
       this.#close(seq);
       const body = durableReference(this.#log.bodyRuns(seq, "answer"), streamLeadBytes);

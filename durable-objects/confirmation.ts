@@ -1,5 +1,6 @@
-import type { Switch } from "../src/control/switch.ts";
+import type { ConfirmAnswer } from "../src/control/contract.ts";
 import type { Deployment } from "../src/deployment.ts";
+import type { Enrolment } from "../src/instance/contract.ts";
 import { rosterOf } from "../src/objects.ts";
 import { within } from "../src/within.ts";
 
@@ -12,14 +13,15 @@ export const ROSTER_ANSWER_MS = 5_000;
  */
 export class Confirmation {
   readonly #deployment: () => Deployment;
-  readonly #onClosed: (sw: Switch) => void;
+  readonly #onAsk: () => (answer: ConfirmAnswer) => void;
   #untilMs = 0;
+  #askedAtMs = 0;
   #asking: Promise<boolean> | null = null;
 
-  /** @param onClosed gets each closed switch that the roster answers with, before the answer counts. */
-  constructor(deployment: () => Deployment, onClosed: (sw: Switch) => void) {
+  /** @param onAsk called before each question; what it returns gets the answer before that counts. */
+  constructor(deployment: () => Deployment, onAsk: () => (answer: ConfirmAnswer) => void) {
     this.#deployment = deployment;
-    this.#onClosed = onClosed;
+    this.#onAsk = onAsk;
   }
 
   /** From a question that was sent then. */
@@ -28,27 +30,34 @@ export class Confirmation {
   }
 
   /** True while it holds. A busy instance asks again ahead of need and off the call's path; an idle one never. */
-  holds(instance: string, nowMs: number, later: (work: Promise<unknown>) => void): boolean {
+  holds(who: Enrolment, nowMs: number, later: (work: Promise<unknown>) => void): boolean {
     if (nowMs >= this.#untilMs) return false;
-    if (this.#untilMs - nowMs < this.#deployment().config.roster.confirmationMs / 2) later(this.ask(instance));
+    if (this.#untilMs - nowMs < this.#deployment().config.roster.confirmationMs / 2) later(this.ask(who));
     return true;
   }
 
+  /** When the last question was sent. */
+  get askedAtMs(): number {
+    return this.#askedAtMs;
+  }
+
   /** One question at a time. False: not confirmed, or the roster could not be asked. */
-  ask(instance: string): Promise<boolean> {
-    this.#asking ??= this.#askRoster(instance).finally(() => {
+  ask(who: Enrolment): Promise<boolean> {
+    this.#asking ??= this.#askRoster(who).finally(() => {
       this.#asking = null;
     });
     return this.#asking;
   }
 
-  async #askRoster(instance: string): Promise<boolean> {
+  async #askRoster({ instance, rosterShard }: Enrolment): Promise<boolean> {
     // Measured from before the question, by the roster from its answer: it never ends there sooner than here.
     const sentAtMs = Date.now();
+    this.#askedAtMs = sentAtMs;
+    const onAnswer = this.#onAsk();
     try {
-      const answer = await within(ROSTER_ANSWER_MS, rosterOf(this.#deployment()).confirm(instance));
+      const answer = await within(ROSTER_ANSWER_MS, rosterOf(this.#deployment(), rosterShard).confirm(instance));
       if (answer === undefined) return false;
-      for (const sw of answer.closed) this.#onClosed(sw);
+      onAnswer(answer);
       if (!answer.confirmed) return false;
       this.extend(sentAtMs, answer.validMs);
       return true;

@@ -53,7 +53,7 @@ export function answerFields(lease: Lease, settlement: Settlement, { reference }
   return {
     call: lease.seq,
     outcome,
-    ...(lease.cause === null ? {} : { cause: lease.cause }),
+    ...causeFields(lease),
     ...(settlement.reason === null ? {} : { reason: settlement.reason }),
     status: settlement.head?.status ?? null,
     headers: pairs(settlement.head?.headers ?? []),
@@ -69,7 +69,7 @@ export function answerFields(lease: Lease, settlement: Settlement, { reference }
 export const lostFields = (lease: Lease, mayMiss: number): Fields => ({
   call: lease.seq,
   outcome: "lost",
-  ...(lease.cause === null ? {} : { cause: lease.cause }),
+  ...causeFields(lease),
   reason: "the Worker that pumped this call is gone",
   body: { ...lease.lostReference(mayMiss) },
   ...lateRequest(lease),
@@ -83,6 +83,10 @@ export const orphanFields = (call: number, body: BodyReference, requestBody: Bod
   body: { ...body },
   ...(requestBody === null ? {} : { requestBody: { ...requestBody } }),
 });
+
+/** Why it was cut, and by which switch. */
+const causeFields = ({ cause, switchId }: Lease): Fields =>
+  cause === null ? {} : { cause, ...(switchId === null ? {} : { switch: switchId }) };
 
 /** The digest of a request body that was longer than its call's record is known only at the end. */
 function lateRequest({ request, requestComplete }: Lease): Fields {
@@ -99,10 +103,12 @@ export const upstreamsOf = (enrolment: Enrolment): readonly string[] => [
 export const attributesOf = (enrolment: Enrolment): Attributes => ({
   instance: enrolment.instance,
   human: enrolment.human,
+  emailDigest: enrolment.emailDigest,
   task: enrolment.task.id,
   agent: enrolment.agent,
   agentVersion: enrolment.agentVersion,
   client: enrolment.client,
+  ancestors: enrolment.ancestors,
   upstreams: upstreamsOf(enrolment),
   deadlineMs: enrolment.task.deadlineMs,
 });

@@ -27,6 +27,7 @@ export interface AnswerBody {
  */
 export class Lease extends RpcTarget implements LeaseCalls {
   readonly seq: number;
+  readonly upstream: string;
   readonly #host: LeaseHost;
   /** Of an answer that comes in runs; one that comes whole never needs it. */
   #answer: BodyWriter | null = null;
@@ -34,15 +35,18 @@ export class Lease extends RpcTarget implements LeaseCalls {
   readonly request: BodyWriter | null;
   requestComplete: boolean;
   #cause: Cause | null = null;
+  #switchId: string | null = null;
   /** When the Worker last said anything. */
   heardAtMs = Date.now();
   #broken = Promise.withResolvers<Cause>();
   #done = Promise.withResolvers<void>();
   #isDone = false;
+  #isSettled = false;
 
-  constructor(host: LeaseHost, seq: number, request: BodyWriter | null) {
+  constructor(host: LeaseHost, seq: number, upstream: string, request: BodyWriter | null) {
     super();
     this.seq = seq;
+    this.upstream = upstream;
     this.#host = host;
     this.request = request;
     this.requestComplete = request === null;
@@ -55,12 +59,27 @@ export class Lease extends RpcTarget implements LeaseCalls {
   get isDone(): boolean {
     return this.#isDone;
   }
+  /** Its Worker has said how it ended; else it was given up. */
+  get isSettled(): boolean {
+    return this.#isSettled;
+  }
   get cause(): Cause | null {
     return this.#cause;
   }
 
-  break(cause: Cause): void {
-    this.#cause ??= cause;
+  /** By which switch it broke; null where it was no switch. */
+  get switchId(): string | null {
+    return this.#switchId;
+  }
+  /** When a byte of it last passed, as far as its Worker has said. */
+  lastByteAtMs: number | null = null;
+
+  /** The first cause counts. */
+  break(cause: Cause, switchId: string | null = null): void {
+    if (this.#cause === null) {
+      this.#cause = cause;
+      this.#switchId = switchId;
+    }
     this.#broken.resolve(this.#cause);
   }
 
@@ -97,8 +116,12 @@ export class Lease extends RpcTarget implements LeaseCalls {
 
   async settle(settlement: Settlement): Promise<boolean> {
     if (this.#isDone) return false;
+    const { endedAtMs, lastByteAtMs } = settlement.timing;
+    // How long ago it was is the same on every clock.
+    if (lastByteAtMs !== null) this.lastByteAtMs = Date.now() - Math.max(0, endedAtMs - lastByteAtMs);
     const complete = settlement.outcome === "complete" && this.#cause === null;
     this.#host.recordAnswer(this, settlement, this.#answerBody(settlement, complete));
+    this.#isSettled = true;
     this.#finish();
     return this.#cause === null;
   }

@@ -1,49 +1,63 @@
 import { DurableObject } from "cloudflare:workers";
 import config from "#config";
-import type { ConfirmAnswer, EnlistAnswer, Member, RosterCalls } from "../src/control/contract.ts";
-import { type Attributes, isInReach, type Reached, type Switch } from "../src/control/switch.ts";
+import type {
+  BookedSwitch,
+  ConfirmAnswer,
+  EnlistAnswer,
+  Member,
+  RosterCalls,
+  ShardProgress,
+} from "../src/control/contract.ts";
+import { type Attributes, isInReach, isWhole, refusesNewcomer, type Switch } from "../src/control/switch.ts";
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
-import { instanceOf } from "../src/objects.ts";
+import { instanceOf, switchboardOf } from "../src/objects.ts";
 import { within } from "../src/within.ts";
+import { type Enlisted, Members } from "./members.ts";
+import { Push } from "./push.ts";
 
-type MemberRow = {
-  instance: string;
-  attributes: string;
-  enlisted_at_ms: number;
-  confirmed_until_ms: number;
-  deadline_ms: number;
-};
-type SwitchRow = { json: string };
+type SwitchRow = { id: string; json: string; opened_at_ms: number | null };
 
 const SCHEMA = [
-  `CREATE TABLE IF NOT EXISTS members (instance TEXT PRIMARY KEY, attributes TEXT NOT NULL,
-     enlisted_at_ms INTEGER NOT NULL, confirmed_until_ms INTEGER NOT NULL, deadline_ms INTEGER NOT NULL) WITHOUT ROWID`,
-  "CREATE TABLE IF NOT EXISTS switches (id TEXT PRIMARY KEY, json TEXT NOT NULL) WITHOUT ROWID",
+  `CREATE TABLE IF NOT EXISTS switches (id TEXT PRIMARY KEY, json TEXT NOT NULL, opened_at_ms INTEGER) WITHOUT ROWID`,
+  `CREATE TABLE IF NOT EXISTS joined (id INTEGER PRIMARY KEY CHECK (id = 0))`,
 ];
 
 /** How often members whose task is over are looked after, how many at once, and when they are forgotten. */
 const PURGE_MS = 3_600_000;
 const WAKES_AT_ONCE = 100;
 const FORGET_MS = 604_800_000;
-/** Pushes that run at the same time. */
-const PUSH_CONCURRENCY = 64;
-/** A push that takes longer counts as not delivered: the confirmation then closes the gap. Above the instance's own wait for its Workers. */
-const PUSH_TIMEOUT_MS = 8_000;
+const WAKE_TIMEOUT_MS = 8_000;
+/** Below the instance's own patience with its roster. */
+const JOIN_TIMEOUT_MS = 4_000;
+
+/** In the book of this shard. A lifted kill stays as long as somebody lives who was in its reach: for them it is final. */
+interface Booked {
+  readonly sw: Switch;
+  readonly openedAtMs: number | null;
+}
 
 /**
- * Who is enrolled, and until when each may admit calls without asking again. A copy of every closed switch stands here
- * before any push of it: from then on no new confirmation in reach is given.
+ * One shard of who is enrolled, and until when each may admit calls without asking again. A copy of every closed switch
+ * stands here before any push of it: from then on no new confirmation in reach is given.
  */
 export class Roster extends DurableObject<Env> implements RosterCalls {
-  #switches: Switch[];
+  readonly #members: Members;
+  readonly #book = new Map<string, Booked>();
+  readonly #pushes = new Map<string, Push>();
+  /** Who may act without asking: made anew from the table at every start. */
+  readonly #active: Map<string, Enlisted>;
+  #hasJoined: boolean;
+  #joining: Promise<boolean> | null = null;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
-    for (const statement of SCHEMA) ctx.storage.sql.exec(statement);
-    this.#switches = ctx.storage.sql
-      .exec<SwitchRow>("SELECT json FROM switches")
-      .toArray()
-      .map(({ json }) => JSON.parse(json) as Switch);
+    const { sql } = ctx.storage;
+    for (const statement of SCHEMA) sql.exec(statement);
+    this.#members = new Members(sql);
+    for (const { id, json, opened_at_ms } of sql.exec<SwitchRow>("SELECT * FROM switches"))
+      this.#book.set(id, { sw: JSON.parse(json) as Switch, openedAtMs: opened_at_ms });
+    this.#active = new Map(this.#members.confirmedAfter(Date.now()).map((member) => [member.instance, member]));
+    this.#hasJoined = sql.exec("SELECT 1 FROM joined").toArray().length > 0;
   }
 
   /** Where it is used, not in the constructor: a secret that is missing must not stop the alarms. */
@@ -51,126 +65,160 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
     return parseDeployment(this.env, config);
   }
 
-  /** Adds a newcomer, unless a closed switch has it in reach. The answer is its first confirmation. */
+  // --- who is enrolled --------------------------------------------------------------------------------------------
+
+  /** Adds a newcomer, unless a closed switch keeps it out. The answer is its first confirmation. */
   async enlist(attributes: Attributes): Promise<EnlistAnswer> {
-    const closed = this.#switches.filter((sw) => isInReach(sw, attributes));
-    if (closed.length > 0) return { closed, validMs: 0 };
-    const { confirmationMs } = this.#deployment.config.roster;
+    if (!(await this.#join())) throw new Error("the switchboard could not be asked");
+    // INVARIANT: synchronous from here. A switch that comes later finds the newcomer among the active.
+    const closed = this.#closedFor({ ...attributes, enlistedAtMs: Number.POSITIVE_INFINITY });
+    if (closed.some(refusesNewcomer)) return { enlisted: false, closed, validMs: 0 };
+    const { confirmationMs } = config.roster;
     const nowMs = Date.now();
-    this.ctx.storage.sql.exec(
-      `INSERT INTO members (instance, attributes, enlisted_at_ms, confirmed_until_ms, deadline_ms) VALUES (?, ?, ?, ?, ?)
-       ON CONFLICT (instance) DO UPDATE SET attributes = excluded.attributes, deadline_ms = excluded.deadline_ms,
-         confirmed_until_ms = max(confirmed_until_ms, excluded.confirmed_until_ms)`,
-      attributes.instance,
-      JSON.stringify(attributes),
-      nowMs,
-      nowMs + confirmationMs,
-      attributes.deadlineMs,
-    );
+    this.#members.put(attributes, nowMs, nowMs + confirmationMs);
+    this.#active.set(attributes.instance, this.#members.get(attributes.instance)!);
     if ((await this.ctx.storage.getAlarm()) === null) await this.ctx.storage.setAlarm(nowMs + PURGE_MS);
-    return { closed: [], validMs: confirmationMs };
+    return { enlisted: true, closed, validMs: confirmationMs };
   }
 
   /** Measured here from the answer on, by the instance from its question on: the roster never believes it shorter. */
   async confirm(instance: string): Promise<ConfirmAnswer> {
-    const row = this.#member(instance);
-    if (row === undefined) return { confirmed: false, closed: [], validMs: 0 };
-    const attributes = JSON.parse(row.attributes) as Attributes;
-    const closed = this.#switches.filter((sw) => isInReach(sw, attributes));
-    if (closed.length > 0) return { confirmed: false, closed, validMs: 0 };
-    const { confirmationMs } = this.#deployment.config.roster;
-    this.ctx.storage.sql.exec(
-      "UPDATE members SET confirmed_until_ms = ? WHERE instance = ?",
-      Date.now() + confirmationMs,
-      instance,
-    );
-    return { confirmed: true, closed: [], validMs: confirmationMs };
+    const member = this.#members.get(instance);
+    if (member === undefined) return { confirmed: false, closed: [], validMs: 0 };
+    const closed = this.#closedFor(member);
+    if (closed.some(isWhole)) return { confirmed: false, closed, validMs: 0 };
+    const { confirmationMs } = config.roster;
+    const confirmedUntilMs = Date.now() + confirmationMs;
+    this.#members.confirm(instance, confirmedUntilMs);
+    this.#active.set(instance, { ...member, confirmedUntilMs });
+    return { confirmed: true, closed, validMs: confirmationMs };
   }
 
-  /** The instance's transcript has ended: it admits nothing any more. */
-  async leave(instance: string): Promise<void> {
-    this.ctx.storage.sql.exec("DELETE FROM members WHERE instance = ?", instance);
+  async leave(instance: string): Promise<readonly Switch[]> {
+    const member = this.#members.get(instance);
+    if (member === undefined) return [];
+    this.#members.remove(instance);
+    this.#active.delete(instance);
+    return this.#closedFor(member);
   }
+
+  #closedFor(member: Attributes & { readonly enlistedAtMs: number }): Switch[] {
+    return [...this.#book.values()].flatMap((booked) => (isClosedFor(booked, member) ? [booked.sw] : []));
+  }
+
+  async list(after: string, limit: number): Promise<readonly Member[]> {
+    return this.#members.page(after, limit).map((member) => {
+      const whole = this.#closedFor(member).filter(isWhole);
+      const state = whole.some(({ act }) => act === "kill") ? "killed" : whole.length > 0 ? "paused" : "live";
+      return { ...member, state };
+    });
+  }
+
+  // --- switches ---------------------------------------------------------------------------------------------------
+
+  async apply(sw: Switch, waitMs: number): Promise<ShardProgress> {
+    this.#keep({ sw, openedAtMs: null });
+    // Dying here: the switch stands, no confirmation in reach is renewed, and the switchboard asks again.
+    let push = this.#pushes.get(sw.id);
+    if (push === undefined) {
+      const nowMs = Date.now();
+      const booked = this.#book.get(sw.id)!;
+      // Who holds no running confirmation needs no push: it must ask before its next call, and finds the switch here.
+      push = new Push(
+        (instance) => instanceOf(this.#deployment, instance).close(sw),
+        [...this.#active.values()].filter((one) => one.confirmedUntilMs > nowMs && isClosedFor(booked, one)),
+        () => this.#members.countIdle(sw, nowMs),
+      );
+      this.#pushes.set(sw.id, push);
+    }
+    return push.progress(waitMs, (work) => this.ctx.waitUntil(work));
+  }
+
+  /** Who was paused hears of it at once where this shard remembers them, else with their next call. */
+  async open(sw: Switch): Promise<void> {
+    this.#keep({ sw, openedAtMs: Date.now() });
+    if (sw.act !== "pause") return;
+    const push = this.#pushes.get(sw.id);
+    this.#pushes.delete(sw.id);
+    for (const instance of push?.holders ?? [])
+      this.ctx.waitUntil(
+        instanceOf(this.#deployment, instance)
+          .reopen(sw.id)
+          .catch(() => {}),
+      );
+  }
+
+  /** What is open stays open: pushes come twice, and in any order. */
+  #keep({ sw, openedAtMs }: Booked): void {
+    const known = this.#book.get(sw.id);
+    if (known !== undefined && (known.openedAtMs !== null || openedAtMs === null)) return;
+    this.ctx.storage.sql.exec(
+      `INSERT INTO switches (id, json, opened_at_ms) VALUES (?, ?, ?)
+       ON CONFLICT (id) DO UPDATE SET opened_at_ms = excluded.opened_at_ms`,
+      sw.id,
+      JSON.stringify(sw),
+      openedAtMs,
+    );
+    this.#book.set(sw.id, { sw, openedAtMs });
+  }
+
+  /** A shard that comes up knows no switch. Before it takes anybody it asks for all, and gets each one from then on. */
+  #join(): Promise<boolean> {
+    if (this.#hasJoined) return Promise.resolve(true);
+    this.#joining ??= this.#joinNow().finally(() => {
+      this.#joining = null;
+    });
+    return this.#joining;
+  }
+
+  async #joinNow(): Promise<boolean> {
+    const shard = Number(this.ctx.id.name);
+    const booked = await within(JOIN_TIMEOUT_MS, switchboardOf(this.#deployment).join(shard)).catch(() => undefined);
+    if (booked === undefined) return false;
+    for (const { switch: sw, isOpen } of booked as readonly BookedSwitch[])
+      this.#keep({ sw, openedAtMs: isOpen ? Date.now() : null });
+    this.ctx.storage.sql.exec("INSERT OR IGNORE INTO joined (id) VALUES (0)");
+    this.#hasJoined = true;
+    return true;
+  }
+
+  // --- time -------------------------------------------------------------------------------------------------------
 
   /**
    * Members whose task is long over and who have not left: the call wakes an object that lost its alarm, and it comes
-   * to its end. Who does not even then (an enrolment that broke off) is forgotten.
+   * to its end. Who does not even then (an enrolment that broke off) is forgotten, and so is a switch that was opened
+   * when everybody now here had not come yet.
    */
   override async alarm(): Promise<void> {
-    const { sql } = this.ctx.storage;
-    await this.ctx.storage.setAlarm(Date.now() + PURGE_MS);
-    const overdue = sql
-      .exec<MemberRow>("SELECT * FROM members WHERE deadline_ms < ? LIMIT ?", Date.now() - PURGE_MS, WAKES_AT_ONCE)
-      .toArray();
+    const nowMs = Date.now();
+    await this.ctx.storage.setAlarm(nowMs + PURGE_MS);
+    const overdue = this.#members.overdue(nowMs - PURGE_MS, WAKES_AT_ONCE);
     await Promise.all(overdue.map(({ instance }) => this.#wake(instance)));
-    sql.exec("DELETE FROM members WHERE deadline_ms < ?", Date.now() - FORGET_MS);
-    if (sql.exec("SELECT 1 FROM members LIMIT 1").toArray().length === 0) await this.ctx.storage.deleteAlarm();
+    this.#members.forget(nowMs - FORGET_MS);
+    for (const [instance, { confirmedUntilMs }] of this.#active)
+      if (confirmedUntilMs < nowMs) this.#active.delete(instance);
+    this.#forgetOpened(nowMs);
+    if (this.#members.isEmpty) await this.ctx.storage.deleteAlarm();
+  }
+
+  #forgetOpened(nowMs: number): void {
+    const longestTaskMs = config.grants.taskSeconds * 1_000;
+    for (const [id, { openedAtMs }] of this.#book) {
+      if (openedAtMs === null || openedAtMs > nowMs - longestTaskMs - FORGET_MS) continue;
+      this.ctx.storage.sql.exec("DELETE FROM switches WHERE id = ?", id);
+      this.#book.delete(id);
+    }
   }
 
   async #wake(instance: string): Promise<void> {
     try {
-      await within(PUSH_TIMEOUT_MS, instanceOf(this.#deployment, instance).read(0, 0));
+      await within(WAKE_TIMEOUT_MS, instanceOf(this.#deployment, instance).read(0, 0));
     } catch {
       // Tried again with the next alarm.
     }
   }
-
-  /**
-   * Takes a closed switch, then pushes it to everyone in reach. Who holds no running confirmation needs no push: it
-   * must ask before its next call, and finds the switch here.
-   */
-  async apply(sw: Switch): Promise<readonly Reached[]> {
-    if (!this.#switches.some(({ id }) => id === sw.id)) {
-      this.ctx.storage.sql.exec("INSERT INTO switches (id, json) VALUES (?, ?)", sw.id, JSON.stringify(sw));
-      this.#switches.push(sw);
-    }
-    // Dying here: the switch stands, no confirmation in reach is renewed, and the switchboard asks again.
-    const members = this.#inReach(sw);
-    const reached: Reached[] = [];
-    const queue = [...members];
-    const worker = async (): Promise<void> => {
-      for (let row = queue.shift(); row !== undefined; row = queue.shift()) reached.push(await this.#push(sw, row));
-    };
-    await Promise.all(Array.from({ length: Math.min(PUSH_CONCURRENCY, members.length) }, worker));
-    return reached;
-  }
-
-  async #push(sw: Switch, row: MemberRow): Promise<Reached> {
-    const { instance, confirmed_until_ms: stoppedByMs } = row;
-    try {
-      const answer = await within(PUSH_TIMEOUT_MS, instanceOf(this.#deployment, instance).close(sw));
-      return { instance, answer: answer ?? null, stoppedByMs };
-    } catch {
-      return { instance, answer: null, stoppedByMs };
-    }
-  }
-
-  async list(limit: number): Promise<readonly Member[]> {
-    return this.ctx.storage.sql
-      .exec<MemberRow>("SELECT * FROM members ORDER BY enlisted_at_ms, instance LIMIT ?", limit)
-      .toArray()
-      .map((row) => {
-        const attributes = JSON.parse(row.attributes) as Attributes;
-        return {
-          ...attributes,
-          enlistedAtMs: row.enlisted_at_ms,
-          confirmedUntilMs: row.confirmed_until_ms,
-          killed: this.#switches.some((sw) => isInReach(sw, attributes)),
-        };
-      });
-  }
-
-  #member(instance: string): MemberRow | undefined {
-    return this.ctx.storage.sql.exec<MemberRow>("SELECT * FROM members WHERE instance = ?", instance).toArray()[0];
-  }
-
-  /** By index where the reach has one. */
-  #inReach(sw: Switch): MemberRow[] {
-    switch (sw.reach) {
-      case "instance": {
-        const row = this.#member(sw.target);
-        return row === undefined ? [] : [row];
-      }
-    }
-  }
 }
+
+/** A kill that was lifted since is closed for those alone who had come before. */
+const isClosedFor = ({ sw, openedAtMs }: Booked, member: Attributes & { readonly enlistedAtMs: number }): boolean =>
+  (openedAtMs === null || (sw.act === "kill" && member.enlistedAtMs <= openedAtMs)) && isInReach(sw, member);

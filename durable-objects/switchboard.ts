@@ -1,30 +1,49 @@
 import { DurableObject } from "cloudflare:workers";
 import config from "#config";
-import type { FlipListed, FlipPending, FlipRequest, SwitchboardCalls } from "../src/control/contract.ts";
-import { type FlipAnswer, isSilent, mergeReached, type Reached, type Switch } from "../src/control/switch.ts";
+import { isSilent, mergeReached, onClock } from "../src/control/acknowledgement.ts";
+import type {
+  BookedSwitch,
+  FlipAnswer,
+  FlipRequest,
+  FlipState,
+  LiftAnswer,
+  OpenRequest,
+  ShardProgress,
+  SwitchboardCalls,
+} from "../src/control/contract.ts";
+import { needsTwoToLift, type Switch, switchFields } from "../src/control/switch.ts";
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
-import { rosterOf } from "../src/objects.ts";
+import { journalOf, rosterOf } from "../src/objects.ts";
+import type { Fields } from "../src/transcript/envelope.ts";
 import { within } from "../src/within.ts";
+import { type Entry, type ShardOutcome, SwitchBook } from "./switch-book.ts";
 import { Wake } from "./wake.ts";
-
-type SwitchRow = { id: string; json: string; outcome: string | null; done: number };
-
-const SCHEMA = `CREATE TABLE IF NOT EXISTS switches (
-  id TEXT PRIMARY KEY, json TEXT NOT NULL, outcome TEXT, done INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID`;
 
 /** A flip that is not done is pushed again after this, until nobody in reach can do anything any more. */
 const RETRY_MS = 1_000;
-/** Above the roster's own wait for one push. What takes longer runs on there, and is asked for again. */
-const APPLY_TIMEOUT_MS = 10_000;
+/** How long a shard gathers acknowledgements before it says how far it is. */
+const ROUND_MS = 250;
+/** Above that, and a shard that comes up cold. What takes longer runs on there, and is asked for again. */
+const ROUND_TIMEOUT_MS = 10_000;
+/** Who flips waits this long for the end; what is left goes on without them. */
+const FLIP_WAIT_MS = 8_000;
+const JOURNAL_TIMEOUT_MS = 5_000;
+/** Two operators who agree do so within this. */
+const LIFT_WINDOW_MS = 3_600_000;
 
 /** The book of switches. Traffic only on flips: no call ever asks here. */
 export class Switchboard extends DurableObject<Env> implements SwitchboardCalls {
+  readonly #book: SwitchBook;
   readonly #wake: Wake;
+  /** What shards have answered that is not in the book yet. */
+  readonly #progress = new Map<string, Map<number, ShardOutcome>>();
+  readonly #carrying = new Map<string, Promise<void>>();
+  #telling: Promise<void> | null = null;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
-    ctx.storage.sql.exec(SCHEMA);
-    this.#wake = new Wake(ctx, () => (this.#rows("done = 0").length > 0 ? Date.now() : null));
+    this.#book = new SwitchBook(ctx.storage.sql);
+    this.#wake = new Wake(ctx, () => this.#nextWakeMs(Date.now()));
   }
 
   /** Where it is used, not in the constructor: a secret that is missing must not end the retries of a kill. */
@@ -32,58 +51,230 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
     return parseDeployment(this.env, config);
   }
 
-  /** Persists the switch, hands it to the roster, and answers with what came of one round of pushes. */
-  async flip(request: FlipRequest): Promise<FlipAnswer | FlipPending> {
-    const sw: Switch = { ...request, id: crypto.randomUUID(), atMs: Date.now() };
-    this.ctx.storage.sql.exec("INSERT INTO switches (id, json) VALUES (?, ?)", sw.id, JSON.stringify(sw));
+  // --- acts -------------------------------------------------------------------------------------------------------
+
+  /** Persists the switch, hands it to every roster shard, and answers with what came of it so far. */
+  async flip(request: FlipRequest): Promise<FlipAnswer> {
+    const repeated = this.#book.repeated(request);
+    if (repeated === null) return { flipped: false };
+    if (repeated !== undefined)
+      return { flipped: true, isRepeated: true, state: this.#stateOf(this.#book.get(repeated)!) };
+    const nowMs = Date.now();
+    const { id, reach, target, act, reason, by, cause, untilMs } = request;
+    const sw: Switch = { id, reach, target, act, reason, by, cause, atMs: nowMs, untilMs };
+    this.#book.add(sw, request);
+    this.#tell({ deed: "flip", email: request.email, ...switchFields(sw) });
     // From here the flip survives: if this object dies, the alarm carries it on.
-    this.#wake.by(Date.now() + RETRY_MS);
-    const outcome = await this.#carryOut(sw);
-    return outcome ?? { switch: sw, reached: null };
+    this.#wake.by(Math.min(nowMs + RETRY_MS, untilMs ?? Number.POSITIVE_INFINITY));
+    await within(FLIP_WAIT_MS, this.#carryOut(sw));
+    this.ctx.waitUntil(this.#tellAll());
+    return { flipped: true, isRepeated: false, state: this.#stateOf(this.#book.get(sw.id)!) };
   }
 
-  async list(): Promise<readonly FlipListed[]> {
-    return this.#rows("1").map(({ json, outcome, done }) => ({
-      ...(JSON.parse(json) as Switch),
-      status: done === 1 ? "done" : outcome === null ? "accepted" : "pending",
-      outcome: outcome === null ? null : (JSON.parse(outcome) as FlipAnswer).reached,
-    }));
+  /** A pause is resumed, a kill is lifted: newcomers are let in again. What was killed stays so. */
+  async lift(id: string, request: OpenRequest): Promise<LiftAnswer> {
+    const entry = this.#book.get(id);
+    if (entry === undefined) return { kind: "unknown" };
+    if (entry.opened !== null) return { kind: "open-already", state: this.#stateOf(entry) };
+    const nowMs = Date.now();
+    if (needsTwoToLift(entry.sw)) {
+      this.#book.askLift(id, request.by, nowMs);
+      if (this.#book.liftAskedBy(id, nowMs - LIFT_WINDOW_MS).length < 2) {
+        const { by, email, reason } = request;
+        this.#tell({ deed: "ask to lift", switch: id, by, email, reason });
+        this.ctx.waitUntil(this.#tellAll());
+        return { kind: "second-operator", state: this.#stateOf(entry) };
+      }
+    }
+    await this.#open(entry, request, nowMs);
+    return { kind: "opened", state: this.#stateOf(this.#book.get(id)!) };
   }
+
+  async resume(
+    { reach, target }: Pick<Switch, "reach" | "target">,
+    request: OpenRequest,
+  ): Promise<readonly FlipState[]> {
+    const wanted = JSON.stringify([reach, Object.entries(target).sort()]);
+    const paused = this.#book
+      .closed()
+      .filter(
+        ({ sw }) => sw.act === "pause" && JSON.stringify([sw.reach, Object.entries(sw.target).sort()]) === wanted,
+      );
+    for (const entry of paused) await this.#open(entry, request, Date.now());
+    return paused.map(({ sw }) => this.#stateOf(this.#book.get(sw.id)!));
+  }
+
+  async #open(entry: Entry, { by, email, reason }: OpenRequest, nowMs: number): Promise<void> {
+    this.#book.open(entry.sw.id, { atMs: nowMs, by, reason });
+    this.#tell({ deed: entry.sw.act === "pause" ? "resume" : "lift", switch: entry.sw.id, by, email, reason });
+    this.#wake.by(nowMs + RETRY_MS);
+    await within(FLIP_WAIT_MS, this.#openAtShards(entry.sw));
+    this.ctx.waitUntil(this.#tellAll());
+  }
+
+  // --- reading ----------------------------------------------------------------------------------------------------
+
+  async read(id: string): Promise<FlipState | null> {
+    const entry = this.#book.get(id);
+    return entry === undefined ? null : this.#stateOf(entry);
+  }
+
+  async list(before: string | null, limit: number): Promise<readonly FlipState[]> {
+    const no = before === null ? Number.MAX_SAFE_INTEGER : (this.#book.get(before)?.no ?? 0);
+    return this.#book.before(no, limit).map((entry) => ({ ...this.#stateOf(entry), reached: [] }));
+  }
+
+  async shards(): Promise<readonly number[]> {
+    return this.#book.shards();
+  }
+
+  #stateOf({ sw, isDone, opened }: Entry): FlipState {
+    const outcomes = this.#outcomesOf(sw.id);
+    const isHeard = outcomes.size > 0 || this.#book.shards().length === 0;
+    return {
+      switch: sw,
+      status: isDone ? "done" : isHeard ? "pending" : "accepted",
+      reached: [...outcomes.values()].flatMap(({ reached }) => reached),
+      idle: [...outcomes.values()].reduce((sum, { idle }) => sum + idle, 0),
+      opened,
+      liftAskedBy: opened === null ? this.#book.liftAskedBy(sw.id, Date.now() - LIFT_WINDOW_MS) : [],
+    };
+  }
+
+  #outcomesOf(id: string): Map<number, ShardOutcome> {
+    return new Map([...this.#book.outcome(id), ...(this.#progress.get(id) ?? [])]);
+  }
+
+  // --- the shards -------------------------------------------------------------------------------------------------
+
+  /** INVARIANT: synchronous. Of a flip and a shard that comes up, one finds the other. */
+  async join(shard: number): Promise<readonly BookedSwitch[]> {
+    this.#book.join(shard);
+    return this.#book.all().map(({ sw, opened }) => ({ switch: sw, isOpen: opened !== null }));
+  }
+
+  /** Runs as often as needed, and once at a time: shards and instances know a switch by its id. */
+  #carryOut(sw: Switch): Promise<void> {
+    let carrying = this.#carrying.get(sw.id);
+    if (carrying === undefined) {
+      carrying = this.#carryOutNow(sw).finally(() => this.#carrying.delete(sw.id));
+      this.#carrying.set(sw.id, carrying);
+      this.ctx.waitUntil(carrying);
+    }
+    return carrying;
+  }
+
+  async #carryOutNow(sw: Switch): Promise<void> {
+    const progress = this.#outcomesOf(sw.id);
+    this.#progress.set(sw.id, progress);
+    const shards = this.#book.shards();
+    const heard = await Promise.all(shards.map((shard) => this.#carryTo(shard, sw, progress)));
+    // One commit. Dying before it, the shards are asked again, and say what they said.
+    for (const [shard, outcome] of progress) this.#book.setOutcome(sw.id, shard, outcome);
+    this.#progress.delete(sw.id);
+    const nowMs = Date.now();
+    const reached = [...progress.values()].flatMap((outcome) => outcome.reached);
+    if (heard.every(Boolean) && reached.every((one) => isSilent(one, nowMs))) this.#book.setDone(sw.id);
+  }
+
+  /** True: the shard has the switch, and every push of this round has ended. */
+  async #carryTo(shard: number, sw: Switch, progress: Map<number, ShardOutcome>): Promise<boolean> {
+    for (;;) {
+      let answer: ShardProgress | undefined;
+      try {
+        answer = await within(ROUND_TIMEOUT_MS, rosterOf(this.#deployment, shard).apply(sw, ROUND_MS));
+      } catch {
+        return false;
+      }
+      if (answer === undefined) return false;
+      const nowMs = Date.now();
+      const before = progress.get(shard)?.reached ?? [];
+      const now = answer.pushed.map((one) => onClock(nowMs, one));
+      progress.set(shard, { idle: answer.idle, reached: mergeReached(before, now) });
+      if (!answer.isRunning) return true;
+    }
+  }
+
+  async #openAtShards(sw: Switch): Promise<void> {
+    const opened = await Promise.all(
+      this.#book.shards().map(async (shard) => {
+        try {
+          const opening = rosterOf(this.#deployment, shard).open(sw);
+          return (
+            (await within(
+              ROUND_TIMEOUT_MS,
+              opening.then(() => true),
+            )) === true
+          );
+        } catch {
+          return false;
+        }
+      }),
+    );
+    if (opened.every(Boolean)) this.#book.setOpenDone(sw.id);
+  }
+
+  // --- the journal ------------------------------------------------------------------------------------------------
+
+  /** On record with the act itself, and in the journal as soon as it can be written: a journal out of reach hinders no kill. */
+  #tell(fields: Fields): void {
+    let version = "unknown";
+    try {
+      version = this.#deployment.version;
+    } catch {
+      // A secret is missing. The act counts all the same.
+    }
+    this.#book.tell({ type: "act", fields, deployment: version });
+  }
+
+  /** In order, one at a time. What was told and not marked is told again: entries carry the switch's id. */
+  #tellAll(): Promise<void> {
+    this.#telling ??= this.#tellNow().finally(() => {
+      this.#telling = null;
+    });
+    return this.#telling;
+  }
+
+  async #tellNow(): Promise<void> {
+    for (let entries = this.#book.untold(); entries.length > 0; entries = this.#book.untold())
+      for (const { no, entry } of entries) {
+        try {
+          const journal = journalOf(this.#deployment, "admin", Date.now());
+          if ((await within(JOURNAL_TIMEOUT_MS, journal.append(entry))) !== true) return;
+        } catch {
+          return;
+        }
+        this.#book.told(no);
+      }
+  }
+
+  // --- time -------------------------------------------------------------------------------------------------------
 
   override async alarm(): Promise<void> {
     this.#wake.rang();
-    const open = this.#rows("done = 0");
-    if (open.length === 0) return;
-    this.#wake.by(Date.now() + RETRY_MS);
-    for (const { json } of open) await this.#carryOut(JSON.parse(json) as Switch);
-  }
-
-  /** Runs as often as needed: the roster and the instances know a switch by its id. */
-  async #carryOut(sw: Switch): Promise<FlipAnswer | null> {
-    let reached: readonly Reached[] | undefined;
-    try {
-      reached = await within(APPLY_TIMEOUT_MS, rosterOf(this.#deployment).apply(sw));
-    } catch {
-      return null;
-    }
-    if (reached === undefined) return null;
-    const [row] = this.#rows("id = ?", sw.id);
-    const before = row?.outcome == null ? [] : (JSON.parse(row.outcome) as FlipAnswer).reached;
     const nowMs = Date.now();
-    const merged = mergeReached(before, reached);
-    const isDone = merged.every((one) => isSilent(one, nowMs));
-    const status = isDone ? "done" : "pending";
-    const answer: FlipAnswer = { switch: sw, status, reached: merged, acknowledgedAtMs: nowMs };
-    this.ctx.storage.sql.exec(
-      "UPDATE switches SET outcome = ?, done = ? WHERE id = ?",
-      JSON.stringify(answer),
-      isDone ? 1 : 0,
-      sw.id,
+    for (const entry of this.#book.closed())
+      if (entry.sw.untilMs !== null && entry.sw.untilMs <= nowMs)
+        await this.#open(entry, { by: "expiry", email: null, reason: "its time is over" }, nowMs);
+    const unfinished = this.#book.unfinished();
+    const next = this.#nextWakeMs(nowMs);
+    if (next !== null) this.#wake.by(next);
+    await Promise.all(
+      unfinished.map(async ({ sw, isDone, opened, isOpenDone }) => {
+        // A pause that was resumed is pushed no more; a kill that was lifted stays final for who was in reach.
+        if (opened !== null && sw.act === "pause") this.#book.setDone(sw.id);
+        else if (!isDone) await this.#carryOut(sw);
+        if (opened !== null && !isOpenDone) await this.#openAtShards(sw);
+      }),
     );
-    return answer;
+    await this.#tellAll();
   }
 
-  #rows(where: string, ...bindings: string[]): SwitchRow[] {
-    return this.ctx.storage.sql.exec<SwitchRow>(`SELECT * FROM switches WHERE ${where}`, ...bindings).toArray();
+  /** What is not through is tried again soon, and nothing is armed for what is. */
+  #nextWakeMs(nowMs: number): number | null {
+    const isUnfinished = this.#book.unfinished().length > 0 || this.#book.untold().length > 0;
+    const times = this.#book.closed().flatMap(({ sw }) => sw.untilMs ?? []);
+    if (isUnfinished) times.push(nowMs + RETRY_MS);
+    return times.length === 0 ? null : Math.max(nowMs, Math.min(...times));
   }
 }

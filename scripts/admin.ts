@@ -43,9 +43,9 @@ async function main(args: readonly string[]): Promise<void> {
 async function list(admin: Admin): Promise<void> {
   const members = await admin.list();
   if (members.length === 0) console.log("No instance is live.");
-  for (const { instance, killed, agent, agentVersion, task, upstreams, deadlineMs } of members) {
+  for (const { instance, state: held, agent, agentVersion, task, upstreams, deadlineMs } of members) {
     const until = new Date(deadlineMs).toISOString().slice(0, 16).replace("T", " ");
-    const state = killed ? "killed" : deadlineMs <= Date.now() ? "over" : "live";
+    const state = held !== "live" ? held : deadlineMs <= Date.now() ? "over" : "live";
     console.log(
       `${instance}  ${state.padEnd(6)}  ${agent} ${agentVersion}  ${task}  ${upstreams.join(",")}  until ${until}Z`,
     );
@@ -57,11 +57,11 @@ async function kill(admin: Admin, beginning: string, reason: string | undefined)
   const found = (await admin.list()).filter(({ instance }) => instance.startsWith(beginning));
   if (found.length !== 1) throw new UsageError(`${found.length} instances begin with ${beginning}; see: list`);
   const { instance } = found[0]!;
-  const { status, cut, acknowledgedAtMs, atMs } = await admin.kill(instance, reason);
+  const { status, cut, lastAcknowledgedAtMs, acceptedAtMs } = await admin.kill(instance, reason);
   if (status === "accepted") console.log(`Accepted: ${instance} admits nothing more; the gate carries the cut on.`);
   else
     console.log(
-      `Killed ${instance}: ${cut} running calls cut, acknowledged after ${(acknowledgedAtMs ?? 0) - atMs} ms.`,
+      `Killed ${instance}: ${cut} running calls cut, acknowledged after ${(lastAcknowledgedAtMs ?? acceptedAtMs) - acceptedAtMs} ms.`,
     );
 }
 

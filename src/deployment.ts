@@ -37,6 +37,8 @@ export function parseDeployment(env: Env, config: Config): Deployment {
     env,
   };
   for (const upstream of Object.values(config.upstreams)) readSecret(env, upstream.credential.secret);
+  for (const name of Object.values(config.admins.breakGlass))
+    if (!/^[0-9a-f]{64}$/.test(readSecret(env, name))) throw new Error(`secret ${name} is not a SHA-256 in hex`);
   known.set(env, deployment);
   newest = deployment;
   return deployment;

@@ -8,8 +8,8 @@ import type { AgentInstanceCalls } from "./instance/contract.ts";
 export const instanceOf = ({ env, config }: Deployment, instance: string): AgentInstanceCalls =>
   stub<AgentInstanceCalls>(env.AGENT_INSTANCE, config, instance);
 
-/** One shard so far. */
-export const rosterOf = ({ env, config }: Deployment): RosterCalls => stub<RosterCalls>(env.ROSTER, config, "0");
+export const rosterOf = ({ env, config }: Deployment, shard: number): RosterCalls =>
+  stub<RosterCalls>(env.ROSTER, config, String(shard));
 
 export const switchboardOf = ({ env, config }: Deployment): SwitchboardCalls =>
   stub<SwitchboardCalls>(env.SWITCHBOARD, config, "switchboard");

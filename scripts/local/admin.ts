@@ -11,19 +11,20 @@ const member = z.object({
   upstreams: z.array(z.string()),
   deadlineMs: z.number(),
   enlistedAtMs: z.number(),
-  killed: z.boolean(),
+  state: z.enum(["live", "paused", "killed"]),
 });
 const listing = z.object({ instances: z.array(member) });
+/** Times are on the gate's clock. */
 const receipt = z.object({
-  id: z.string(),
+  switch: z.object({ id: z.string() }),
   status: z.enum(["done", "pending", "accepted"]),
-  /** When the switch was accepted, on the gate's clock. */
-  atMs: z.number(),
-  /** Absent while the gate still carries it out. */
-  reached: z.number().optional(),
-  cut: z.number().optional(),
-  unconfirmed: z.number().optional(),
-  acknowledgedAtMs: z.number().optional(),
+  reached: z.number(),
+  cut: z.number(),
+  unconfirmed: z.number(),
+  acceptedAtMs: z.number(),
+  lastAcknowledgedAtMs: z.number().nullable(),
+  lastByteAtMs: z.number().nullable(),
+  jws: z.string(),
 });
 
 export type Member = z.infer<typeof member>;
@@ -58,8 +59,10 @@ export function createAdmin(gate: string, signIn: () => Promise<string>): Admin 
   };
   return {
     list: async () => listing.parse(await (await ask("instances")).json()).instances,
-    kill: async (target, reason) =>
-      receipt.parse(await (await ask("switches", { reach: "instance", target, act: "kill", reason })).json()),
+    kill: async (instance, reason) =>
+      receipt.parse(
+        await (await ask("switches", { reach: "instance", target: { instance }, act: "kill", reason })).json(),
+      ),
     transcript: async ({ human, task, instance }) => {
       const text = await (await ask(`transcripts/${human}/${task}/${instance}`)).text();
       return text.split("\n").filter((line) => line !== "");

@@ -1,5 +1,6 @@
 import { createHash, randomBytes } from "node:crypto";
 import { z } from "zod";
+import { shardOf } from "../control/shard.ts";
 import type { Deployment } from "../deployment.ts";
 import { encodeBase64url } from "../grant/base64url.ts";
 import { fitsGrant, resourceOf } from "../grant/claims.ts";
@@ -76,11 +77,14 @@ async function provision(
   const enrolment: Enrolment = {
     instance: proof.thumbprint,
     human: human.id,
+    emailDigest: human.emailDigest,
     agent: client.platform.agent,
     agentVersion: task.value.agentVersion,
     manifest: config.agents[client.platform.agent]!.versions[task.value.agentVersion]!,
     client: client.id,
     chain: [{ client: client.id, agent: client.platform.agent }],
+    ancestors: [],
+    rosterShard: shardOf(proof.thumbprint, config.roster.shards),
     task: task.value.task,
     grant: jti,
     subject,

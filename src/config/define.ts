@@ -175,6 +175,11 @@ export const configSchema = z
       identityProvider: z.string(),
       /** The `aud` of the tokens that admins present. */
       audience: z.string().min(1),
+      /**
+       * For when the identity provider is down: by name, the secret that holds the SHA-256, in hex, of a key of at least
+       * 256 random bits. Who presents the key as a bearer token can kill, and nothing else.
+       */
+      breakGlass: z.record(agentName, secretName).default({}),
       /** Groups of the identity provider that hold each role. */
       roles: z.strictObject({
         viewer: z.array(z.string()).default([]),
@@ -196,7 +201,14 @@ export const configSchema = z
         streamLeadBytes: positive.max(1_048_576).default(262_144),
       })
       .prefault({}),
-    roster: z.strictObject({ confirmationMs: positive.max(600_000).default(60_000) }).prefault({}),
+    roster: z
+      .strictObject({
+        /** How long an instance may go on without asking: the bound of a kill whose push can't get through. */
+        confirmationMs: positive.max(600_000).default(60_000),
+        /** Objects that share the roster, about one for each 100,000 instances. More at any time; who is enlisted stays where it is. */
+        shards: positive.max(256).default(4),
+      })
+      .prefault({}),
     placement: z
       .strictObject({
         /** Where Durable Objects must stay. The bucket's own jurisdiction is set where it is made, and in wrangler.toml. */

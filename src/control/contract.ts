@@ -1,17 +1,23 @@
 import type { Fields } from "../transcript/envelope.ts";
-import type { Attributes, FlipAnswer, FlipStatus, Reached, Switch } from "./switch.ts";
+import type { Pushed, Reached } from "./acknowledgement.ts";
+import type { Act, Attributes, Reach, Switch, SwitchCause, Target } from "./switch.ts";
 
 /** What doors and objects say to `Roster`, `Switchboard` and `Journal`. Plain data over RPC; methods answer, never throw. */
 
+// --- Roster -------------------------------------------------------------------------------------------------------
+
 export interface EnlistAnswer {
-  /** Closed switches in whose reach the newcomer is: any refuses it. */
+  /** False: a switch in `closed` keeps the newcomer out. */
+  readonly enlisted: boolean;
+  /** Closed switches in whose reach the newcomer is. */
   readonly closed: readonly Switch[];
   readonly validMs: number;
 }
 
 export interface ConfirmAnswer {
-  /** False: unknown to the roster, or in reach of a closed switch. */
+  /** False: unknown to the roster, or in reach of a closed switch that closes all that it does. */
   readonly confirmed: boolean;
+  /** All that are closed for it now, those of one upstream too; a pause that is not here any more was resumed. */
   readonly closed: readonly Switch[];
   /** From when the question was sent. */
   readonly validMs: number;
@@ -20,43 +26,117 @@ export interface ConfirmAnswer {
 export interface Member extends Attributes {
   readonly enlistedAtMs: number;
   readonly confirmedUntilMs: number;
-  readonly killed: boolean;
+  readonly state: "live" | "paused" | "killed";
 }
 
+/** How far one roster shard is with a switch. */
+export interface ShardProgress {
+  readonly pushed: readonly Pushed[];
+  /** Pushes of this round are still on their way. */
+  readonly isRunning: boolean;
+  /** Members in reach that held no confirmation: they can do nothing, and are told when they ask. */
+  readonly idle: number;
+}
+
+/** A switch as a roster shard gets it when it comes up: `openedAtMs` where a kill was lifted, which stays final for who was there before. */
+export interface BookedSwitch {
+  readonly switch: Switch;
+  readonly isOpen: boolean;
+}
+
+export interface RosterCalls {
+  enlist(attributes: Attributes): Promise<EnlistAnswer>;
+  confirm(instance: string): Promise<ConfirmAnswer>;
+  /** The instance admits nothing any more. Answers with what had been closed for it. */
+  leave(instance: string): Promise<readonly Switch[]>;
+  /** Takes a closed switch, and pushes it; answers when all pushes have, or after `waitMs` with what is known. Asked again it goes on. */
+  apply(sw: Switch, waitMs: number): Promise<ShardProgress>;
+  /** Lets newcomers in again, and resumes who was paused. */
+  open(sw: Switch): Promise<void>;
+  /** Ordered by instance, after this one. */
+  list(after: string, limit: number): Promise<readonly Member[]>;
+}
+
+// --- Switchboard --------------------------------------------------------------------------------------------------
+
 export interface FlipRequest {
-  readonly reach: Switch["reach"];
-  readonly target: string;
-  readonly act: Switch["act"];
+  /** A UUID of the asker's making, so that it can look while the flip runs. */
+  readonly id: string;
+  readonly reach: Reach;
+  readonly target: Target;
+  readonly act: Act;
   readonly reason: string;
   readonly by: string;
+  /** Of the admin, for the journal. */
+  readonly email: string | null;
+  readonly cause: SwitchCause | null;
+  readonly untilMs: number | null;
+  /** The same key by the same one is the same flip, however often it is asked for. */
+  readonly idempotencyKey: string | null;
 }
+
+export interface OpenRequest {
+  readonly by: string;
+  readonly email: string | null;
+  readonly reason: string;
+}
+
+/** `accepted`: it stands, and no roster shard has answered yet. `pending`: somebody in reach may still act. `done`: nobody can any more. */
+export type FlipStatus = "accepted" | "pending" | "done";
+
+/** A switch in the book, and how far it is. */
+export interface FlipState {
+  readonly switch: Switch;
+  readonly status: FlipStatus;
+  readonly reached: readonly Reached[];
+  readonly idle: number;
+  /** Null while it is closed. */
+  readonly opened: Opening | null;
+  /** Who has asked to lift it, where that takes two. */
+  readonly liftAskedBy: readonly string[];
+}
+
+export interface Opening {
+  readonly atMs: number;
+  /** `expiry`: its time was over. */
+  readonly by: string;
+  readonly reason: string;
+}
+
+export type FlipAnswer =
+  | { readonly flipped: true; readonly isRepeated: boolean; readonly state: FlipState }
+  /** The idempotency key was used for another flip. */
+  | { readonly flipped: false };
+
+export type LiftAnswer =
+  | { readonly kind: "opened"; readonly state: FlipState }
+  /** It takes a second operator, within an hour. */
+  | { readonly kind: "second-operator"; readonly state: FlipState }
+  | { readonly kind: "open-already"; readonly state: FlipState }
+  | { readonly kind: "unknown" };
+
+export interface SwitchboardCalls {
+  flip(request: FlipRequest): Promise<FlipAnswer>;
+  lift(id: string, request: OpenRequest): Promise<LiftAnswer>;
+  /** Opens every closed pause of exactly this reach and target. */
+  resume(
+    selector: { readonly reach: Reach; readonly target: Target },
+    request: OpenRequest,
+  ): Promise<readonly FlipState[]>;
+  read(id: string): Promise<FlipState | null>;
+  /** Newest first; those before this one. `reached` is left out. */
+  list(before: string | null, limit: number): Promise<readonly FlipState[]>;
+  /** A roster shard that comes up: from then on it gets every switch. */
+  join(shard: number): Promise<readonly BookedSwitch[]>;
+  shards(): Promise<readonly number[]>;
+}
+
+// --- Journal ------------------------------------------------------------------------------------------------------
 
 export interface JournalEntry {
   readonly type: "act" | "refused" | "read";
   readonly fields: Fields;
   readonly deployment: string;
-}
-
-/** A flip that stands, and is not through yet: the switchboard carries it on by alarm. */
-export interface FlipPending {
-  readonly switch: Switch;
-  readonly reached: null;
-}
-
-/** A flip in the book. `outcome` is null until the roster has answered. */
-export type FlipListed = Switch & { readonly status: FlipStatus; readonly outcome: readonly Reached[] | null };
-
-export interface RosterCalls {
-  enlist(attributes: Attributes): Promise<EnlistAnswer>;
-  confirm(instance: string): Promise<ConfirmAnswer>;
-  leave(instance: string): Promise<void>;
-  apply(sw: Switch): Promise<readonly Reached[]>;
-  list(limit: number): Promise<readonly Member[]>;
-}
-
-export interface SwitchboardCalls {
-  flip(request: FlipRequest): Promise<FlipAnswer | FlipPending>;
-  list(): Promise<readonly FlipListed[]>;
 }
 
 export interface JournalCalls {

@@ -1,104 +1,112 @@
 import type { Json } from "../scope/call.ts";
 
-/** How far a switch reaches. More reaches come with their own column of the roster's attribute vector. */
-export const REACHES = ["instance"] as const;
-export type Reach = (typeof REACHES)[number];
+/**
+ * How far a switch reaches, and what it names: every member of its target must hold of an instance. A reach with an
+ * `upstream` blocks and cuts that upstream's calls alone.
+ */
+export const REACHES = {
+  instance: ["instance"],
+  task: ["task"],
+  human: ["human"],
+  agent: ["agent"],
+  "agent-version": ["agent", "agentVersion"],
+  upstream: ["upstream"],
+  everything: [],
+  "agent-upstream": ["agent", "upstream"],
+  "human-upstream": ["human", "upstream"],
+} as const satisfies Readonly<Record<string, readonly TargetMember[]>>;
+export type Reach = keyof typeof REACHES;
+
+export type TargetMember = "instance" | "task" | "human" | "agent" | "agentVersion" | "upstream";
+export type Target = { readonly [member in TargetMember]?: string | undefined };
+
+/** `kill` is final for the instances in reach, and refuses new ones until it is lifted; `pause` holds until it is resumed. */
+export const ACTS = ["kill", "pause"] as const;
+export type Act = (typeof ACTS)[number];
+
+/** What made who acted act, where that was no decision of a person at this gate. */
+export type SwitchCause =
+  | {
+      readonly kind: "set";
+      readonly issuer: string;
+      readonly jti: string;
+      readonly event: string;
+      readonly txn?: string;
+    }
+  | { readonly kind: "rule"; readonly rule: string; readonly instance: string };
 
 /** A closed switch, as it is kept, pushed and put on record. */
 export interface Switch {
   readonly id: string;
   readonly reach: Reach;
-  readonly target: string;
-  readonly act: "kill";
+  readonly target: Target;
+  readonly act: Act;
   readonly reason: string;
-  /** The admin: a human's id. */
+  /** An admin: a human's id. Else `break-glass:<name>`, `transmitter:<name>`, `rule:<name>`. */
   readonly by: string;
+  readonly cause: SwitchCause | null;
   readonly atMs: number;
+  /** When it opens by itself; null: when somebody opens it. */
+  readonly untilMs: number | null;
 }
 
 /** What the roster knows of an instance: everything a reach can select by. */
 export interface Attributes {
   readonly instance: string;
   readonly human: string;
+  /** A digest of the human's e-mail address, by which a person can be meant whose id nobody has at hand. */
+  readonly emailDigest: string | null;
   readonly task: string;
   readonly agent: string;
   readonly agentVersion: string;
   readonly client: string;
   readonly upstreams: readonly string[];
+  /** Instances that it descends from: a switch of one of them is its own. */
+  readonly ancestors: readonly string[];
   readonly deadlineMs: number;
 }
 
-/** What an instance did with a switch that was pushed to it. */
-export interface CloseAnswer {
-  /** Calls that were running; each Worker has confirmed its cut, but for the `unconfirmed`. */
-  readonly cut: number;
-  /** Calls whose Worker did not confirm in time. It cuts by itself when it no longer hears its lease. */
-  readonly unconfirmed: number;
-  readonly acknowledgedAtMs: number;
-}
-
-/** One instance in reach of a switch, after the push. */
-export interface Reached {
-  readonly instance: string;
-  readonly answer: CloseAnswer | null;
-  /** Without an answer: when the confirmation it holds runs out, and with it any right to admit a call. */
-  readonly stoppedByMs: number;
-}
-
-/**
- * `accepted`: it stands, and the roster has not answered yet. `pending`: somebody in reach may still act. `done`: nobody can any more.
- * Up to `done` the switchboard pushes again.
- */
-export type FlipStatus = "accepted" | "pending" | "done";
-
-export interface FlipAnswer {
-  readonly switch: Switch;
-  readonly status: Exclude<FlipStatus, "accepted">;
-  readonly reached: readonly Reached[];
-  readonly acknowledgedAtMs: number;
-}
-
-/** A Worker that no longer hears its lease cuts by itself within 20 s; half as much again for clocks and load. */
-export const SILENT_WORKER_CUT_MS = 30_000;
-
-/**
- * Whether an instance can surely do nothing any more. One that did not answer admits nothing after `stoppedByMs`, and what it runs then
- * is cut as by a Worker that hears nothing.
- */
-export const isSilent = ({ answer, stoppedByMs }: Reached, nowMs: number): boolean => {
-  if (answer === null) return stoppedByMs + SILENT_WORKER_CUT_MS <= nowMs;
-  return answer.unconfirmed === 0 || answer.acknowledgedAtMs + SILENT_WORKER_CUT_MS <= nowMs;
+const HOLDS: Readonly<Record<TargetMember, (attributes: Attributes, value: string) => boolean>> = {
+  instance: ({ instance, ancestors }, value) => instance === value || ancestors.includes(value),
+  task: ({ task }, value) => task === value,
+  human: ({ human, emailDigest }, value) => human === value || emailDigest === value,
+  agent: ({ agent }, value) => agent === value,
+  agentVersion: ({ agentVersion }, value) => agentVersion === value,
+  upstream: ({ upstreams }, value) => upstreams.includes(value),
 };
 
-/**
- * What is known after another push. The first answer says how many calls were cut, and when; later ones only that more of their Workers
- * have confirmed. INVARIANT: nothing is admitted after the first answer, so `unconfirmed` never rises.
- */
-export function mergeReached(before: readonly Reached[], now: readonly Reached[]): readonly Reached[] {
-  const known = new Map(before.map((one) => [one.instance, one]));
-  for (const one of now) {
-    const first = known.get(one.instance)?.answer ?? null;
-    if (first === null) known.set(one.instance, one);
-    else if (one.answer !== null) {
-      const unconfirmed = Math.min(first.unconfirmed, one.answer.unconfirmed);
-      known.set(one.instance, { ...one, answer: { ...first, unconfirmed } });
-    }
-  }
-  return [...known.values()];
+/** Pure. A reach that is not known, or a target that lacks a member, holds everybody: unknown means no. */
+export function isInReach({ reach, target }: Pick<Switch, "reach" | "target">, attributes: Attributes): boolean {
+  const members: readonly TargetMember[] = Object.hasOwn(REACHES, reach) ? REACHES[reach] : [];
+  return members.every((member) => {
+    const value = target[member];
+    return value === undefined || HOLDS[member](attributes, value);
+  });
 }
 
-export const isInReach = (sw: Switch, attributes: Pick<Attributes, "instance">): boolean => {
-  switch (sw.reach) {
-    case "instance":
-      return attributes.instance === sw.target;
-  }
-};
+/** Whether it closes a call to this upstream. */
+export const closes = ({ target }: Switch, upstream: string): boolean =>
+  target.upstream === undefined || target.upstream === upstream;
 
+/** Whether it closes all that an instance does, or the calls of one upstream alone. */
+export const isWhole = ({ target }: Switch): boolean => target.upstream === undefined;
+
+/** Whether it keeps a newcomer out: a pause of one upstream comes along with the enrolment. */
+export const refusesNewcomer = (sw: Switch): boolean => sw.act === "kill" || isWhole(sw);
+
+/** Lifting these sets the most free, so it takes two. */
+export const needsTwoToLift = ({ act, reach }: Switch): boolean =>
+  act === "kill" && (reach === "everything" || reach === "upstream");
+
+/** On record. A call's `target` is a path and an answer's `cause` a word, so that every field has one type in all records. */
 export const switchFields = (sw: Switch): { readonly [key: string]: Json } => ({
   switch: sw.id,
   act: sw.act,
   reach: sw.reach,
-  target: sw.target,
+  switchTarget: { ...sw.target } as { readonly [key: string]: Json },
   reason: sw.reason,
   by: sw.by,
+  causedBy: sw.cause === null ? null : { ...sw.cause },
+  accepted: sw.atMs,
+  until: sw.untilMs,
 });

@@ -114,7 +114,7 @@ function giveBack(asked: Promise<Admission>): void {
     passedBytes: 0,
     heldBytes: 0,
     forwardedBytes: 0,
-    timing: { startedAtMs: Date.now(), firstByteAtMs: null, endedAtMs: Date.now() },
+    timing: { startedAtMs: Date.now(), firstByteAtMs: null, lastByteAtMs: null, endedAtMs: Date.now() },
     reason: "the admission came too late",
   };
   asked

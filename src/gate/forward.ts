@@ -22,7 +22,13 @@ export interface Forwarded {
   /** Null: the upstream gave no answer; `call.stop.reason` says why, or it failed. */
   readonly response: Response | null;
   /** How much of the request was handed to the connection, read when the call is settled. Of a connection that broke, less may have left. */
-  readonly sent: { bytes: number };
+  readonly sent: Sent;
+}
+
+/** Filled as it goes. */
+export interface Sent {
+  bytes: number;
+  lastAtMs: number | null;
 }
 
 /**
@@ -31,7 +37,7 @@ export interface Forwarded {
  */
 export async function forward(call: Admitted, request: Forwarding, env: Env): Promise<Forwarded> {
   const { upstream, body } = request;
-  const sent = { bytes: 0 };
+  const sent: Sent = { bytes: 0, lastAtMs: null };
   let isAnswered = false;
   /** The upstream has this long to say something, counted from when it was last told something. */
   const awaitAnswer = (): void => {
@@ -53,6 +59,7 @@ export async function forward(call: Admitted, request: Forwarding, env: Env): Pr
     } else if (body.first.length > 0) {
       init.body = body.first;
       sent.bytes = body.first.length;
+      sent.lastAtMs = Date.now();
     }
     const response = await fetchOutbound(upstream.baseUrl + request.rawTarget, init);
     isAnswered = true;
@@ -74,7 +81,7 @@ async function sendLongBody(
   { stop, lease }: Admitted,
   writable: WritableStream,
   body: { readonly first: Uint8Array; readonly rest: ReadableStreamBYOBReader; readonly maxBytes: number },
-  sent: { bytes: number },
+  sent: Sent,
   moved: () => void,
 ): Promise<void> {
   const writer = writable.getWriter();
@@ -90,6 +97,7 @@ async function sendLongBody(
   const write = async (run: Uint8Array): Promise<void> => {
     // Counted first: of a write that is broken off, nobody knows how much has left.
     sent.bytes += run.byteLength;
+    sent.lastAtMs = Date.now();
     await stop.orStopped(writer.write(run));
     moved();
   };

@@ -1,5 +1,5 @@
-import { type Denial, unauthenticated, unavailable } from "../denial.ts";
-import type { Outcome } from "../instance/contract.ts";
+import { absent, type Denial, unauthenticated, unavailable } from "../denial.ts";
+import type { Cause, Outcome } from "../instance/contract.ts";
 import type { StopReason } from "./stop.ts";
 
 /** The faces of why a call ended without its answer: on record, in words, and to the agent. `null`: the upstream could not be reached. */
@@ -41,13 +41,25 @@ export function reasonText(reason: Reason): string | null {
   }
 }
 
+function denialOfCut(cause: Cause): Denial {
+  switch (cause) {
+    case "budget":
+      return { kind: "exhausted", budget: "bytes" };
+    case "upstream-switched":
+      return absent("switch", "cut");
+    case "switched":
+    case "ended":
+    case "expired":
+    case "unconfirmed":
+      return unauthenticated("invalid_token", `cut: ${cause}`);
+  }
+}
+
 /** What the agent is told, where its answer has not begun: of a cut, what any revoked token hears. */
 export function denialOf(reason: Reason): Denial {
   switch (reason?.kind) {
     case "cut":
-      return reason.cause === "budget"
-        ? { kind: "exhausted", budget: "bytes" }
-        : unauthenticated("invalid_token", `cut: ${reason.cause}`);
+      return denialOfCut(reason.cause);
     case "lease-lost":
       return unavailable("the lease was lost");
     case "timeout":

@@ -32,6 +32,7 @@ export class Pump {
   readonly #passage: Passage;
   readonly #firstByteAtMs = Date.now();
   #passedBytes = 0;
+  #passedAtMs: number | null = null;
   #receivedBytes = 0;
   /** Received and, perhaps, passed, but not durable yet. */
   #pending: Uint8Array[] = [];
@@ -74,6 +75,7 @@ export class Pump {
       timing: {
         startedAtMs: this.#passage.startedAtMs,
         firstByteAtMs: this.head === null ? null : this.#firstByteAtMs,
+        lastByteAtMs: later(this.#passedAtMs, this.#forwarded.sent.lastAtMs),
         endedAtMs: Date.now(),
       },
       reason,
@@ -169,6 +171,7 @@ export class Pump {
         if (!isEventStream) held = run.slice(run.byteLength - 1);
         if (out.byteLength === 0) continue;
         this.#passedBytes += out.byteLength;
+        this.#passedAtMs = Date.now();
         controller.enqueue(out);
         return;
       }
@@ -261,6 +264,9 @@ export class Pump {
     return expansion !== null && this.#receivedBytes > Math.max(expansion.freeBytes, expansion.maxBytes);
   }
 }
+
+const later = (a: number | null, b: number | null): number | null =>
+  a === null || b === null ? (a ?? b) : Math.max(a, b);
 
 function concat(...runs: readonly Uint8Array[]): Uint8Array {
   const whole = new Uint8Array(runs.reduce((sum, run) => sum + run.byteLength, 0));

@@ -14,6 +14,8 @@ const GROUPS_MAX = 500;
 export interface Human {
   /** Stable, opaque, and fit for keys: base64url SHA-256 of `iss` and `sub`. */
   readonly id: string;
+  /** Null where the provider named no address. */
+  readonly emailDigest: string | null;
   readonly groups: readonly string[];
   /** For the erasable body of the record. */
   readonly claims: JsonObject;
@@ -29,6 +31,12 @@ export interface IdTokenRefusal {
 export const humanId = (issuer: string, subject: string): string =>
   createHash("sha256")
     .update(JSON.stringify([issuer, subject]))
+    .digest("base64url");
+
+/** Stable, and fit for keys and records, where an address itself has no place. */
+export const emailDigest = (address: string): string =>
+  createHash("sha256")
+    .update(JSON.stringify(["email", address.trim().toLowerCase()]))
     .digest("base64url");
 
 /**
@@ -82,5 +90,7 @@ function parseClaims(
   const groups = claims[provider.groupsClaim] ?? [];
   if (!Array.isArray(groups) || groups.length > GROUPS_MAX || !groups.every((group) => typeof group === "string"))
     return err("the groups claim is not a list of strings");
-  return ok({ id: humanId(provider.issuer, sub), groups, claims, expiresAtMs: exp * 1000 });
+  const { email } = claims;
+  const digest = typeof email === "string" && email !== "" ? emailDigest(email) : null;
+  return ok({ id: humanId(provider.issuer, sub), emailDigest: digest, groups, claims, expiresAtMs: exp * 1000 });
 }

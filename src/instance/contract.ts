@@ -1,5 +1,6 @@
 import type { Limits } from "../config/define.ts";
-import type { CloseAnswer, Switch } from "../control/switch.ts";
+import type { CloseAnswer } from "../control/acknowledgement.ts";
+import type { Switch } from "../control/switch.ts";
 import type { Denial } from "../denial.ts";
 import type { Call, Json } from "../scope/call.ts";
 
@@ -22,11 +23,17 @@ export interface Enrolment {
   /** The key's thumbprint. */
   readonly instance: string;
   readonly human: string;
+  /** By which a switch can mean the human, too; null where the identity provider named no address. */
+  readonly emailDigest: string | null;
   readonly agent: string;
   readonly agentVersion: string;
   readonly manifest: Manifest;
   readonly client: string;
   readonly chain: readonly Actor[];
+  /** Instances that it descends from, the nearest last: a fact of the enrolment, never read from a token (RFC 8693 §4.1). */
+  readonly ancestors: readonly string[];
+  /** Where it is enlisted, for as long as it lives. */
+  readonly rosterShard: number;
   readonly task: { readonly id: string; readonly purpose: string; readonly deadlineMs: number };
   readonly grant: string;
   /** The pairwise, opaque `sub` of its grants. */
@@ -93,6 +100,8 @@ export interface RecordedRequest {
 /** Why a lease broke. */
 export type Cause =
   | "switched"
+  /** A switch of this call's upstream; the instance goes on. */
+  | "upstream-switched"
   | "ended"
   | "expired"
   | "budget"
@@ -110,6 +119,15 @@ export type Outcome =
   /** The upstream answered, all of it is here. */
   "complete" | "cut" | "client-gone" | "upstream-failed" | "timeout" | "too-large" | "not-sent";
 
+/** On the Worker's clock. */
+export interface Timing {
+  readonly startedAtMs: number;
+  readonly firstByteAtMs: number | null;
+  /** When a byte last passed, in either direction; null where none did. */
+  readonly lastByteAtMs: number | null;
+  readonly endedAtMs: number;
+}
+
 export interface Settlement {
   readonly outcome: Outcome;
   /** Null where the upstream said nothing. */
@@ -122,7 +140,7 @@ export interface Settlement {
   readonly heldBytes: number;
   /** Bytes of the request that went to the upstream. */
   readonly forwardedBytes: number;
-  readonly timing: { readonly startedAtMs: number; readonly firstByteAtMs: number | null; readonly endedAtMs: number };
+  readonly timing: Timing;
   readonly reason: string | null;
 }
 
@@ -168,6 +186,9 @@ export interface AgentInstanceCalls {
   admit(request: AdmitRequest): Promise<Admission>;
   revoke(by: string, deployment: string): Promise<CloseAnswer | null>;
   introspect(): Promise<IntrospectAnswer>;
+  /** A switch in whose reach it is. Known by its id: asked again it says how far it is. */
   close(sw: Switch): Promise<CloseAnswer>;
+  /** A pause that was resumed. */
+  reopen(id: string): Promise<void>;
   read(fromSeq: number, maxLines: number): Promise<UnstoredLines | null>;
 }

@@ -1,0 +1,33 @@
+import type { CloseAnswer } from "../src/control/acknowledgement.ts";
+import type { Cause } from "../src/instance/contract.ts";
+import type { Lease } from "./lease.ts";
+
+/** Calls that are being cut: who of their Workers has confirmed, and when. */
+export class Cut {
+  readonly #leases: readonly Lease[];
+  readonly #startedAtMs = Date.now();
+  #doneAtMs: number | null = null;
+  readonly done: Promise<unknown>;
+
+  /** Breaks the leases: each Worker hears of it at once. */
+  constructor(leases: readonly Lease[], cause: Cause, switchId: string | null) {
+    this.#leases = leases;
+    for (const lease of leases) lease.break(cause, switchId);
+    this.done = Promise.all(leases.map((lease) => lease.done)).then(() => {
+      this.#doneAtMs = Date.now();
+    });
+  }
+
+  /** As of now. A Worker that was given up for its silence has confirmed nothing. */
+  answer(nowMs: number): CloseAnswer {
+    const confirmed = this.#leases.filter((lease) => lease.isSettled);
+    const lastBytes = confirmed.flatMap(({ lastByteAtMs }) => lastByteAtMs ?? []);
+    const acknowledgedAtMs = this.#leases.length === 0 ? this.#startedAtMs : (this.#doneAtMs ?? nowMs);
+    return {
+      cut: confirmed.length,
+      unconfirmed: this.#leases.length - confirmed.length,
+      acknowledgedAgeMs: Math.max(0, nowMs - acknowledgedAtMs),
+      lastByteAgeMs: lastBytes.length === 0 ? null : Math.max(0, nowMs - Math.max(...lastBytes)),
+    };
+  }
+}

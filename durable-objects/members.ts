@@ -1,0 +1,140 @@
+import type { Member } from "../src/control/contract.ts";
+import type { Attributes, Switch, TargetMember } from "../src/control/switch.ts";
+
+type MemberRow = {
+  instance: string;
+  human: string;
+  email_digest: string | null;
+  task: string;
+  agent: string;
+  agent_version: string;
+  client: string;
+  upstreams: string;
+  ancestors: string;
+  deadline_ms: number;
+  enlisted_at_ms: number;
+  confirmed_until_ms: number;
+};
+
+/** `upstreams` and `ancestors` are lists with a comma before and after each name: names hold none. */
+const SCHEMA = `CREATE TABLE IF NOT EXISTS members (
+  instance TEXT PRIMARY KEY, human TEXT NOT NULL, email_digest TEXT, task TEXT NOT NULL, agent TEXT NOT NULL,
+  agent_version TEXT NOT NULL, client TEXT NOT NULL, upstreams TEXT NOT NULL, ancestors TEXT NOT NULL,
+  deadline_ms INTEGER NOT NULL, enlisted_at_ms INTEGER NOT NULL, confirmed_until_ms INTEGER NOT NULL) WITHOUT ROWID`;
+
+/** The same as `isInReach`, asked of the table. A test holds the two equal. */
+const CONDITIONS: Readonly<Record<TargetMember, string>> = {
+  instance: "(instance = ?1 OR instr(ancestors, ',' || ?1 || ',') > 0)",
+  task: "task = ?1",
+  human: "(human = ?1 OR email_digest = ?1)",
+  agent: "agent = ?1",
+  agentVersion: "agent_version = ?1",
+  upstream: "instr(upstreams, ',' || ?1 || ',') > 0",
+};
+
+export type Enlisted = Omit<Member, "state">;
+
+/** The table of one roster shard: who is enrolled, and until when each may admit calls without asking again. */
+export class Members {
+  readonly #sql: SqlStorage;
+
+  constructor(sql: SqlStorage) {
+    this.#sql = sql;
+    sql.exec(SCHEMA);
+  }
+
+  /** A confirmation that was given is never believed shorter. */
+  put(attributes: Attributes, nowMs: number, confirmedUntilMs: number): void {
+    this.#sql.exec(
+      `INSERT INTO members VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+       ON CONFLICT (instance) DO UPDATE SET human = excluded.human, email_digest = excluded.email_digest,
+         task = excluded.task, agent = excluded.agent, agent_version = excluded.agent_version,
+         client = excluded.client, upstreams = excluded.upstreams, ancestors = excluded.ancestors,
+         deadline_ms = excluded.deadline_ms, confirmed_until_ms = max(confirmed_until_ms, excluded.confirmed_until_ms)`,
+      attributes.instance,
+      attributes.human,
+      attributes.emailDigest,
+      attributes.task,
+      attributes.agent,
+      attributes.agentVersion,
+      attributes.client,
+      listed(attributes.upstreams),
+      listed(attributes.ancestors),
+      attributes.deadlineMs,
+      nowMs,
+      confirmedUntilMs,
+    );
+  }
+
+  get(instance: string): Enlisted | undefined {
+    return this.#select("instance = ?", instance)[0];
+  }
+
+  confirm(instance: string, untilMs: number): void {
+    this.#sql.exec("UPDATE members SET confirmed_until_ms = ? WHERE instance = ?", untilMs, instance);
+  }
+
+  remove(instance: string): void {
+    this.#sql.exec("DELETE FROM members WHERE instance = ?", instance);
+  }
+
+  /** Who may act without asking. */
+  confirmedAfter(nowMs: number): Enlisted[] {
+    return this.#select("confirmed_until_ms > ?", nowMs);
+  }
+
+  page(after: string, limit: number): Enlisted[] {
+    return this.#select("instance > ? ORDER BY instance LIMIT ?", after, limit);
+  }
+
+  overdue(beforeMs: number, limit: number): Enlisted[] {
+    return this.#select("deadline_ms < ? LIMIT ?", beforeMs, limit);
+  }
+
+  forget(beforeMs: number): void {
+    this.#sql.exec("DELETE FROM members WHERE deadline_ms < ?", beforeMs);
+  }
+
+  get isEmpty(): boolean {
+    return this.#sql.exec("SELECT 1 FROM members LIMIT 1").toArray().length === 0;
+  }
+
+  /** How many in reach hold no confirmation. */
+  countIdle({ target }: Switch, nowMs: number): number {
+    const entries = Object.entries(target) as [TargetMember, string][];
+    const conditions = entries.map(([member], i) => CONDITIONS[member].replaceAll("?1", `?${i + 2}`));
+    const { idle } = this.#sql
+      .exec<{ idle: number }>(
+        `SELECT count(*) AS idle FROM members WHERE ${["confirmed_until_ms <= ?1", ...conditions].join(" AND ")}`,
+        nowMs,
+        ...entries.map(([, value]) => value),
+      )
+      .one();
+    return idle;
+  }
+
+  #select(where: string, ...bindings: (string | number)[]): Enlisted[] {
+    return this.#sql
+      .exec<MemberRow>(`SELECT * FROM members WHERE ${where}`, ...bindings)
+      .toArray()
+      .map(enlisted);
+  }
+}
+
+const listed = (names: readonly string[]): string => `,${names.join(",")},`;
+const unlisted = (text: string): string[] => text.split(",").filter((name) => name !== "");
+
+const enlisted = (row: MemberRow): Enlisted => ({
+  instance: row.instance,
+  human: row.human,
+  emailDigest: row.email_digest,
+  task: row.task,
+  agent: row.agent,
+  agentVersion: row.agent_version,
+  client: row.client,
+  upstreams: unlisted(row.upstreams),
+  ancestors: unlisted(row.ancestors),
+  deadlineMs: row.deadline_ms,
+  enlistedAtMs: row.enlisted_at_ms,
+  confirmedUntilMs: row.confirmed_until_ms,
+});

@@ -1,0 +1,85 @@
+import { aged, type CloseAnswer, type Pushed } from "../src/control/acknowledgement.ts";
+import type { ShardProgress } from "../src/control/contract.ts";
+import { within } from "../src/within.ts";
+
+/** Pushes that run at the same time. */
+const CONCURRENCY = 128;
+/** A push that takes longer counts as not delivered: the confirmation then closes the gap. Above the instance's own wait for its Workers. */
+const TIMEOUT_MS = 8_000;
+
+/** Somebody who may act, and until when without asking. */
+export interface Holder {
+  readonly instance: string;
+  readonly confirmedUntilMs: number;
+}
+
+interface Heard {
+  readonly answer: CloseAnswer | null;
+  readonly atMs: number;
+  readonly confirmedUntilMs: number;
+}
+
+/**
+ * One switch on its way to those of a roster shard that may act: rounds of pushes, each to whoever has not wholly
+ * acknowledged yet. Held in memory alone; a shard that starts anew pushes to all again, who then say what they said.
+ */
+export class Push {
+  readonly #close: (instance: string) => Promise<CloseAnswer>;
+  readonly #heard = new Map<string, Heard>();
+  readonly #idle: () => number;
+  #round: Promise<void> | null = null;
+  #idleCount: number | null = null;
+
+  constructor(close: (instance: string) => Promise<CloseAnswer>, holders: readonly Holder[], idle: () => number) {
+    this.#close = close;
+    this.#idle = idle;
+    for (const { instance, confirmedUntilMs } of holders)
+      this.#heard.set(instance, { answer: null, atMs: 0, confirmedUntilMs });
+  }
+
+  /** Everybody it went to. */
+  get holders(): Iterable<string> {
+    return this.#heard.keys();
+  }
+
+  /** Starts a round, if none runs and somebody is missing; answers when it is over, or after `waitMs`. */
+  async progress(waitMs: number, keep: (work: Promise<unknown>) => void): Promise<ShardProgress> {
+    const missing = [...this.#heard].filter(([, { answer }]) => answer === null || answer.unconfirmed > 0);
+    if (this.#round === null && missing.length > 0) {
+      this.#round = this.#run(missing.map(([instance]) => instance)).finally(() => {
+        this.#round = null;
+      });
+      keep(this.#round);
+    }
+    // Counted beside the pushes, not before them.
+    this.#idleCount ??= this.#idle();
+    if (this.#round !== null) await within(waitMs, this.#round);
+    const nowMs = Date.now();
+    return { pushed: this.#pushed(nowMs), isRunning: this.#round !== null, idle: this.#idleCount };
+  }
+
+  async #run(queue: string[]): Promise<void> {
+    const next = async (): Promise<void> => {
+      for (let instance = queue.shift(); instance !== undefined; instance = queue.shift()) await this.#one(instance);
+    };
+    await Promise.all(Array.from({ length: Math.min(CONCURRENCY, queue.length) }, next));
+  }
+
+  async #one(instance: string): Promise<void> {
+    try {
+      const answer = await within(TIMEOUT_MS, this.#close(instance));
+      const { confirmedUntilMs } = this.#heard.get(instance)!;
+      if (answer !== undefined) this.#heard.set(instance, { answer, atMs: Date.now(), confirmedUntilMs });
+    } catch {
+      // Not delivered: it is tried again, and its confirmation runs out.
+    }
+  }
+
+  #pushed(nowMs: number): Pushed[] {
+    return [...this.#heard].map(([instance, { answer, atMs, confirmedUntilMs }]) => ({
+      instance,
+      answer: answer === null ? null : aged(answer, nowMs - atMs),
+      stoppedInMs: confirmedUntilMs - nowMs,
+    }));
+  }
+}

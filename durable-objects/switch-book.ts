@@ -1,0 +1,192 @@
+import type { Reached } from "../src/control/acknowledgement.ts";
+import type { FlipRequest, JournalEntry, Opening } from "../src/control/contract.ts";
+import type { Switch } from "../src/control/switch.ts";
+
+type SwitchRow = {
+  no: number;
+  id: string;
+  json: string;
+  /** 1: nobody in reach can act any more. */
+  done: number;
+  /** JSON of `Opening`; null while it is closed. */
+  opened: string | null;
+  /** 1: every shard knows that it is open. */
+  open_done: number;
+};
+type OutcomeRow = { shard: number; idle: number; reached: string };
+
+const SCHEMA = [
+  `CREATE TABLE IF NOT EXISTS switches (no INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, json TEXT NOT NULL,
+     done INTEGER NOT NULL DEFAULT 0, opened TEXT, open_done INTEGER NOT NULL DEFAULT 0)`,
+  `CREATE TABLE IF NOT EXISTS outcomes (switch TEXT NOT NULL, shard INTEGER NOT NULL, part INTEGER NOT NULL,
+     idle INTEGER NOT NULL, reached TEXT NOT NULL, PRIMARY KEY (switch, shard, part)) WITHOUT ROWID`,
+  `CREATE TABLE IF NOT EXISTS lifts (switch TEXT NOT NULL, by TEXT NOT NULL, at_ms INTEGER NOT NULL,
+     PRIMARY KEY (switch, by)) WITHOUT ROWID`,
+  `CREATE TABLE IF NOT EXISTS idempotency (by_key TEXT PRIMARY KEY, request TEXT NOT NULL, switch TEXT NOT NULL) WITHOUT ROWID`,
+  "CREATE TABLE IF NOT EXISTS shards (shard INTEGER PRIMARY KEY)",
+  "CREATE TABLE IF NOT EXISTS acts (no INTEGER PRIMARY KEY, json TEXT NOT NULL)",
+];
+
+/** Of one row: a SQLite value holds 2 MB on the platform. */
+const REACHED_PER_ROW = 5_000;
+
+export interface Entry {
+  readonly no: number;
+  readonly sw: Switch;
+  readonly isDone: boolean;
+  readonly opened: Opening | null;
+  readonly isOpenDone: boolean;
+}
+
+export interface ShardOutcome {
+  readonly idle: number;
+  readonly reached: readonly Reached[];
+}
+
+/** The tables of the switchboard. Whatever is decided stands here first. */
+export class SwitchBook {
+  readonly #sql: SqlStorage;
+
+  constructor(sql: SqlStorage) {
+    this.#sql = sql;
+    for (const statement of SCHEMA) sql.exec(statement);
+  }
+
+  add(sw: Switch, request: FlipRequest): void {
+    this.#sql.exec("INSERT INTO switches (id, json) VALUES (?, ?)", sw.id, JSON.stringify(sw));
+    if (request.idempotencyKey !== null)
+      this.#sql.exec(
+        "INSERT INTO idempotency (by_key, request, switch) VALUES (?, ?, ?)",
+        keyOf(request),
+        fingerprint(request),
+        sw.id,
+      );
+  }
+
+  /** The switch that this key made before: `undefined` none, `null` one of another request. */
+  repeated(request: FlipRequest): string | null | undefined {
+    if (request.idempotencyKey === null) return undefined;
+    const [row] = this.#sql
+      .exec<{ request: string; switch: string }>(
+        "SELECT request, switch FROM idempotency WHERE by_key = ?",
+        keyOf(request),
+      )
+      .toArray();
+    if (row === undefined) return undefined;
+    return row.request === fingerprint(request) ? row.switch : null;
+  }
+
+  get(id: string): Entry | undefined {
+    return this.#select("id = ?", id)[0];
+  }
+
+  /** Not through: to be pushed, or to be opened at the shards. */
+  unfinished(): Entry[] {
+    return this.#select("done = 0 OR (opened IS NOT NULL AND open_done = 0)");
+  }
+
+  closed(): Entry[] {
+    return this.#select("opened IS NULL");
+  }
+
+  all(): Entry[] {
+    return this.#select("1");
+  }
+
+  before(no: number, limit: number): Entry[] {
+    return this.#select("no < ? ORDER BY no DESC LIMIT ?", no, limit);
+  }
+
+  setDone(id: string): void {
+    this.#sql.exec("UPDATE switches SET done = 1 WHERE id = ?", id);
+  }
+
+  open(id: string, opening: Opening): void {
+    this.#sql.exec("UPDATE switches SET opened = ? WHERE id = ?", JSON.stringify(opening), id);
+    this.#sql.exec("DELETE FROM lifts WHERE switch = ?", id);
+  }
+
+  setOpenDone(id: string): void {
+    this.#sql.exec("UPDATE switches SET open_done = 1 WHERE id = ?", id);
+  }
+
+  askLift(id: string, by: string, nowMs: number): void {
+    this.#sql.exec("INSERT OR REPLACE INTO lifts (switch, by, at_ms) VALUES (?, ?, ?)", id, by, nowMs);
+  }
+
+  liftAskedBy(id: string, sinceMs: number): string[] {
+    return this.#sql
+      .exec<{ by: string }>("SELECT by FROM lifts WHERE switch = ? AND at_ms > ? ORDER BY at_ms", id, sinceMs)
+      .toArray()
+      .map(({ by }) => by);
+  }
+
+  outcome(id: string): Map<number, ShardOutcome> {
+    const outcomes = new Map<number, ShardOutcome>();
+    for (const { shard, idle, reached } of this.#sql.exec<OutcomeRow>(
+      "SELECT shard, idle, reached FROM outcomes WHERE switch = ? ORDER BY shard, part",
+      id,
+    )) {
+      const before = outcomes.get(shard)?.reached ?? [];
+      outcomes.set(shard, { idle, reached: [...before, ...(JSON.parse(reached) as Reached[])] });
+    }
+    return outcomes;
+  }
+
+  setOutcome(id: string, shard: number, { idle, reached }: ShardOutcome): void {
+    for (let part = 0; part === 0 || part * REACHED_PER_ROW < reached.length; part++)
+      this.#sql.exec(
+        "INSERT OR REPLACE INTO outcomes (switch, shard, part, idle, reached) VALUES (?, ?, ?, ?, ?)",
+        id,
+        shard,
+        part,
+        idle,
+        JSON.stringify(reached.slice(part * REACHED_PER_ROW, (part + 1) * REACHED_PER_ROW)),
+      );
+  }
+
+  join(shard: number): void {
+    this.#sql.exec("INSERT OR IGNORE INTO shards (shard) VALUES (?)", shard);
+  }
+
+  shards(): number[] {
+    return this.#sql
+      .exec<{ shard: number }>("SELECT shard FROM shards ORDER BY shard")
+      .toArray()
+      .map(({ shard }) => shard);
+  }
+
+  /** What is still to be said to the journal, in the same commit as what it tells of. */
+  tell(entry: JournalEntry): void {
+    this.#sql.exec("INSERT INTO acts (json) VALUES (?)", JSON.stringify(entry));
+  }
+
+  untold(): { readonly no: number; readonly entry: JournalEntry }[] {
+    return this.#sql
+      .exec<{ no: number; json: string }>("SELECT no, json FROM acts ORDER BY no LIMIT 100")
+      .toArray()
+      .map(({ no, json }) => ({ no, entry: JSON.parse(json) as JournalEntry }));
+  }
+
+  told(no: number): void {
+    this.#sql.exec("DELETE FROM acts WHERE no = ?", no);
+  }
+
+  #select(where: string, ...bindings: (string | number)[]): Entry[] {
+    return this.#sql
+      .exec<SwitchRow>(`SELECT * FROM switches WHERE ${where}`, ...bindings)
+      .toArray()
+      .map(({ no, json, done, opened, open_done }) => ({
+        no,
+        sw: JSON.parse(json) as Switch,
+        isDone: done === 1,
+        opened: opened === null ? null : (JSON.parse(opened) as Opening),
+        isOpenDone: open_done === 1,
+      }));
+  }
+}
+
+const keyOf = ({ by, idempotencyKey }: FlipRequest): string => JSON.stringify([by, idempotencyKey]);
+
+const fingerprint = ({ reach, target, act, reason, cause, untilMs }: FlipRequest): string =>
+  JSON.stringify([reach, Object.entries(target).sort(), act, reason, cause, untilMs]);

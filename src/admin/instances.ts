@@ -1,0 +1,40 @@
+import { z } from "zod";
+import type { Member } from "../control/contract.ts";
+import { rosterOf, switchboardOf } from "../objects.ts";
+import { type AdminHono, problem, READERS, requireRole } from "./door.ts";
+
+const LIST_MAX = 1_000;
+
+const listQuery = z.strictObject({
+  limit: z.coerce.number().int().min(1).max(LIST_MAX).default(LIST_MAX),
+  /** `next` of the page before. */
+  after: z
+    .string()
+    .regex(/^\d{1,3}\.[A-Za-z0-9_-]{0,64}$/, "the `next` of another page")
+    .optional(),
+});
+
+/** Who is enrolled: roster shard by roster shard, and in each by instance. */
+export function instanceRoutes(admin: AdminHono): void {
+  admin.get("/admin/v1/instances", async (c) => {
+    const { deployment } = c.env;
+    const refused = await requireRole(deployment, c.get("admin"), c.req.path, READERS);
+    if (refused !== null) return refused;
+    const query = listQuery.safeParse(c.req.query());
+    if (!query.success)
+      return problem(400, "Bad Request", query.error.issues.map((i) => `${i.path.join(".")}: ${i.message}`).join("; "));
+    const { limit, after = "0." } = query.data;
+    const [first, instance] = after.split(".") as [string, string];
+    const instances: Member[] = [];
+    for (const shard of await switchboardOf(deployment).shards()) {
+      if (shard < Number(first)) continue;
+      const page = await rosterOf(deployment, shard).list(
+        shard === Number(first) ? instance : "",
+        limit - instances.length,
+      );
+      instances.push(...page);
+      if (instances.length >= limit) return c.json({ instances, next: `${shard}.${instances.at(-1)!.instance}` });
+    }
+    return c.json({ instances, next: null });
+  });
+}

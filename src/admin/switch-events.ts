@@ -1,0 +1,69 @@
+import type { FlipAnswer, FlipState } from "../control/contract.ts";
+import { receiptOf, signReceipt } from "../control/receipt.ts";
+import type { Deployment } from "../deployment.ts";
+import { switchboardOf } from "../objects.ts";
+
+/** How often the switchboard is asked, and for how long at most: a switch that is not done by then is asked for again. */
+const POLL_MS = 100;
+const FOLLOW_MS = 120_000;
+
+export const wantsEvents = (request: Request): boolean =>
+  /(^|,)\s*text\/event-stream\s*(;|,|$)/i.test(request.headers.get("accept") ?? "");
+
+const event = (type: string, data: unknown): Uint8Array =>
+  new TextEncoder().encode(`event: ${type}\ndata: ${JSON.stringify(data)}\n\n`);
+
+/**
+ * Progress of a switch while it runs: `progress` whenever something changed, in the end one `receipt`, or `pending`
+ * where it is not through yet. The flip itself goes on whatever becomes of this stream.
+ * @param flipping the answer to the flip that made it; null where it stands in the book already
+ */
+export function followSwitch(deployment: Deployment, id: string, flipping: Promise<FlipAnswer> | null): Response {
+  let switchId = id;
+  let isAccepted = flipping === null;
+  let failure: string | null = null;
+  flipping?.then(
+    (answer) => {
+      isAccepted = true;
+      if (answer.flipped) switchId = answer.state.switch.id;
+      else failure = "Idempotency-Key: used for another switch";
+    },
+    () => {
+      failure = "the switchboard could not be reached";
+    },
+  );
+  const untilMs = Date.now() + FOLLOW_MS;
+  let told = "";
+  const body = new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      for (;;) {
+        const state = await switchboardOf(deployment).read(switchId);
+        if (failure !== null) return end(controller, event("error", { detail: failure }));
+        const figures = state === null ? null : progressOf(deployment, state);
+        const text = JSON.stringify(figures);
+        if (isAccepted && state?.status === "done") {
+          const receipt = receiptOf(state, deployment.config.origin);
+          const jws = signReceipt(deployment.sealKeys, receipt);
+          return end(controller, event("receipt", { ...receipt, jws }));
+        }
+        if (Date.now() >= untilMs) return end(controller, event("pending", figures));
+        if (figures !== null && text !== told) {
+          told = text;
+          return controller.enqueue(event("progress", figures));
+        }
+        await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+      }
+    },
+  });
+  return new Response(body, { headers: { "Content-Type": "text/event-stream", "Cache-Control": "no-store" } });
+}
+
+function end(controller: ReadableStreamDefaultController<Uint8Array>, last: Uint8Array): void {
+  controller.enqueue(last);
+  controller.close();
+}
+
+function progressOf({ config }: Deployment, state: FlipState) {
+  const { status, reached, idle, cut, unconfirmed, unreached } = receiptOf(state, config.origin);
+  return { switch: state.switch.id, status, reached, idle, cut, unconfirmed, unreached: unreached.length };
+}

@@ -1,0 +1,203 @@
+import type { Context } from "hono";
+import { z } from "zod";
+import type { FlipRequest, FlipState, OpenRequest } from "../control/contract.ts";
+import { type Receipt, receiptOf, signReceipt } from "../control/receipt.ts";
+import { ACTS, REACHES, type Reach, type Target, type TargetMember } from "../control/switch.ts";
+import type { Deployment } from "../deployment.ts";
+import { emailDigest } from "../identity/id-token.ts";
+import { switchboardOf } from "../objects.ts";
+import type { Admin } from "./authenticate.ts";
+import { type AdminHono, parseBody, problem, READERS, refuse, requireRole } from "./door.ts";
+import { followSwitch, wantsEvents } from "./switch-events.ts";
+
+const id = z.string().regex(/^[A-Za-z0-9_-]{1,64}$/, "an id: at most 64 letters, digits, - and _");
+const email = z.email().max(254);
+const name = z.string().regex(/^[A-Za-z0-9._+-]{1,64}$/, "a name, as in the configuration");
+
+/** What each member of a target looks like. A human may be named by the address that the identity provider gave. */
+const target = z.strictObject({
+  instance: id.optional(),
+  task: id.optional(),
+  human: z.union([id, email], "a human's id, or e-mail address").optional(),
+  agent: name.optional(),
+  agentVersion: name.optional(),
+  upstream: name.optional(),
+});
+const reason = z.string().trim().min(1).max(1_000);
+
+export const flipBody = z
+  .strictObject({
+    act: z.enum([...ACTS, "resume"]),
+    reach: z.enum(Object.keys(REACHES) as [Reach, ...Reach[]]),
+    /** Exactly the members that the reach names; `{}` for everything. */
+    target,
+    reason,
+    /** When it opens by itself, in milliseconds since 1970. */
+    untilMs: z.number().int().positive().optional(),
+  })
+  .superRefine(({ act, reach, target, untilMs }, ctx) => {
+    const wanted: readonly TargetMember[] = REACHES[reach];
+    const given = Object.keys(target).filter((member) => target[member as TargetMember] !== undefined);
+    if (wanted.length !== given.length || wanted.some((member) => !given.includes(member)))
+      ctx.addIssue({
+        code: "custom",
+        path: ["target"],
+        message: wanted.length === 0 ? `{} for ${reach}` : `exactly ${wanted.join(" and ")} for ${reach}`,
+      });
+    if (act === "resume" && untilMs !== undefined)
+      ctx.addIssue({ code: "custom", path: ["untilMs"], message: "not with resume" });
+  });
+
+export const liftBody = z.strictObject({ reason });
+
+const listQuery = z.strictObject({
+  limit: z.coerce.number().int().min(1).max(500).default(100),
+  /** The id of a switch: those before it. */
+  before: z.uuid().optional(),
+});
+
+const IDEMPOTENCY_KEY_MAX_CHARS = 255;
+
+type Ctx = Context<{ Bindings: { deployment: Deployment }; Variables: { admin: Admin } }>;
+
+export function switchRoutes(admin: AdminHono): void {
+  admin.post("/admin/v1/switches", flip);
+  admin.get("/admin/v1/switches", list);
+  admin.get("/admin/v1/switches/:id", read);
+  admin.post("/admin/v1/switches/:id/lift", lift);
+}
+
+/** Closes a switch, or resumes what was paused. 201: nobody in reach can act any more. 202: it stands, and somebody may. */
+async function flip(c: Ctx): Promise<Response> {
+  const { deployment } = c.env;
+  const who = c.get("admin");
+  const mayAct = await requireRole(deployment, who, c.req.path, ["operator", "break-glass"]);
+  if (mayAct !== null) return mayAct;
+  const body = await parseBody(c.req.raw, flipBody);
+  if (!body.ok) return refuse(deployment, who, c.req.path, 400, "Bad Request", body.error);
+  const { act, reach, reason, untilMs = null } = body.value;
+  const selector = { reach, target: byDigest(body.value.target) };
+  const by = { by: who.id, email: who.email };
+  if (act !== "kill") {
+    const mayMore = await requireRole(deployment, who, c.req.path, ["operator"]);
+    if (mayMore !== null) return mayMore;
+  }
+  if (act === "resume") return resume(c, selector, { ...by, reason });
+  if (untilMs !== null && untilMs <= Date.now())
+    return refuse(deployment, who, c.req.path, 400, "Bad Request", "untilMs: it is over already");
+  const idempotencyKey = c.req.header("Idempotency-Key") ?? null;
+  if (idempotencyKey !== null && (idempotencyKey === "" || idempotencyKey.length > IDEMPOTENCY_KEY_MAX_CHARS))
+    return refuse(deployment, who, c.req.path, 400, "Bad Request", "Idempotency-Key: 1 to 255 characters");
+
+  const request: FlipRequest = {
+    id: crypto.randomUUID(),
+    ...selector,
+    act,
+    reason,
+    ...by,
+    cause: null,
+    untilMs,
+    idempotencyKey,
+  };
+  const flipping = switchboardOf(deployment).flip(request);
+  if (wantsEvents(c.req.raw)) {
+    c.executionCtx.waitUntil(flipping.catch(() => {}));
+    return followSwitch(deployment, request.id, flipping);
+  }
+  const flipped = await flipping;
+  if (!flipped.flipped)
+    return refuse(
+      deployment,
+      who,
+      c.req.path,
+      422,
+      "Unprocessable Content",
+      "Idempotency-Key: used for another switch",
+    );
+  const { state, isRepeated } = flipped;
+  c.header("Location", `/admin/v1/switches/${state.switch.id}`);
+  return c.json(signed(deployment, state), isRepeated ? 200 : state.status === "done" ? 201 : 202);
+}
+
+/** An address itself has no place in switches and records. */
+const byDigest = (target: Target): Target =>
+  target.human?.includes("@") === true ? { ...target, human: emailDigest(target.human) } : target;
+
+async function resume(
+  c: Ctx,
+  selector: { readonly reach: Reach; readonly target: Target },
+  request: OpenRequest,
+): Promise<Response> {
+  const { deployment } = c.env;
+  const resumed = await switchboardOf(deployment).resume(selector, request);
+  if (resumed.length === 0)
+    return refuse(
+      deployment,
+      c.get("admin"),
+      c.req.path,
+      404,
+      "Not Found",
+      "no pause of exactly this reach and target is closed",
+    );
+  return c.json({ switches: resumed.map(summary) });
+}
+
+/** Lets newcomers in again. What a kill has stopped stays so. */
+async function lift(c: Ctx): Promise<Response> {
+  const { deployment } = c.env;
+  const who = c.get("admin");
+  const mayAct = await requireRole(deployment, who, c.req.path, ["operator"]);
+  if (mayAct !== null) return mayAct;
+  const body = await parseBody(c.req.raw, liftBody);
+  if (!body.ok) return refuse(deployment, who, c.req.path, 400, "Bad Request", body.error);
+  const { reason } = body.value;
+  const lifted = await switchboardOf(deployment).lift(c.req.param("id")!, { by: who.id, email: who.email, reason });
+  switch (lifted.kind) {
+    case "opened":
+      return c.json(summary(lifted.state));
+    case "second-operator":
+      return c.json({ ...summary(lifted.state), awaiting: "a second operator, within an hour" }, 202);
+    case "open-already":
+      return refuse(deployment, who, c.req.path, 409, "Conflict", "this switch is open already");
+    case "unknown":
+      return refuse(deployment, who, c.req.path, 404, "Not Found", "no such switch");
+  }
+}
+
+async function list(c: Ctx): Promise<Response> {
+  const { deployment } = c.env;
+  const refused = await requireRole(deployment, c.get("admin"), c.req.path, READERS);
+  if (refused !== null) return refused;
+  const query = listQuery.safeParse(c.req.query());
+  if (!query.success)
+    return problem(400, "Bad Request", query.error.issues.map((i) => `${i.path.join(".")}: ${i.message}`).join("; "));
+  const { before = null, limit } = query.data;
+  const states = await switchboardOf(deployment).list(before, limit);
+  return c.json({
+    switches: states.map(summary),
+    next: states.length === limit ? (states.at(-1)?.switch.id ?? null) : null,
+  });
+}
+
+async function read(c: Ctx): Promise<Response> {
+  const { deployment } = c.env;
+  const refused = await requireRole(deployment, c.get("admin"), c.req.path, READERS);
+  if (refused !== null) return refused;
+  const state = await switchboardOf(deployment).read(c.req.param("id")!);
+  if (state === null) return problem(404, "Not Found", "no such switch");
+  if (wantsEvents(c.req.raw)) return followSwitch(deployment, state.switch.id, null);
+  return c.json(signed(deployment, state));
+}
+
+/** The receipt, and the same signed. */
+export function signed(deployment: Deployment, state: FlipState): Receipt & { readonly jws: string } {
+  const receipt = receiptOf(state, deployment.config.origin);
+  return { ...receipt, jws: signReceipt(deployment.sealKeys, receipt) };
+}
+
+const summary = ({ switch: sw, status, opened, liftAskedBy }: FlipState) => ({
+  ...sw,
+  status,
+  opened,
+  liftAskedBy,
+});
