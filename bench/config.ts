@@ -1,7 +1,15 @@
 import { defineConfig, type ScopeEntry } from "../src/config/define.ts";
 
 /** One upstream, and limits that never bite. Addresses come with the bundle, as in scripts/local/config.ts. */
-const bench = JSON.parse(process.env["BENCH"] ?? "{}") as { readonly origin: string; readonly upstream: string };
+const bench = JSON.parse(process.env["BENCH"] ?? "{}") as {
+  readonly origin: string;
+  readonly upstream: string;
+  /** Where admins sign in; nothing: nobody can. */
+  readonly issuer?: string;
+  readonly confirmationMs?: number;
+  readonly shards?: number;
+};
+const issuer = bench.issuer ?? "https://idp.invalid";
 
 const ANY: ScopeEntry = {
   type: "http",
@@ -12,7 +20,7 @@ const ANY: ScopeEntry = {
 
 export default defineConfig({
   origin: bench.origin,
-  identityProviders: { corp: { issuer: "https://idp.invalid", jwksUri: "https://idp.invalid/jwks" } },
+  identityProviders: { corp: { issuer, jwksUri: `${issuer}/jwks` } },
   platforms: {
     bench: {
       agent: "bench-bot",
@@ -33,6 +41,10 @@ export default defineConfig({
   },
   entitlements: { groups: { bench: [ANY] } },
   boundaries: [ANY],
-  admins: { identityProvider: "corp", audience: "admin", roles: {} },
+  admins: { identityProvider: "corp", audience: "admin", roles: { operator: ["oncall"], viewer: ["oncall"] } },
   grants: { grantSeconds: 3_600 },
+  roster: {
+    ...(bench.confirmationMs === undefined ? {} : { confirmationMs: bench.confirmationMs }),
+    ...(bench.shards === undefined ? {} : { shards: bench.shards }),
+  },
 });

@@ -66,6 +66,13 @@ interface State {
   readonly cuts?: Readonly<Record<string, number>>;
 }
 
+/** What shares a record's row. */
+interface Beside {
+  readonly grant?: string;
+  readonly jti?: { readonly id: string; readonly untilMs: number };
+  readonly body?: BodyRun;
+}
+
 const NEW: State = {
   usage: { calls: 0, bytes: 0, tokens: 0, tokensAtMs: 0 },
   open: [],
@@ -79,6 +86,8 @@ const CUT_CONFIRM_MS = 5_000;
 const SILENT_MS = 20_000;
 /** A `jti` is kept this much longer than any proof with it is accepted, against steps of the clock. */
 const JTI_MARGIN_MS = 60_000;
+/** A switch that cuts nothing is on record after this. */
+const KEEP_AFTER_MS = 250;
 /** Who is paused asks at most so often whether it still is. */
 const PAUSE_RECHECK_MS = 1_000;
 /** A failed flush is tried again after this. */
@@ -145,7 +154,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     // One at a time: what the roster knows of this key is what the winner said.
     this.#isEnrolling = true;
     const enlisting = rosterOf(this.#deployment, enrolment.rosterShard).enlist(attributesOf(enrolment));
-    const enlisted = await within(ROSTER_ANSWER_MS, enlisting).catch(() => undefined);
+    const enlisted = (await within(ROSTER_ANSWER_MS, enlisting).catch(() => undefined)) ?? undefined;
     this.#isEnrolling = false;
     // Dying here leaves a member on the roster that never enrolled: it is listed, and can be killed.
     if (enlisted === undefined) return { enrolled: false, reason: "unavailable" };
@@ -165,9 +174,9 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       jti: jtiOf(proof),
       body: run,
     });
-    // Of upstreams alone: pushed while this was on its way, or said by the roster.
-    for (const sw of this.#switches.closed) this.#recordClosed(sw);
+    // Of one upstream alone: anything else keeps a newcomer out.
     for (const sw of enlisted.closed) this.#takeSwitch(sw);
+    this.#keepSwitches();
     this.#wake.by(enrolment.task.deadlineMs);
     return { enrolled: true };
   }
@@ -370,16 +379,20 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const leases = isNew ? [...this.#leases.values()].filter(({ upstream }) => closes(sw, upstream)) : [];
     const cut = new Cut(leases, isWhole(sw) ? "switched" : "upstream-switched", sw.id);
     this.#cuts.set(sw.id, cut);
-    if (isNew && this.#enrolment !== null) this.#recordClosed(sw);
+    // A kill is final, whatever becomes of its switch.
+    if (sw.act === "kill" && isWhole(sw)) this.#state = { ...this.#state, stopped: this.#state.stopped ?? "switched" };
+    // With the next record, and that is soon: what the Workers say. Nobody waits for a write before they are told.
+    if (isNew) setTimeout(() => this.#keepSwitches(), KEEP_AFTER_MS);
     return cut;
   }
 
-  #recordClosed(sw: Switch): void {
-    if (this.#log.isClosed) return;
-    // A kill is final, whatever becomes of its switch.
-    if (sw.act === "kill" && isWhole(sw)) this.#state = { ...this.#state, stopped: this.#state.stopped ?? "switched" };
-    this.#record("switched", this.#deployment.version, Date.now(), switchFields(sw));
-    this.#wake.by(this.#endsAtMs());
+  /** Dying before this, the object that starts anew hears of them from the roster. */
+  #keepSwitches(): void {
+    if (this.#enrolment === null || this.#log.isClosed) return;
+    for (const sw of this.#switches.keep()) {
+      this.#append("switched", this.#deployment.version, Date.now(), switchFields(sw), {});
+      this.#wake.by(this.#endsAtMs());
+    }
   }
 
   async reopen(id: string): Promise<void> {
@@ -502,13 +515,13 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     }
   }
 
-  #record(
-    type: RecordType,
-    deployment: string,
-    nowMs: number,
-    fields: Fields,
-    more: { grant?: string; jti?: { id: string; untilMs: number }; body?: BodyRun } = {},
-  ): void {
+  /** What was closed before stands before it. */
+  #record(type: RecordType, deployment: string, nowMs: number, fields: Fields, more: Beside = {}): void {
+    this.#keepSwitches();
+    this.#append(type, deployment, nowMs, fields, more);
+  }
+
+  #append(type: RecordType, deployment: string, nowMs: number, fields: Fields, more: Beside): void {
     const { grant, ...row } = more;
     const enrolment = this.#enrolment!;
     const identity = identityFields(enrolment, grant ?? enrolment.grant, deployment);

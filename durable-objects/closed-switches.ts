@@ -5,10 +5,16 @@ type SwitchRow = { id: string; json: string; open: number };
 const SCHEMA = `CREATE TABLE IF NOT EXISTS switches (
   id TEXT PRIMARY KEY, json TEXT NOT NULL, open INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID`;
 
-/** The switches that an instance was told of. One that was opened stays known: a push of it may still be on its way. */
+/**
+ * The switches that an instance was told of. One that was opened stays known: a push of it may still be on its way.
+ *
+ * A switch counts from when it is taken, in memory: what makes it certain is the roster, which has it durably and without
+ * whose confirmation no object that starts anew admits anything. So it is kept, and recorded, a moment later.
+ */
 export class ClosedSwitches {
   readonly #sql: SqlStorage;
   readonly #known = new Map<string, { readonly sw: Switch; readonly isOpen: boolean }>();
+  #unkept: Switch[] = [];
 
   constructor(sql: SqlStorage) {
     this.#sql = sql;
@@ -21,12 +27,20 @@ export class ClosedSwitches {
     return [...this.#known.values()].flatMap(({ sw, isOpen }) => (isOpen ? [] : [sw]));
   }
 
-  /** False: known already, closed or open. One row. */
+  /** False: known already, closed or open. */
   take(sw: Switch): boolean {
     if (this.#known.has(sw.id)) return false;
-    this.#sql.exec("INSERT INTO switches (id, json) VALUES (?, ?)", sw.id, JSON.stringify(sw));
     this.#known.set(sw.id, { sw, isOpen: false });
+    this.#unkept.push(sw);
     return true;
+  }
+
+  /** Those that were taken since the last time; they are kept now. One row each. */
+  keep(): readonly Switch[] {
+    const taken = this.#unkept;
+    this.#unkept = [];
+    for (const sw of taken) this.#sql.exec("INSERT INTO switches (id, json) VALUES (?, ?)", sw.id, JSON.stringify(sw));
+    return taken;
   }
 
   /** The pause that was closed until now; undefined: it was not. What was killed stays so. */

@@ -1,6 +1,6 @@
 import type { Attributes } from "../src/control/switch.ts";
 import type { Denial } from "../src/denial.ts";
-import type { AdmitRequest, Enrolment, RecordedRequest, Settlement } from "../src/instance/contract.ts";
+import type { AdmitRequest, Enrolment, Outcome, RecordedRequest, Settlement } from "../src/instance/contract.ts";
 import type { Json } from "../src/scope/call.ts";
 import type { BodyReference, Fields } from "../src/transcript/envelope.ts";
 import type { AnswerBody, Lease } from "./lease.ts";
@@ -59,6 +59,7 @@ export function answerFields(lease: Lease, settlement: Settlement, { reference }
     headers: pairs(settlement.head?.headers ?? []),
     body: reference === null ? null : { ...reference },
     ...lateRequest(lease),
+    ...upstreamOutcome(outcome),
     passedBytes: settlement.passedBytes + (outcome === "complete" ? settlement.heldBytes : 0),
     forwardedBytes: settlement.forwardedBytes,
     timing: { ...settlement.timing },
@@ -71,6 +72,7 @@ export const lostFields = (lease: Lease, mayMiss: number): Fields => ({
   outcome: "lost",
   ...causeFields(lease),
   reason: "the Worker that pumped this call is gone",
+  ...upstreamOutcome("lost"),
   body: { ...lease.lostReference(mayMiss) },
   ...lateRequest(lease),
 });
@@ -80,9 +82,15 @@ export const orphanFields = (call: number, body: BodyReference, requestBody: Bod
   call,
   outcome: "lost",
   reason: "the object was reset while the call ran",
+  ...upstreamOutcome("lost"),
   body: { ...body },
   ...(requestBody === null ? {} : { requestBody: { ...requestBody } }),
 });
+
+/** Of a call that ended before its answer did, nobody here knows what the upstream has done. */
+const upstreamOutcome = (outcome: Outcome | "lost"): Fields =>
+  UNKNOWN_OUTCOMES.has(outcome) ? { upstreamOutcome: "unknown" } : {};
+const UNKNOWN_OUTCOMES = new Set<Outcome | "lost">(["cut", "client-gone", "timeout", "lost"]);
 
 /** Why it was cut, and by which switch. */
 const causeFields = ({ cause, switchId }: Lease): Fields =>

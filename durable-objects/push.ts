@@ -2,8 +2,8 @@ import { aged, type CloseAnswer, type Pushed } from "../src/control/acknowledgem
 import type { ShardProgress } from "../src/control/contract.ts";
 import { within } from "../src/within.ts";
 
-/** Pushes that run at the same time. */
-const CONCURRENCY = 128;
+/** Pushes that run at the same time: those that cut come before what the first of them leave to do. */
+const CONCURRENCY = 1_000;
 /** A push that takes longer counts as not delivered: the confirmation then closes the gap. Above the instance's own wait for its Workers. */
 const TIMEOUT_MS = 8_000;
 
@@ -25,13 +25,21 @@ interface Heard {
  */
 export class Push {
   readonly #close: (instance: string) => Promise<CloseAnswer>;
+  readonly #onSilent: (instance: string) => void;
   readonly #heard = new Map<string, Heard>();
   readonly #idle: () => number;
   #round: Promise<void> | null = null;
   #idleCount: number | null = null;
 
-  constructor(close: (instance: string) => Promise<CloseAnswer>, holders: readonly Holder[], idle: () => number) {
+  /** @param onSilent told of each that has acknowledged, with all its Workers. */
+  constructor(
+    close: (instance: string) => Promise<CloseAnswer>,
+    holders: readonly Holder[],
+    idle: () => number,
+    onSilent: (instance: string) => void,
+  ) {
     this.#close = close;
+    this.#onSilent = onSilent;
     this.#idle = idle;
     for (const { instance, confirmedUntilMs } of holders)
       this.#heard.set(instance, { answer: null, atMs: 0, confirmedUntilMs });
@@ -69,7 +77,9 @@ export class Push {
     try {
       const answer = await within(TIMEOUT_MS, this.#close(instance));
       const { confirmedUntilMs } = this.#heard.get(instance)!;
-      if (answer !== undefined) this.#heard.set(instance, { answer, atMs: Date.now(), confirmedUntilMs });
+      if (answer === undefined) return;
+      this.#heard.set(instance, { answer, atMs: Date.now(), confirmedUntilMs });
+      if (answer.unconfirmed === 0) this.#onSilent(instance);
     } catch {
       // Not delivered: it is tried again, and its confirmation runs out.
     }

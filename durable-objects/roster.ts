@@ -68,8 +68,8 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
   // --- who is enrolled --------------------------------------------------------------------------------------------
 
   /** Adds a newcomer, unless a closed switch keeps it out. The answer is its first confirmation. */
-  async enlist(attributes: Attributes): Promise<EnlistAnswer> {
-    if (!(await this.#join())) throw new Error("the switchboard could not be asked");
+  async enlist(attributes: Attributes): Promise<EnlistAnswer | null> {
+    if (!(await this.#join())) return null;
     // INVARIANT: synchronous from here. A switch that comes later finds the newcomer among the active.
     const closed = this.#closedFor({ ...attributes, enlistedAtMs: Number.POSITIVE_INFINITY });
     if (closed.some(refusesNewcomer)) return { enlisted: false, closed, validMs: 0 };
@@ -128,6 +128,8 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
         (instance) => instanceOf(this.#deployment, instance).close(sw),
         [...this.#active.values()].filter((one) => one.confirmedUntilMs > nowMs && isClosedFor(booked, one)),
         () => this.#members.countIdle(sw, nowMs),
+        // Who was killed acts no more, whatever confirmation it holds: the next switch passes it by.
+        (instance) => (sw.act === "kill" && isWhole(sw) ? void this.#active.delete(instance) : undefined),
       );
       this.#pushes.set(sw.id, push);
     }

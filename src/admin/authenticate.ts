@@ -29,10 +29,12 @@ export async function authenticateAdmin(
   if (BREAK_GLASS.test(token)) return breakGlass(token, deployment);
   const human = await verifyIdToken(token, identityProviders[admins.identityProvider]!, admins.audience, nowMs);
   if (!human.ok) return err(human.error.reason);
+  const { email, iat } = human.value.claims;
+  if (typeof iat !== "number" || nowMs >= (iat + admins.tokenMaxAgeSeconds) * 1_000)
+    return err("the token is older than admins.tokenMaxAgeSeconds");
   const roles = (Object.keys(admins.roles) as Role[]).filter((role) =>
     admins.roles[role].some((group) => human.value.groups.includes(group)),
   );
-  const { email } = human.value.claims;
   return ok({ id: human.value.id, email: typeof email === "string" ? email : null, roles });
 }
 

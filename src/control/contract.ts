@@ -45,7 +45,8 @@ export interface BookedSwitch {
 }
 
 export interface RosterCalls {
-  enlist(attributes: Attributes): Promise<EnlistAnswer>;
+  /** Null: the shard has come up, and the switchboard can't tell it what is closed. It takes nobody. */
+  enlist(attributes: Attributes): Promise<EnlistAnswer | null>;
   confirm(instance: string): Promise<ConfirmAnswer>;
   /** The instance admits nothing any more. Answers with what had been closed for it. */
   leave(instance: string): Promise<readonly Switch[]>;

@@ -1,0 +1,160 @@
+import { createHash, createPrivateKey, generateKeyPairSync, type KeyObject, randomUUID, sign } from "node:crypto";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { convertV4MiniflareOptions, Log, LogLevel, Miniflare } from "miniflare";
+import { bundleWorker, COMPATIBILITY_DATE, COMPATIBILITY_FLAGS } from "../scripts/local/gate.ts";
+import { choosePort } from "../scripts/local/ports.ts";
+
+/** A Worker in a workerd of its own, whose CPU time can be read. */
+export interface StartedWorker {
+  readonly port: number;
+  readonly pid: number;
+  close(): Promise<void>;
+}
+
+export interface WorkerOptions {
+  readonly script: string;
+  readonly bindings: Readonly<Record<string, string>>;
+  /** Durable Object classes by binding. */
+  readonly classes: Readonly<Record<string, string>>;
+  /** The state goes into a folder made there, and with it. */
+  readonly stateIn: string;
+  readonly port?: number;
+}
+
+export async function startWorker(options: WorkerOptions): Promise<StartedWorker> {
+  const port = options.port ?? (await choosePort(0));
+  const stateDir = mkdtempSync(join(options.stateIn, "portcullis-bench-"));
+  const before = new Set(workerds());
+  process.env["CLOUDFLARE_CF_FETCH_ENABLED"] = "false";
+  const miniflare = new Miniflare(
+    convertV4MiniflareOptions({
+      log: new Log(LogLevel.NONE),
+      // It writes a line for each answer that is broken off.
+      handleStructuredLogs: () => {},
+      resourcePersistencePath: stateDir,
+      workers: [
+        {
+          name: "bench",
+          modules: [{ type: "ESModule", path: "index.mjs", contents: options.script }],
+          compatibilityDate: COMPATIBILITY_DATE,
+          compatibilityFlags: COMPATIBILITY_FLAGS,
+          unsafeDirectSockets: [{ host: "127.0.0.1", port }],
+          bindings: options.bindings,
+          durableObjects: Object.fromEntries(
+            Object.entries(options.classes).map(([name, className]) => [name, { className, useSQLite: true }]),
+          ),
+          ...(Object.keys(options.classes).length === 0 ? {} : { r2Buckets: { TRANSCRIPTS: "transcripts" } }),
+        },
+      ],
+    } as Parameters<typeof convertV4MiniflareOptions>[0]),
+  );
+  await miniflare.ready;
+  const pid = workerds().find((candidate) => !before.has(candidate));
+  if (pid === undefined) throw new Error("no workerd process found");
+  const close = async (): Promise<void> => {
+    await miniflare.dispose();
+    rmSync(stateDir, { recursive: true, force: true });
+  };
+  return { port, pid, close };
+}
+
+const CLASSES = { AGENT_INSTANCE: "AgentInstance", ROSTER: "Roster", SWITCHBOARD: "Switchboard", JOURNAL: "Journal" };
+
+export interface StartedGate extends StartedWorker {
+  readonly origin: string;
+}
+
+/** The gate with the bench's own configuration, and an enrolment that needs no identity provider. */
+export async function startGate(settings: object, stateIn: string): Promise<StartedGate> {
+  const port = await choosePort(0);
+  const origin = `http://127.0.0.1:${port}`;
+  const script = await bundleWorker(
+    { 'process.env["BENCH"]': JSON.stringify(JSON.stringify({ origin, ...settings })) },
+    "bench/config.ts",
+    "bench/enrol-entry.ts",
+  );
+  const bindings = { GRANT_KEYS: privateJwks(), SEAL_KEYS: privateJwks(), SAAS_TOKEN: "bench" };
+  return { origin, ...(await startWorker({ script, bindings, classes: CLASSES, stateIn, port })) };
+}
+
+/** An enrolled instance. */
+export interface BenchInstance {
+  readonly id: string;
+  readonly token: string;
+  /** A request line and headers, with a proof of its own. */
+  request(path: string): string;
+}
+
+export async function enrol(origin: string, task = "bench_task"): Promise<BenchInstance> {
+  const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+  const { x, y } = publicKey.export({ format: "jwk" });
+  const jwk = { crv: "P-256", kty: "EC", x, y };
+  const id = createHash("sha256").update(JSON.stringify(jwk)).digest("base64url");
+  const answer = await fetch(`${origin}/bench-enrol`, { method: "POST", body: JSON.stringify({ instance: id, task }) });
+  const { enrolled, token } = (await answer.json()) as { enrolled: boolean; token: string };
+  if (!enrolled) throw new Error("not enrolled");
+  const ath = createHash("sha256").update(token).digest("base64url");
+  const header = part({ typ: "dpop+jwt", alg: "ES256", jwk });
+  const { host } = new URL(origin);
+  const request = (path: string): string => {
+    const claims = { jti: randomUUID(), htm: "GET", htu: `${origin}${path}`, iat: seconds(), ath };
+    return `GET ${path} HTTP/1.1\r\nHost: ${host}\r\nAccept: */*\r\nAuthorization: DPoP ${token}\r\nDPoP: ${signEs256(`${header}.${part(claims)}`, privateKey)}\r\n\r\n`;
+  };
+  return { id, token, request };
+}
+
+export const seconds = (): number => Math.floor(Date.now() / 1000);
+
+export const part = (value: object): string => Buffer.from(JSON.stringify(value)).toString("base64url");
+
+export const signEs256 = (input: string, key: KeyObject): string =>
+  `${input}.${sign("sha256", Buffer.from(input), { key, dsaEncoding: "ieee-p1363" }).toString("base64url")}`;
+
+const privateJwks = (): string => {
+  const jwk = generateKeyPairSync("ed25519").privateKey.export({ format: "jwk" });
+  return JSON.stringify({ keys: [{ ...jwk, kid: jwk.x }] });
+};
+
+export const privateKeyOf = (jwk: Readonly<Record<string, string>>): KeyObject =>
+  createPrivateKey({ key: { ...jwk }, format: "jwk" });
+
+/** Our own workerd processes. */
+function workerds(): number[] {
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .filter((pid) => {
+      try {
+        const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+        const [, comm, rest] = /^\d+ \((.*)\) (.*)$/s.exec(stat) ?? [];
+        return comm === "workerd" && rest?.split(" ")[1] === String(process.pid);
+      } catch {
+        return false;
+      }
+    });
+}
+
+/** User and system time, in ticks of 10 ms: a run takes hundreds of them. */
+export function cpuMs(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return (Number(fields[11]) + Number(fields[12])) * 10;
+}
+
+export const workerdVersion = (): string =>
+  (
+    JSON.parse(readFileSync(new URL("../node_modules/workerd/package.json", import.meta.url), "utf8")) as {
+      version: string;
+    }
+  ).version;
+
+export const median = (values: readonly number[]): number => percentile(values, 0.5);
+
+/** The nearest rank. */
+export function percentile(values: readonly number[], share: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.max(0, Math.ceil(sorted.length * share) - 1)]!;
+}
+
+export const round = (value: number): number => Math.round(value * 1000) / 1000;
