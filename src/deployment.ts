@@ -37,7 +37,11 @@ export function parseDeployment(env: Env, config: Config): Deployment {
     env,
   };
   for (const upstream of Object.values(config.upstreams)) readSecret(env, upstream.credential.secret);
-  for (const name of Object.values(config.admins.breakGlass))
+  const digests = [
+    ...Object.values(config.admins.breakGlass),
+    ...Object.values(config.transmitters).map(({ authorization }) => authorization),
+  ];
+  for (const name of digests)
     if (!/^[0-9a-f]{64}$/.test(readSecret(env, name))) throw new Error(`secret ${name} is not a SHA-256 in hex`);
   known.set(env, deployment);
   newest = deployment;

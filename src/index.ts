@@ -3,6 +3,7 @@ import { admin } from "./admin/admin.ts";
 import { authority } from "./authority/authority.ts";
 import { type Env, parseDeployment } from "./deployment.ts";
 import { gate } from "./gate/gate.ts";
+import { signals } from "./signals/signals.ts";
 
 export { AgentInstance } from "../durable-objects/agent-instance.ts";
 export { Journal } from "../durable-objects/journal.ts";
@@ -20,6 +21,7 @@ export default {
       if (path.startsWith("/oauth/") || path.startsWith("/.well-known/"))
         return await authority.fetch(request, { deployment }, ctx);
       if (path.startsWith("/admin/")) return await admin.fetch(request, { deployment }, ctx);
+      if (path.startsWith("/ssf/")) return await signals(request, deployment);
       return await gate(request, deployment, ctx);
     } catch (error) {
       // A bug or broken infrastructure closes the door. What it was goes to the operator's log, never outward.

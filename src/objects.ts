@@ -19,7 +19,7 @@ export const switchboardOf = ({ env, config }: Deployment): SwitchboardCalls =>
  * of it is never in the way of an act, a read, or a refusal of somebody known.
  */
 export type JournalDoor = "authority" | "admin" | RefusedDoor;
-export type RefusedDoor = "authority-refused" | "admin-refused";
+export type RefusedDoor = "authority-refused" | "admin-refused" | "signals-refused";
 
 /** A journal for each door and day (UTC). */
 export const journalOf = ({ env, config }: Deployment, door: JournalDoor, nowMs: number): JournalCalls =>

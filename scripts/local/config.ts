@@ -21,8 +21,17 @@ export interface LocalAddresses {
   readonly grantSeconds?: number;
   readonly callsPerSecond?: number;
   readonly burst?: number;
+  /** Who pushes security events. For tests of what comes of them. */
+  readonly transmitter?: LocalTransmitter;
   /** Where a test's own upstream listens, with bounds that are short enough to be reached in a test. */
   readonly hostile?: HostileUpstream;
+}
+
+export interface LocalTransmitter {
+  readonly issuer: string;
+  readonly jwksUri: string;
+  /** SHA-256, in hex, of the bearer token that it presents. */
+  readonly tokenDigest: string;
 }
 
 export interface HostileUpstream {
@@ -181,6 +190,23 @@ export default defineConfig({
     audience: "portcullis-admin",
     roles: { viewer: ["security-oncall"], operator: ["security-oncall"], auditor: ["security-oncall"] },
   },
+  transmitters:
+    local.transmitter === undefined
+      ? {}
+      : {
+          "corp-signals": {
+            issuer: local.transmitter.issuer,
+            jwksUri: local.transmitter.jwksUri,
+            audience: "portcullis-signals",
+            identityProvider: "corp",
+            authorization: "CORP_SIGNALS_TOKEN_SHA256",
+            criticalSubjectMembers: ["tenant", "clearance"],
+            acts: {
+              "https://schemas.openid.net/secevent/caep/event-type/device-compliance-change": { act: "pause" },
+              "https://signals.example/event-type/laptop-stolen": { act: "kill", blockSeconds: 60 },
+            },
+          },
+        },
   grants: { grantSeconds: local.grantSeconds ?? 300 },
   transcripts: { flushAfterMs: local.flushAfterMs ?? 2_000 },
 });

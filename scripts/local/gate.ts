@@ -86,6 +86,7 @@ export async function startGate(options: GateOptions): Promise<LocalGate> {
             GITHUB_TOKEN: secrets.githubToken,
             SLACK_TOKEN: secrets.slackToken,
             MODEL_KEY: secrets.modelKey,
+            ...(local.transmitter === undefined ? {} : { CORP_SIGNALS_TOKEN_SHA256: local.transmitter.tokenDigest }),
           },
         },
       ],

@@ -10,6 +10,7 @@ const APPEND_TIMEOUT_MS = 5_000;
 const gauges: Readonly<Record<RefusedDoor, RefusalGauge>> = {
   "authority-refused": new RefusalGauge(),
   "admin-refused": new RefusalGauge(),
+  "signals-refused": new RefusalGauge(),
 };
 
 /**

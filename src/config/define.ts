@@ -2,6 +2,7 @@ import { z } from "zod";
 import type { Json } from "../scope/call.ts";
 import { type Entry, parseEntries } from "../scope/entry.ts";
 import { findForwardingFault } from "./forward-headers.ts";
+import { findEventNameFault, SIGNAL_ACTS } from "./signal-acts.ts";
 
 /**
  * The configuration of a deployment. It is code: type-checked where it is written, checked in full when the Worker
@@ -10,12 +11,12 @@ import { findForwardingFault } from "./forward-headers.ts";
  */
 
 /** First path segments of the other doors. */
-const RESERVED = ["oauth", "admin", "console"];
+const RESERVED = ["oauth", "admin", "console", "ssf"];
 
 const upstreamName = z
   .string()
   .regex(/^[a-z][a-z0-9-]{0,30}$/, "a lower-case name of at most 31 letters, digits and dashes")
-  .refine((name) => !RESERVED.includes(name), "the name of another door (oauth, admin, console)");
+  .refine((name) => !RESERVED.includes(name), "the name of another door (oauth, admin, console, ssf)");
 /** Part of a task's id, which is part of an R2 key. No underscore: it separates platform and task. */
 const clientName = z
   .string()
@@ -23,6 +24,10 @@ const clientName = z
 const agentName = z
   .string()
   .regex(/^[a-z][a-z0-9-]{0,62}$/, "a lower-case name of at most 63 letters, digits and dashes");
+/** Part of the path that it pushes to. */
+const transmitterName = z
+  .string()
+  .regex(/^[a-z][a-z0-9-]{0,30}$/, "a lower-case name of at most 31 letters, digits and dashes");
 const secretName = z.string().regex(/^[A-Z][A-Z0-9_]*$/, "the name of a Worker secret, e.g. GITHUB_TOKEN");
 const versionName = z.string().regex(/^[A-Za-z0-9._+-]{1,64}$/, "a version, e.g. 1.4.0");
 const positive = z.number().int().positive();
@@ -149,6 +154,38 @@ const upstream = z.strictObject({
   maxAnswerBytes: positive.default(1_073_741_824),
 });
 
+const transmitter = z.strictObject({
+  /** Compared byte for byte with `iss`. */
+  issuer: httpUrl,
+  jwksUri: httpUrl,
+  /** What `aud` must hold: how the stream names this receiver. */
+  audience: z.string().min(1),
+  algorithms: algorithms.default(["RS256", "ES256"]),
+  /** Whose humans its subjects are. */
+  identityProvider: z.string(),
+  /** The secret that holds the SHA-256, in hex, of the bearer token that it presents. */
+  authorization: secretName,
+  /** Members of complex subjects that it calls critical (`critical_subject_members` of its metadata). */
+  criticalSubjectMembers: z.array(z.string()).readonly().default([]),
+  /** By the URI of an event: what it does, where that is not what the table in signal-acts.ts says. */
+  acts: z
+    .record(
+      z.string(),
+      z.strictObject({
+        act: z.enum(SIGNAL_ACTS),
+        /** Counted from the event's `iat`; null: until somebody opens it. */
+        blockSeconds: positive.max(31_536_000).nullable().optional(),
+      }),
+    )
+    .superRefine((acts, ctx) => {
+      for (const event of Object.keys(acts)) {
+        const fault = findEventNameFault(event);
+        if (fault !== undefined) ctx.addIssue({ code: "custom", path: [event], message: fault });
+      }
+    })
+    .default({}),
+});
+
 const duration = {
   /** Life of an access token. */
   grantSeconds: positive.max(3600).default(300),
@@ -189,6 +226,8 @@ export const configSchema = z
         auditor: z.array(z.string()).default([]),
       }),
     }),
+    /** Who may push security events about the humans of an identity provider (SSF, CAEP, RISC). */
+    transmitters: z.record(transmitterName, transmitter).default({}),
     grants: z.strictObject({ ...duration, refreshTokens: z.boolean().default(true) }).prefault({}),
     transcripts: z
       .strictObject({
@@ -236,6 +275,12 @@ export const configSchema = z
         ["admins", "identityProvider"],
         `no provider "${config.admins.identityProvider}" under identityProviders`,
       );
+    for (const [name, { identityProvider }] of Object.entries(config.transmitters))
+      if (!Object.hasOwn(config.identityProviders, identityProvider))
+        missing(
+          ["transmitters", name, "identityProvider"],
+          `no provider "${identityProvider}" under identityProviders`,
+        );
     const issuerOf = (provider: string): string | undefined =>
       Object.hasOwn(config.identityProviders, provider) ? config.identityProviders[provider]?.issuer : undefined;
     for (const [name, { subjectAudience, identityProvider }] of Object.entries(config.platforms)) {
@@ -276,6 +321,10 @@ export const configSchema = z
         [["identityProviders", n, "issuer"], p.issuer],
         [["identityProviders", n, "jwksUri"], p.jwksUri],
       ]),
+      ...Object.entries(config.transmitters).flatMap(([n, t]): [string[], string][] => [
+        [["transmitters", n, "issuer"], t.issuer],
+        [["transmitters", n, "jwksUri"], t.jwksUri],
+      ]),
     ];
     for (const [path, url] of urls)
       if (!url.startsWith("https:")) missing(path, "plain http is only for a gate that itself runs on loopback");
@@ -301,6 +350,7 @@ export type Limits = z.output<typeof limits>;
 export type UpstreamConfig = z.output<typeof upstream>;
 export type PlatformConfig = z.output<typeof platform>;
 export type IdentityProviderConfig = z.output<typeof identityProvider>;
+export type TransmitterConfig = z.output<typeof transmitter>;
 export type Role = keyof Config["admins"]["roles"];
 
 export class ConfigError extends Error {

@@ -297,7 +297,7 @@ export async function startHarness(options: HarnessOptions = {}) {
 
   /** The journal's records of today that stand in R2 and fit, once there are `count` of them. */
   async function journal(
-    door: "authority" | "admin" | "authority-refused" | "admin-refused",
+    door: "authority" | "admin" | "authority-refused" | "admin-refused" | "signals-refused",
     fits: (record: Members) => boolean,
     count = 1,
   ): Promise<Members[]> {

@@ -29,6 +29,15 @@ const right = () => ({
   admins: { identityProvider: "corp", audience: "admin-app", roles: { operator: ["security"] } },
 });
 
+const CAEP = "https://schemas.openid.net/secevent/caep/event-type/";
+const TRANSMITTER = {
+  issuer: "https://signals.example",
+  jwksUri: "https://signals.example/jwks",
+  audience: "us",
+  identityProvider: "corp",
+  authorization: "SIGNALS_TOKEN",
+};
+
 type Node = Record<string, unknown>;
 /** The right one with one place changed; `undefined` takes it out. */
 function spoil(path: string, value: unknown): ConfigSource {
@@ -85,6 +94,9 @@ describe("defineConfig", () => {
     expect(config.agents["bot"]?.limits.calls).toBe(10_000);
     expect(config.upstreams["github"]?.encodedSlash).toBe("data");
     expect(config.upstreams["github"]?.forwardHeaders).toEqual([]);
+    expect(config.transmitters).toEqual({});
+    const { transmitters } = defineConfig(spoil("transmitters/corp", TRANSMITTER));
+    expect(transmitters["corp"]).toMatchObject({ algorithms: ["RS256", "ES256"], acts: {} });
   });
 
   it.each<[path: string, value: unknown, line: RegExp]>([
@@ -191,6 +203,35 @@ describe("defineConfig", () => {
     ["admins/identityProvider", "other", /^admins\.identityProvider: no provider "other" under identityProviders$/],
     ["admins/audience", "", /^admins\.audience: /],
     ["admins/roles/root", ["a"], /^admins\.roles: .*"root"/],
+    ["transmitters/Corp", TRANSMITTER, /^transmitters\.Corp: /],
+    ["transmitters/corp", {}, /^transmitters\.corp\.issuer: /],
+    ["transmitters/corp", { ...TRANSMITTER, jwksUri: "http://127.0.0.1/jwks" }, /^transmitters\.corp\.jwksUri: plain/],
+    ["transmitters/corp", { ...TRANSMITTER, issuer: "signals" }, /^transmitters\.corp\.issuer: an https URL/],
+    ["transmitters/corp", { ...TRANSMITTER, audience: "" }, /^transmitters\.corp\.audience: /],
+    ["transmitters/corp", { ...TRANSMITTER, algorithms: ["none"] }, /^transmitters\.corp\.algorithms\.0: /],
+    [
+      "transmitters/corp",
+      { ...TRANSMITTER, identityProvider: "constructor" },
+      /^transmitters\.corp\.identityProvider: no provider "constructor"/,
+    ],
+    ["transmitters/corp", { ...TRANSMITTER, authorization: "a-token" }, /^transmitters\.corp\.authorization: the name/],
+    [
+      "transmitters/corp",
+      { ...TRANSMITTER, acts: { "session-revoked": { act: "kill" } } },
+      /^transmitters\.corp\.acts\.session-revoked: the URI of an event$/,
+    ],
+    [
+      "transmitters/corp",
+      { ...TRANSMITTER, acts: { [`${CAEP}sessions-revoked`]: { act: "kill" } } },
+      /sessions-revoked: no event of CAEP or RISC has this URI$/,
+    ],
+    ["transmitters/corp", { ...TRANSMITTER, acts: { [`${CAEP}session-revoked`]: { act: "lift" } } }, /\.act: /],
+    [
+      "transmitters/corp",
+      { ...TRANSMITTER, acts: { [`${CAEP}session-revoked`]: { act: "kill", blockSeconds: 0 } } },
+      /\.blockSeconds: /,
+    ],
+    ["upstreams/ssf", right().upstreams.github, /^upstreams\.ssf: /],
     ["grants/grantSeconds", 3_601, /^grants\.grantSeconds: /],
     ["grants/grantSeconds", 0, /^grants\.grantSeconds: /],
     ["grants/taskSeconds", 31_536_001, /^grants\.taskSeconds: /],
