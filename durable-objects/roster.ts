@@ -177,8 +177,9 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
     const shard = Number(this.ctx.id.name);
     const booked = await within(JOIN_TIMEOUT_MS, switchboardOf(this.#deployment).join(shard)).catch(() => undefined);
     if (booked === undefined) return false;
+    // Nobody is enlisted here yet: whoever comes, though it be in this millisecond, comes after it was opened.
     for (const { switch: sw, isOpen } of booked as readonly BookedSwitch[])
-      this.#keep({ sw, openedAtMs: isOpen ? Date.now() : null });
+      this.#keep({ sw, openedAtMs: isOpen ? Date.now() - 1 : null });
     this.ctx.storage.sql.exec("INSERT OR IGNORE INTO joined (id) VALUES (0)");
     this.#hasJoined = true;
     return true;
