@@ -75,7 +75,9 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
     if (closed.some(refusesNewcomer)) return { enlisted: false, closed, validMs: 0 };
     const { confirmationMs } = config.roster;
     const nowMs = Date.now();
-    this.#members.put(attributes, nowMs, nowMs + confirmationMs);
+    // After every lift, wherever the clock is: what was lifted before a newcomer came is not closed for it.
+    const lastOpenedAtMs = Math.max(0, ...[...this.#book.values()].map(({ openedAtMs }) => openedAtMs ?? 0));
+    this.#members.put(attributes, Math.max(nowMs, lastOpenedAtMs + 1), nowMs + confirmationMs);
     this.#active.set(attributes.instance, this.#members.get(attributes.instance)!);
     if ((await this.ctx.storage.getAlarm()) === null) await this.ctx.storage.setAlarm(nowMs + PURGE_MS);
     return { enlisted: true, closed, validMs: confirmationMs };
@@ -177,9 +179,8 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
     const shard = Number(this.ctx.id.name);
     const booked = await within(JOIN_TIMEOUT_MS, switchboardOf(this.#deployment).join(shard)).catch(() => undefined);
     if (booked === undefined) return false;
-    // Nobody is enlisted here yet: whoever comes, though it be in this millisecond, comes after it was opened.
     for (const { switch: sw, isOpen } of booked as readonly BookedSwitch[])
-      this.#keep({ sw, openedAtMs: isOpen ? Date.now() - 1 : null });
+      this.#keep({ sw, openedAtMs: isOpen ? Date.now() : null });
     this.ctx.storage.sql.exec("INSERT OR IGNORE INTO joined (id) VALUES (0)");
     this.#hasJoined = true;
     return true;
