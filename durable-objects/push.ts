@@ -4,6 +4,8 @@ import { within } from "../src/within.ts";
 
 /** Pushes that run at the same time: those that cut come before what the first of them leave to do. */
 const CONCURRENCY = 1_000;
+/** Of one invocation, which may ask others 10,000 times on the platform: the next question starts the rest. */
+export const ROUND_MAX = 5_000;
 /** A push that takes longer counts as not delivered: the confirmation then closes the gap. Above the instance's own wait for its Workers. */
 const TIMEOUT_MS = 8_000;
 
@@ -28,6 +30,8 @@ export class Push {
   readonly #onSilent: (instance: string) => void;
   readonly #heard = new Map<string, Heard>();
   readonly #idle: () => number;
+  /** Not tried yet in this pass over whoever is missing. */
+  #queue: string[] = [];
   #round: Promise<void> | null = null;
   #idleCount: number | null = null;
 
@@ -52,18 +56,25 @@ export class Push {
 
   /** Starts a round, if none runs and somebody is missing; answers when it is over, or after `waitMs`. */
   async progress(waitMs: number, keep: (work: Promise<unknown>) => void): Promise<ShardProgress> {
-    const missing = [...this.#heard].filter(([, { answer }]) => answer === null || answer.unconfirmed > 0);
-    if (this.#round === null && missing.length > 0) {
-      this.#round = this.#run(missing.map(([instance]) => instance)).finally(() => {
+    if (this.#round === null && this.#queue.length === 0) this.#queue = this.#missing();
+    if (this.#round === null && this.#queue.length > 0) {
+      this.#round = this.#run(this.#queue.splice(0, ROUND_MAX)).finally(() => {
         this.#round = null;
       });
       keep(this.#round);
     }
-    // Counted beside the pushes, not before them.
-    this.#idleCount ??= this.#idle();
     if (this.#round !== null) await within(waitMs, this.#round);
+    // A scan of the table: it has time until the pushes are out.
+    this.#idleCount ??= this.#idle();
     const nowMs = Date.now();
-    return { pushed: this.#pushed(nowMs), isRunning: this.#round !== null, idle: this.#idleCount };
+    const isRunning = this.#round !== null || this.#queue.length > 0;
+    return { pushed: this.#pushed(nowMs), isRunning, idle: this.#idleCount };
+  }
+
+  #missing(): string[] {
+    return [...this.#heard].flatMap(([instance, { answer }]) =>
+      answer === null || answer.unconfirmed > 0 ? [instance] : [],
+    );
   }
 
   async #run(queue: string[]): Promise<void> {
