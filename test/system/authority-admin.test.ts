@@ -17,7 +17,13 @@ const said = ({ status, headers, json }: Answer): string => {
   return json["detail"] === undefined ? String(status) : `${status} ${json["detail"]}`;
 };
 const admin = { sub: "00u3zr9oscar", groups: ["security-oncall"], aud: "portcullis-admin" };
-const flip = (over: object = {}) => ({ reach: "instance", target: "i-1", act: "kill", reason: "why not", ...over });
+const flip = (over: object = {}) => ({
+  reach: "instance",
+  target: { instance: "i-1" },
+  act: "kill",
+  reason: "why not",
+  ...over,
+});
 const paths = ["/admin/v1/switches", "/admin/v1/instances", "/admin/v1/transcripts/a/b/c", "/admin/v1/never-built"];
 
 /** Of who is nobody, five refusals a second go on record one by one. */
@@ -96,14 +102,14 @@ describe("who is nobody", () => {
 
 describe("who holds no role", () => {
   it.each([
-    ["POST", "/admin/v1/switches", "operator"],
+    ["POST", "/admin/v1/switches", "operator or break-glass"],
     ["GET", "/admin/v1/switches", "viewer or operator or auditor"],
     ["GET", "/admin/v1/instances", "viewer or operator or auditor"],
     ["GET", "/admin/v1/transcripts/a/b/c", "auditor"],
   ])("is refused, on record: %s %s", async (method, path, roles) => {
     const body = method === "POST" ? { body: flip() } : {};
-    const reason = `needs the role ${roles}`;
-    expect(said(await h.asAdmin(path, { method, human: "ada", ...body }))).toBe(`403 this ${reason}`);
+    const reason = `this needs the role ${roles}`;
+    expect(said(await h.asAdmin(path, { method, human: "ada", ...body }))).toBe(`403 ${reason}`);
     const fits = (record: Members) =>
       record["type"] === "refused" && record["path"] === path && record["reason"] === reason;
     const [record] = await h.journal("admin", fits);
@@ -133,12 +139,20 @@ describe("an admin", () => {
     ["an unknown reach", flip({ reach: "universe" }), /^400 reach: /],
     ["the reach constructor", flip({ reach: "constructor" }), /^400 reach: /],
     ["no target", flip({ target: undefined }), /^400 target: /],
-    ["a target that is no id", flip({ target: "../x" }), /^400 target: an instance's id$/],
+    ["a target that is a text", flip({ target: "i-1" }), /^400 target: /],
+    ["a target that is no id", flip({ target: { instance: "../x" } }), /^400 target.instance: an id/],
+    ["a target of another reach", flip({ target: { task: "t" } }), /^400 target: exactly instance for instance$/],
+    ["a target that names more", flip({ target: { instance: "i", task: "t" } }), /^400 target: exactly instance/],
+    ["a target with an unknown member", flip({ target: { instance: "i", x: "y" } }), /^400 target: .*"x"/],
+    ["everything, but for", flip({ reach: "everything" }), /^400 target: {} for everything$/],
+    ["half of a version", flip({ reach: "agent-version", target: { agent: "a" } }), /^400 target: exactly agent and/],
+    ["a past end", flip({ untilMs: 1 }), /^400 untilMs: it is over already$/],
+    ["a resume with an end", flip({ act: "resume", untilMs: 4_000_000_000_000 }), /^400 untilMs: not with resume$/],
     ["an unknown field", flip({ by: "somebody else" }), /^400 body: .*"by"/],
     ["two mistakes", flip({ act: "x", reason: "" }), /^400 act: .*; reason: /],
     [
       "a key twice",
-      '{"reach":"instance","target":"a","target":"b","act":"kill","reason":"r"}',
+      '{"reach":"instance","target":{"instance":"a"},"target":{},"act":"kill","reason":"r"}',
       /^400 body: duplicate key/,
     ],
     ["17 kB", flip({ reason: "r".repeat(17_000) }), /^400 body: longer than 16384 bytes, or not UTF-8$/],
@@ -160,10 +174,19 @@ describe("an admin", () => {
     expect((await h.introspect(access)).json["active"]).toBe(true);
     const killed = await h.kill(instance, "it went too far");
     expect(said(killed)).toBe("201");
-    expect(killed.json).toMatchObject({ target: instance, status: "done", reached: 1, cut: 0, unreached: [] });
+    expect(killed.json).toMatchObject({
+      switch: { target: { instance } },
+      status: "done",
+      reached: 1,
+      cut: 0,
+      unreached: [],
+    });
     expect((await h.introspect(access)).text).toBe('{"active":false}');
     expect((await h.call(key, access)).status).toBe(401);
-    const [record] = await h.journal("admin", ({ type, target }) => type === "act" && target === instance);
+    const [record] = await h.journal(
+      "admin",
+      ({ type, switchTarget }) => type === "act" && (switchTarget as Members)["instance"] === instance,
+    );
     expect(record).toMatchObject({
       deed: "flip",
       act: "kill",
@@ -173,7 +196,7 @@ describe("an admin", () => {
       email: "oscar@acme.example",
     });
     const { instances } = (await h.asAdmin("/admin/v1/instances")).json as { instances: Record<string, unknown>[] };
-    expect(instances.find((one) => one["instance"] === instance)).toMatchObject({ killed: true });
+    expect(instances.find((one) => one["instance"] === instance)).toMatchObject({ state: "killed" });
   });
 
   it("may kill who has not come yet: nobody is reached, and the key never enrols", async () => {

@@ -284,7 +284,7 @@ export async function startHarness(options: HarnessOptions = {}) {
   };
 
   const kill = (instance: string, reason = "a test") =>
-    asAdmin("/admin/v1/switches", { body: { reach: "instance", target: instance, act: "kill", reason } });
+    asAdmin("/admin/v1/switches", { body: { reach: "instance", target: { instance }, act: "kill", reason } });
 
   /** A call through the gate, as the instance makes it. */
   const call = (key: SigningKey, access: string, path = "/github/repos/acme/widgets/issues"): Promise<Answer> => {

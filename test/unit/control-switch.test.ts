@@ -1,11 +1,11 @@
 import { describe, expect, it } from "vitest";
-import { isSilent, mergeReached, type Reached, SILENT_WORKER_CUT_MS } from "../../src/control/switch.ts";
+import { isSilent, mergeReached, type Reached, SILENT_WORKER_CUT_MS } from "../../src/control/acknowledgement.ts";
 
 const NOW_MS = 1_900_000_000_000;
 const missed = (stoppedByMs = NOW_MS): Reached => ({ instance: "i", answer: null, stoppedByMs });
 const answered = (cut: number, unconfirmed: number, acknowledgedAtMs = NOW_MS): Reached => ({
   instance: "i",
-  answer: { cut, unconfirmed, acknowledgedAtMs },
+  answer: { cut, unconfirmed, acknowledgedAtMs, lastByteAtMs: null },
   stoppedByMs: NOW_MS,
 });
 
@@ -26,9 +26,15 @@ describe("an instance in reach of a kill", () => {
     ["a first answer", [], [answered(2, 1)], [answered(2, 1)]],
     ["an answer at last", [missed()], [answered(2, 1)], [answered(2, 1)]],
     ["still none", [missed(1)], [missed(2)], [missed(2)]],
+    ["a confirmation that ran longer", [missed(2)], [missed(1)], [missed(2)]],
     ["none any more", [answered(2, 1)], [missed()], [answered(2, 1)]],
     ["left the roster", [answered(2, 1)], [], [answered(2, 1)]],
-    ["the first count of cuts and its time stay", [answered(2, 1)], [answered(0, 0, NOW_MS + 9)], [answered(2, 0)]],
+    [
+      "the later time counts, and no cut is lost",
+      [answered(2, 1)],
+      [answered(0, 0, NOW_MS + 9)],
+      [answered(2, 0, NOW_MS + 9)],
+    ],
     ["what was confirmed stays so", [answered(2, 0)], [answered(0, 1, NOW_MS + 9)], [answered(2, 0)]],
   ])("is known after another push: %s", (_name, before, now, expected) =>
     expect(mergeReached(before, now)).toEqual(expected));

@@ -4,7 +4,17 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import type { AgentInstance } from "../../durable-objects/agent-instance.ts";
 import type { Admission, Settlement } from "../../src/instance/contract.ts";
 import { instanceOf } from "../../src/objects.ts";
-import { type Agent, deployment, enrolAgent, ISSUES, type Line, recordsOf, typesOf, upstream } from "./kit.ts";
+import {
+  type Agent,
+  deployment,
+  enrolAgent,
+  ISSUES,
+  type Line,
+  recordsOf,
+  switchOf,
+  typesOf,
+  upstream,
+} from "./kit.ts";
 
 const stubOf = (agent: Agent) =>
   env.AGENT_INSTANCE.get(env.AGENT_INSTANCE.idFromName(agent.id)) as DurableObjectStub<AgentInstance>;
@@ -16,7 +26,7 @@ const settlement = (change: Partial<Settlement> = {}): Settlement => ({
   passedBytes: 0,
   heldBytes: 2,
   forwardedBytes: 0,
-  timing: { startedAtMs: 1, firstByteAtMs: 2, endedAtMs: 3 },
+  timing: { startedAtMs: 1, firstByteAtMs: 2, lastByteAtMs: 2, endedAtMs: 3 },
   reason: null,
   ...change,
 });
@@ -173,8 +183,7 @@ describe("leases", () => {
   });
 });
 
-const killOf = (agent: Agent, id = crypto.randomUUID()) =>
-  ({ id, reach: "instance", target: agent.id, act: "kill", reason: "test", by: "admin", atMs: Date.now() }) as const;
+const killOf = (agent: Agent) => switchOf({ reach: "instance", target: { instance: agent.id } });
 
 describe("switches", () => {
   it("a kill races with 50 admissions: none is admitted after it has answered, and every running one is cut", async () => {

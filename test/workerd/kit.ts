@@ -1,5 +1,11 @@
 import { env, exports } from "cloudflare:workers";
 import { vi } from "vitest";
+import type { AgentInstance } from "../../durable-objects/agent-instance.ts";
+import type { Roster } from "../../durable-objects/roster.ts";
+import type { Switchboard } from "../../durable-objects/switchboard.ts";
+import type { FlipRequest } from "../../src/control/contract.ts";
+import { shardOf } from "../../src/control/shard.ts";
+import type { Switch } from "../../src/control/switch.ts";
 import { type Deployment, type Env, parseDeployment } from "../../src/deployment.ts";
 import { encodeBase64url } from "../../src/grant/base64url.ts";
 import { issueGrant } from "../../src/grant/claims.ts";
@@ -53,11 +59,14 @@ export async function enrolAgent(change: Partial<Enrolment> = {}): Promise<Agent
   const enrolment: Enrolment = {
     instance: id,
     human: "human-1",
+    emailDigest: null,
     agent: "triage-bot",
     agentVersion: "1.0.0",
     manifest: { model: "m", promptDigest: "sha256:0", tools: {} },
     client: "build-platform",
     chain: [{ client: "build-platform", agent: "triage-bot" }],
+    ancestors: [],
+    rosterShard: shardOf(id, deployment.config.roster.shards),
     task: { id: "build-platform_t1", purpose: "test", deadlineMs: nowMs + 3_600_000 },
     grant: "grant-1",
     subject: "subject-1",
@@ -124,6 +133,43 @@ export async function enrolAgent(change: Partial<Enrolment> = {}): Promise<Agent
   });
   return { id, enrolment, token, grant: { id: "grant-1", expiresAtMs }, prove, call, admission };
 }
+
+/** The objects themselves, for what a test does inside of them. */
+export const instanceStub = (id: string) =>
+  env.AGENT_INSTANCE.get(env.AGENT_INSTANCE.idFromName(id)) as DurableObjectStub<AgentInstance>;
+export const rosterStub = (shard: number) =>
+  env.ROSTER.get(env.ROSTER.idFromName(String(shard))) as DurableObjectStub<Roster>;
+export const boardStub = () =>
+  env.SWITCHBOARD.get(env.SWITCHBOARD.idFromName("switchboard")) as DurableObjectStub<Switchboard>;
+
+/** A kill of everything, unless it says otherwise: as the switchboard gets it. */
+export const flipRequest = (change: Partial<FlipRequest> = {}): FlipRequest => ({
+  id: crypto.randomUUID(),
+  reach: "everything",
+  target: {},
+  act: "kill",
+  reason: "test",
+  by: "admin",
+  email: null,
+  cause: null,
+  untilMs: null,
+  idempotencyKey: null,
+  ...change,
+});
+
+/** The same as it is booked and pushed. */
+export const switchOf = (change: Partial<Switch> = {}): Switch => ({
+  id: crypto.randomUUID(),
+  reach: "everything",
+  target: {},
+  act: "kill",
+  reason: "test",
+  by: "admin",
+  cause: null,
+  atMs: Date.now(),
+  untilMs: null,
+  ...change,
+});
 
 /** What the upstream does. Only outbound requests come here: the Worker is called by its handler, not by fetch. */
 export function upstream(answer: (request: Request) => Response | Promise<Response>) {

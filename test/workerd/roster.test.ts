@@ -1,54 +1,75 @@
-import { env, evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
+import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
+import { attributesOf } from "../../durable-objects/instance-fields.ts";
 import { Roster } from "../../durable-objects/roster.ts";
+import type { Member } from "../../src/control/contract.ts";
+import type { Switch } from "../../src/control/switch.ts";
 import { instanceOf, rosterOf, switchboardOf } from "../../src/objects.ts";
-import { type Agent, deployment, enrolAgent, ISSUES, recordsOf, typesOf, upstream } from "./kit.ts";
+import {
+  type Agent,
+  boardStub,
+  deployment,
+  enrolAgent,
+  flipRequest,
+  ISSUES,
+  instanceStub,
+  recordsOf,
+  rosterStub,
+  switchOf,
+  typesOf,
+  upstream,
+} from "./kit.ts";
 
 afterEach(() => vi.restoreAllMocks());
 
-const rosterStub = () => env.ROSTER.get(env.ROSTER.idFromName("0")) as DurableObjectStub<Roster>;
-const instanceStub = (agent: Agent) => env.AGENT_INSTANCE.get(env.AGENT_INSTANCE.idFromName(agent.id));
-
-const flip = (agent: Agent) =>
-  switchboardOf(deployment).flip({ reach: "instance", target: agent.id, act: "kill", reason: "test", by: "admin" });
+const flip = async ({ id }: Agent) => {
+  const answer = await switchboardOf(deployment).flip(flipRequest({ reach: "instance", target: { instance: id } }));
+  if (!answer.flipped) throw new Error("not flipped");
+  return answer.state;
+};
+const memberOf = async ({ id, enrolment }: Agent): Promise<Member | undefined> =>
+  (await rosterOf(deployment, enrolment.rosterShard).list("", 1_000)).find(({ instance }) => instance === id);
 
 describe("the roster", () => {
   it("lists who enrolled, and no one else", async () => {
     const agent = await enrolAgent();
-    const listed = (await rosterOf(deployment).list(1_000)).filter(({ instance }) => instance === agent.id);
-    expect(listed).toMatchObject([{ human: "human-1", agent: "triage-bot", upstreams: ["github"], killed: false }]);
+    expect(await memberOf(agent)).toMatchObject({
+      human: "human-1",
+      agent: "triage-bot",
+      upstreams: ["github"],
+      state: "live",
+    });
   });
 
   it("confirms no one whom it does not know", async () => {
-    expect(await rosterOf(deployment).confirm("nobody")).toEqual({ confirmed: false, closed: [], validMs: 0 });
+    expect(await rosterOf(deployment, 0).confirm("nobody")).toEqual({ confirmed: false, closed: [], validMs: 0 });
   });
 
   it("keeps a closed switch over an eviction, and confirms no one in its reach", async () => {
     const agent = await enrolAgent();
     await flip(agent);
-    await evictDurableObject(rosterStub());
-    expect(await rosterOf(deployment).confirm(agent.id)).toMatchObject({
+    const { rosterShard } = agent.enrolment;
+    await evictDurableObject(rosterStub(rosterShard));
+    expect(await rosterOf(deployment, rosterShard).confirm(agent.id)).toMatchObject({
       confirmed: false,
-      closed: [{ target: agent.id }],
+      closed: [{ target: { instance: agent.id } }],
     });
+    expect(await memberOf(agent)).toMatchObject({ state: "killed" });
   });
 });
 
+const inRosterOf = <R>(agent: Agent, work: (roster: Roster, state: DurableObjectState) => R | Promise<R>): Promise<R> =>
+  runInDurableObject(rosterStub(agent.enrolment.rosterShard), work);
+
 /** A switch that stands in the roster and was pushed to no one. */
-async function unpushed(agent: Agent): Promise<void> {
-  await runInDurableObject(rosterStub(), (_roster, state) => {
-    const sw = {
-      id: crypto.randomUUID(),
-      reach: "instance",
-      target: agent.id,
-      act: "kill",
-      reason: "t",
-      by: "a",
-      atMs: 1,
-    };
+async function unpushed({ id, enrolment }: Agent): Promise<Switch> {
+  const sw = switchOf({ reach: "instance", target: { instance: id } });
+  const stub = rosterStub(enrolment.rosterShard);
+  await runInDurableObject(stub, (_roster, state) => {
     state.storage.sql.exec("INSERT INTO switches (id, json) VALUES (?, ?)", sw.id, JSON.stringify(sw));
   });
-  await evictDurableObject(rosterStub());
+  await evictDurableObject(stub);
+  return sw;
 }
 
 describe("a kill", () => {
@@ -83,14 +104,14 @@ describe("a kill", () => {
   it("is found by an instance that starts anew, whatever became of the push", async () => {
     const agent = await enrolAgent();
     await unpushed(agent);
-    await evictDurableObject(instanceStub(agent));
+    await evictDurableObject(instanceStub(agent.id));
     expect(await instanceOf(deployment, agent.id).admit(agent.admission())).toMatchObject({
       denial: { reason: "switched" },
     });
   });
 
   it("refuses the enrolment of whom it has in reach", async () => {
-    await switchboardOf(deployment).flip({ reach: "instance", target: "doomed", act: "kill", reason: "t", by: "a" });
+    await switchboardOf(deployment).flip(flipRequest({ reach: "instance", target: { instance: "doomed" } }));
     const agent = await enrolAgent();
     const answer = await instanceOf(deployment, "doomed").enrol({
       enrolment: { ...agent.enrolment, instance: "doomed" },
@@ -104,12 +125,13 @@ describe("a kill", () => {
 
 describe("enlisting again", () => {
   it("never shortens what the instance was told, and keeps what it said last", async () => {
-    const attributes = { ...(await rosterOf(deployment).list(1))[0]!, instance: "twice", human: "first" };
-    await rosterOf(deployment).enlist(attributes);
+    const { enrolment } = await enrolAgent();
+    const attributes = { ...attributesOf(enrolment), instance: "twice", human: "first" };
+    await rosterOf(deployment, 0).enlist(attributes);
     const clock = vi.spyOn(Date, "now").mockReturnValue(Date.now() + 50_000);
-    await rosterOf(deployment).enlist({ ...attributes, human: "second" });
+    await rosterOf(deployment, 0).enlist({ ...attributes, human: "second" });
     clock.mockRestore();
-    const [member] = (await rosterOf(deployment).list(1_000)).filter(({ instance }) => instance === "twice");
+    const member = (await rosterOf(deployment, 0).list("", 1_000)).find(({ instance }) => instance === "twice");
     expect(member?.human).toBe("second");
     expect(member?.confirmedUntilMs).toBeGreaterThan(Date.now() + deployment.config.roster.confirmationMs + 40_000);
   });
@@ -132,18 +154,20 @@ describe("a push that was lost", () => {
 
   it("is pushed again until it is acknowledged", async () => {
     const agent = await enrolAgent();
-    const stub = env.SWITCHBOARD.get(env.SWITCHBOARD.idFromName("switchboard"));
-    const id = crypto.randomUUID();
-    const sw = { id, reach: "instance", target: agent.id, act: "kill", reason: "t", by: "a", atMs: Date.now() };
-    const missed = { switch: sw, reached: [{ instance: agent.id, answer: null, stoppedByMs: Date.now() + 60_000 }] };
-    await runInDurableObject(stub, (_board, state) => {
-      const insert = "INSERT INTO switches (id, json, outcome, done) VALUES (?, ?, ?, 0)";
-      state.storage.sql.exec(insert, id, JSON.stringify(sw), JSON.stringify(missed));
-      return state.storage.setAlarm(Date.now() + 60_000);
+    const lost = await inRosterOf(agent, (roster) =>
+      vi.spyOn(Object.getPrototypeOf(roster) as Roster, "apply").mockRejectedValue(new Error("lost")),
+    );
+    const { switch: sw, status } = await flip(agent);
+    expect(status).not.toBe("done");
+    lost.mockRestore();
+    upstream(() => Response.json([]));
+    const passed = await agent.call(ISSUES);
+    expect([passed.status, await passed.text()]).toEqual([200, "[]"]);
+    await runDurableObjectAlarm(boardStub());
+    expect(await switchboardOf(deployment).read(sw.id)).toMatchObject({
+      status: "done",
+      reached: [{ instance: agent.id, answer: { cut: 0, unconfirmed: 0 } }],
     });
-    await runDurableObjectAlarm(stub);
-    const [row] = (await switchboardOf(deployment).list()).filter((one) => one.id === id);
-    expect(row?.outcome).toMatchObject([{ instance: agent.id, answer: { cut: 0, unconfirmed: 0 } }]);
     expect(await instanceOf(deployment, agent.id).admit(agent.admission())).toMatchObject({
       denial: { reason: "switched" },
     });
@@ -155,7 +179,7 @@ describe("a roster that can't be asked", () => {
     const agent = await enrolAgent();
     const admission = await instanceOf(deployment, agent.id).admit(agent.admission());
     if (!admission.admitted) throw new Error("refused");
-    await runInDurableObject(rosterStub(), (_roster, state) => {
+    await inRosterOf(agent, (_roster, state) => {
       state.storage.sql.exec("DELETE FROM members WHERE instance = ?", agent.id);
     });
     const clock = vi.spyOn(Date, "now").mockReturnValue(Date.now() + deployment.config.roster.confirmationMs);
@@ -166,7 +190,7 @@ describe("a roster that can't be asked", () => {
 
   it("denies: unknown means no", async () => {
     const agent = await enrolAgent();
-    await evictDurableObject(instanceStub(agent));
+    await evictDurableObject(instanceStub(agent.id));
     const silent = vi.spyOn(Roster.prototype, "confirm").mockImplementation(() => new Promise(() => {}));
     const answer = await instanceOf(deployment, agent.id).admit(agent.admission());
     expect(answer).toMatchObject({ admitted: false, denial: { kind: "unavailable" } });
