@@ -50,7 +50,7 @@ export class Members {
        ON CONFLICT (instance) DO UPDATE SET human = excluded.human, email_digest = excluded.email_digest,
          task = excluded.task, agent = excluded.agent, agent_version = excluded.agent_version,
          client = excluded.client, upstreams = excluded.upstreams, ancestors = excluded.ancestors,
-         deadline_ms = excluded.deadline_ms, enlisted_at_ms = excluded.enlisted_at_ms, confirmed_until_ms = max(confirmed_until_ms, excluded.confirmed_until_ms)`,
+         deadline_ms = excluded.deadline_ms, confirmed_until_ms = max(confirmed_until_ms, excluded.confirmed_until_ms)`,
       attributes.instance,
       attributes.human,
       attributes.emailDigest,
@@ -93,6 +93,10 @@ export class Members {
 
   forget(beforeMs: number): void {
     this.#sql.exec("DELETE FROM members WHERE deadline_ms < ?", beforeMs);
+  }
+
+  get lastEnlistedAtMs(): number {
+    return this.#sql.exec<{ last: number | null }>("SELECT max(enlisted_at_ms) AS last FROM members").one().last ?? 0;
   }
 
   get isEmpty(): boolean {

@@ -71,13 +71,13 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
   async enlist(attributes: Attributes): Promise<EnlistAnswer | null> {
     if (!(await this.#join())) return null;
     // INVARIANT: synchronous from here. A switch that comes later finds the newcomer among the active.
-    const closed = this.#closedFor({ ...attributes, enlistedAtMs: Number.POSITIVE_INFINITY });
+    // A key whose enrolment broke off is no newcomer: what was final for it then is now.
+    const enlistedAtMs = this.#members.get(attributes.instance)?.enlistedAtMs ?? Number.POSITIVE_INFINITY;
+    const closed = this.#closedFor({ ...attributes, enlistedAtMs });
     if (closed.some(refusesNewcomer)) return { enlisted: false, closed, validMs: 0 };
     const { confirmationMs } = config.roster;
     const nowMs = Date.now();
-    // After every lift, wherever the clock is: what was lifted before a newcomer came is not closed for it.
-    const lastOpenedAtMs = Math.max(0, ...[...this.#book.values()].map(({ openedAtMs }) => openedAtMs ?? 0));
-    this.#members.put(attributes, Math.max(nowMs, lastOpenedAtMs + 1), nowMs + confirmationMs);
+    this.#members.put(attributes, Math.max(nowMs, this.#lastOpenedAtMs + 1), nowMs + confirmationMs);
     this.#active.set(attributes.instance, this.#members.get(attributes.instance)!);
     if ((await this.ctx.storage.getAlarm()) === null) await this.ctx.storage.setAlarm(nowMs + PURGE_MS);
     return { enlisted: true, closed, validMs: confirmationMs };
@@ -94,6 +94,10 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
     this.#members.confirm(instance, confirmedUntilMs);
     this.#active.set(instance, { ...member, confirmedUntilMs });
     return { confirmed: true, closed, validMs: confirmationMs };
+  }
+
+  get #lastOpenedAtMs(): number {
+    return [...this.#book.values()].reduce((last, { openedAtMs }) => Math.max(last, openedAtMs ?? 0), 0);
   }
 
   async leave(instance: string): Promise<readonly Switch[]> {
@@ -140,7 +144,7 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
 
   /** Who was paused hears of it at once where this shard remembers them, else with their next call. */
   async open(sw: Switch): Promise<void> {
-    this.#keep({ sw, openedAtMs: Date.now() });
+    this.#keep({ sw, openedAtMs: this.#nowAfterAllMs() });
     if (sw.act !== "pause") return;
     const push = this.#pushes.get(sw.id);
     this.#pushes.delete(sw.id);
@@ -150,6 +154,14 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
           .reopen(sw.id)
           .catch(() => {}),
       );
+  }
+
+  /**
+   * INVARIANT: who came before a kill was lifted has an `enlistedAtMs` up to `openedAtMs`, who came after it a later one,
+   * whatever the clock does between: it stands still within a turn, and it may step back.
+   */
+  #nowAfterAllMs(): number {
+    return Math.max(Date.now(), this.#members.lastEnlistedAtMs);
   }
 
   /** What is open stays open: pushes come twice, and in any order. */
@@ -180,7 +192,7 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
     const booked = await within(JOIN_TIMEOUT_MS, switchboardOf(this.#deployment).join(shard)).catch(() => undefined);
     if (booked === undefined) return false;
     for (const { switch: sw, isOpen } of booked as readonly BookedSwitch[])
-      this.#keep({ sw, openedAtMs: isOpen ? Date.now() : null });
+      this.#keep({ sw, openedAtMs: isOpen ? this.#nowAfterAllMs() : null });
     this.ctx.storage.sql.exec("INSERT OR IGNORE INTO joined (id) VALUES (0)");
     this.#hasJoined = true;
     return true;
