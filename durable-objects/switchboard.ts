@@ -225,6 +225,7 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
       // A secret is missing. The act counts all the same.
     }
     this.#book.tell({ type: "act", fields, deployment: version });
+    this.#wake.by(Date.now() + RETRY_MS);
   }
 
   /** In order, one at a time. What was told and not marked is told again: entries carry the switch's id. */

@@ -2,7 +2,7 @@ import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "c
 import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import type { AgentInstance } from "../../durable-objects/agent-instance.ts";
-import type { Admission, Settlement } from "../../src/instance/contract.ts";
+import type { Admission } from "../../src/instance/contract.ts";
 import { instanceOf } from "../../src/objects.ts";
 import {
   type Agent,
@@ -11,6 +11,7 @@ import {
   ISSUES,
   type Line,
   recordsOf,
+  settlement,
   switchOf,
   typesOf,
   upstream,
@@ -18,18 +19,6 @@ import {
 
 const stubOf = (agent: Agent) =>
   env.AGENT_INSTANCE.get(env.AGENT_INSTANCE.idFromName(agent.id)) as DurableObjectStub<AgentInstance>;
-
-const settlement = (change: Partial<Settlement> = {}): Settlement => ({
-  outcome: "complete",
-  head: { status: 200, headers: [], mediaType: "application/json", coding: "identity" },
-  tail: new TextEncoder().encode("{}"),
-  passedBytes: 0,
-  heldBytes: 2,
-  forwardedBytes: 0,
-  timing: { startedAtMs: 1, firstByteAtMs: 2, lastByteAtMs: 2, endedAtMs: 3 },
-  reason: null,
-  ...change,
-});
 
 async function admitted(agent: Agent): Promise<Extract<Admission, { admitted: true }>> {
   const admission = await instanceOf(deployment, agent.id).admit(agent.admission());

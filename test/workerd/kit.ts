@@ -1,17 +1,18 @@
+import { evictDurableObject, runInDurableObject } from "cloudflare:test";
 import { env, exports } from "cloudflare:workers";
 import { vi } from "vitest";
 import type { AgentInstance } from "../../durable-objects/agent-instance.ts";
 import type { Roster } from "../../durable-objects/roster.ts";
 import type { Switchboard } from "../../durable-objects/switchboard.ts";
-import type { FlipRequest } from "../../src/control/contract.ts";
+import type { FlipRequest, FlipState, OpenRequest } from "../../src/control/contract.ts";
 import { shardOf } from "../../src/control/shard.ts";
 import type { Switch } from "../../src/control/switch.ts";
 import { type Deployment, type Env, parseDeployment } from "../../src/deployment.ts";
 import { encodeBase64url } from "../../src/grant/base64url.ts";
 import { issueGrant } from "../../src/grant/claims.ts";
 import { parsePublicKey } from "../../src/grant/jwk.ts";
-import type { AdmitRequest, Enrolment } from "../../src/instance/contract.ts";
-import { instanceOf } from "../../src/objects.ts";
+import type { AdmitRequest, Enrolment, Settlement } from "../../src/instance/contract.ts";
+import { instanceOf, switchboardOf } from "../../src/objects.ts";
 import config, { ORIGIN } from "./config.ts";
 
 /** An instance with its key, inside of workerd: enrolled by RPC, calling through the Worker's own fetch handler. */
@@ -157,6 +158,34 @@ export const flipRequest = (change: Partial<FlipRequest> = {}): FlipRequest => (
   ...change,
 });
 
+export async function flip(change: Partial<FlipRequest> = {}): Promise<FlipState> {
+  const answer = await switchboardOf(deployment).flip(flipRequest(change));
+  if (!answer.flipped) throw new Error("not flipped");
+  return answer.state;
+}
+/** Why the next call would be refused; else "admitted", and it is over at once. */
+export async function verdictOf(agent: Agent): Promise<string> {
+  const admission = await instanceOf(deployment, agent.id).admit(agent.admission());
+  if (!admission.admitted) return "reason" in admission.denial ? admission.denial.reason : admission.denial.kind;
+  await admission.lease.settle(settlement());
+  admission.lease[Symbol.dispose]?.();
+  return "admitted";
+}
+
+export const settlement = (change: Partial<Settlement> = {}): Settlement => ({
+  outcome: "complete",
+  head: { status: 200, headers: [], mediaType: "application/json", coding: "identity" },
+  tail: utf8.encode("{}"),
+  passedBytes: 0,
+  heldBytes: 2,
+  forwardedBytes: 0,
+  timing: { startedAtMs: 1, firstByteAtMs: 2, lastByteAtMs: 2, endedAtMs: 3 },
+  reason: null,
+  ...change,
+});
+
+export const operator = (by = "operator-1"): OpenRequest => ({ by, email: null, reason: "test" });
+
 /** The same as it is booked and pushed. */
 export const switchOf = (change: Partial<Switch> = {}): Switch => ({
   id: crypto.randomUUID(),
@@ -170,6 +199,18 @@ export const switchOf = (change: Partial<Switch> = {}): Switch => ({
   untilMs: null,
   ...change,
 });
+
+/** One whose confirmation has run out: it must ask before its next call. Its roster believes the same. */
+export async function enrolIdle(change: Partial<Enrolment> = {}): Promise<Agent> {
+  const agent = await enrolAgent(change);
+  const stub = rosterStub(agent.enrolment.rosterShard);
+  await runInDurableObject(stub, (_roster, { storage }) => {
+    storage.sql.exec("UPDATE members SET confirmed_until_ms = 1 WHERE instance = ?", agent.id);
+  });
+  await evictDurableObject(stub);
+  await evictDurableObject(instanceStub(agent.id));
+  return agent;
+}
 
 /** What the upstream does. Only outbound requests come here: the Worker is called by its handler, not by fetch. */
 export function upstream(answer: (request: Request) => Response | Promise<Response>) {
