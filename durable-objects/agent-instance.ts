@@ -151,6 +151,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     if (this.#enrolment !== null || this.#isEnrolling) return { enrolled: false, reason: "key-enrolled" };
     if (!isFresh(proof.issuedAtMs, Date.now())) return { enrolled: false, reason: "replay" };
     const sentAtMs = Date.now();
+    const pausesBefore = this.#switches.pauses;
     // One at a time: what the roster knows of this key is what the winner said.
     this.#isEnrolling = true;
     const enlisting = rosterOf(this.#deployment, enrolment.rosterShard).enlist(attributesOf(enrolment));
@@ -158,6 +159,8 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     this.#isEnrolling = false;
     // Dying here leaves a member on the roster that never enrolled: it is listed, and can be killed.
     if (enlisted === undefined) return { enrolled: false, reason: "unavailable" };
+    // A pause that was pushed to an enrolment that broke off, and resumed since.
+    this.#reopenUnnamed(pausesBefore, enlisted.closed);
     if (!enlisted.enlisted || this.#switches.closed.some(refusesNewcomer))
       return { enrolled: false, reason: "switched" };
     // INVARIANT: synchronous from here. Of two that race with one key, the second finds the first.
@@ -407,10 +410,15 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
    */
   #onConfirmation(): (answer: ConfirmAnswer) => void {
     const before = this.#switches.pauses;
-    return ({ closed }) => {
+    return ({ confirmed, closed }) => {
       for (const sw of closed) this.#takeSwitch(sw);
-      for (const { id } of before) if (!closed.some((sw) => sw.id === id)) void this.reopen(id);
+      // Who is refused and in reach of nothing is unknown there: that says nothing of a pause.
+      if (confirmed || closed.length > 0) this.#reopenUnnamed(before, closed);
     };
+  }
+
+  #reopenUnnamed(before: readonly Switch[], closed: readonly Switch[]): void {
+    for (const { id } of before) if (!closed.some((sw) => sw.id === id)) void this.reopen(id);
   }
 
   /** Why no call can be admitted any more; null while the instance lives. */
