@@ -188,9 +188,10 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
       }
       if (answer === undefined) return false;
       const nowMs = Date.now();
-      const before = progress.get(shard)?.reached ?? [];
-      const now = answer.pushed.map((one) => onClock(nowMs, one));
-      progress.set(shard, { idle: answer.idle, reached: mergeReached(before, now) });
+      const { reached: before = [], idle = answer.idle } = progress.get(shard) ?? {};
+      const now = answer.pushed.map((one) => onClock(nowMs, sw.atMs, one));
+      // Idle are those who were so when it first came: a shard that began anew counts whom it had reached, too.
+      progress.set(shard, { idle, reached: mergeReached(before, now) });
       if (!answer.isRunning) return true;
     }
   }

@@ -39,8 +39,11 @@ export interface Reached {
 /** A Worker that no longer hears its lease cuts by itself within 20 s; half as much again for clocks and load. */
 export const SILENT_WORKER_CUT_MS = 30_000;
 
-/** Ages as times of the clock that heard of them now. */
-export const onClock = (nowMs: number, { instance, answer, stoppedInMs }: Pushed): Reached => ({
+/**
+ * Ages as times of the clock that heard of them now. A clock that stepped between two readings makes an age wrong: nothing
+ * was acknowledged before it was accepted, and nothing is ahead of now.
+ */
+export const onClock = (nowMs: number, acceptedAtMs: number, { instance, answer, stoppedInMs }: Pushed): Reached => ({
   instance,
   answer:
     answer === null
@@ -48,8 +51,8 @@ export const onClock = (nowMs: number, { instance, answer, stoppedInMs }: Pushed
       : {
           cut: answer.cut,
           unconfirmed: answer.unconfirmed,
-          acknowledgedAtMs: nowMs - answer.acknowledgedAgeMs,
-          lastByteAtMs: answer.lastByteAgeMs === null ? null : nowMs - answer.lastByteAgeMs,
+          acknowledgedAtMs: Math.max(acceptedAtMs, nowMs - Math.max(0, answer.acknowledgedAgeMs)),
+          lastByteAtMs: answer.lastByteAgeMs === null ? null : nowMs - Math.max(0, answer.lastByteAgeMs),
         },
   stoppedByMs: nowMs + stoppedInMs,
 });
@@ -57,8 +60,8 @@ export const onClock = (nowMs: number, { instance, answer, stoppedInMs }: Pushed
 /** An answer that was heard some time ago, as of now. */
 export const aged = (answer: CloseAnswer, sinceMs: number): CloseAnswer => ({
   ...answer,
-  acknowledgedAgeMs: answer.acknowledgedAgeMs + sinceMs,
-  lastByteAgeMs: answer.lastByteAgeMs === null ? null : answer.lastByteAgeMs + sinceMs,
+  acknowledgedAgeMs: Math.max(0, answer.acknowledgedAgeMs + sinceMs),
+  lastByteAgeMs: answer.lastByteAgeMs === null ? null : Math.max(0, answer.lastByteAgeMs + sinceMs),
 });
 
 /**
@@ -80,10 +83,21 @@ export function mergeReached(before: readonly Reached[], now: readonly Reached[]
     const first = known.get(one.instance);
     if (first === undefined || first.answer === null) known.set(one.instance, laterStop(first, one));
     else if (one.answer !== null && first.answer.unconfirmed > 0)
-      known.set(one.instance, { ...one, answer: { ...one.answer, cut: Math.max(one.answer.cut, first.answer.cut) } });
+      known.set(one.instance, {
+        ...one,
+        answer: {
+          ...one.answer,
+          cut: Math.max(one.answer.cut, first.answer.cut),
+          lastByteAtMs: later(first.answer.lastByteAtMs, one.answer.lastByteAtMs),
+        },
+      });
   }
   return [...known.values()];
 }
+
+/** An instance that was reset has forgotten what its Workers had said. */
+const later = (before: number | null, now: number | null): number | null =>
+  before === null || now === null ? (before ?? now) : Math.max(before, now);
 
 /** A confirmation that was seen to run is never believed shorter. */
 const laterStop = (first: Reached | undefined, one: Reached): Reached => ({
