@@ -19,7 +19,7 @@ import {
 const SETTINGS = {
   everyMs: 250,
   single: 30,
-  wide: { streams: 300, rounds: 4 },
+  wide: { streams: 500, rounds: 5 },
   one: { streams: 100, rounds: 5 },
   many: { instances: 2_500, streams: 100, rounds: 1 },
   enrolled: { members: 100_000, active: 100, rounds: 3 },

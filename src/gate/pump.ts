@@ -147,6 +147,9 @@ export class Pump {
       } catch {
         // The agent has closed it meanwhile.
       }
+      this.#call.stop.release();
+      // Where a switch cuts hundreds at once, all of them fall silent before the first of them is written down.
+      await new Promise((resolve) => setTimeout(resolve, 0));
       await this.settleStopped();
       finished.resolve();
     };
