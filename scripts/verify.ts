@@ -5,22 +5,37 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import type { TranscriptReport, VerifyReport } from "../src/transcript/verify.ts";
 import { readSealKeys, SEAL_KEYS_FILE, verifyFolder } from "./local/verify-folder.ts";
+import { describeReceipt, type VerifiedWithReceipt, verifyReceiptFile } from "./local/verify-receipt-file.ts";
 
-const USAGE = `usage: npm run verify -- <folder> [--keys <file>] [--issuer <origin>] [--now <ms or ISO 8601>] [--json]
+const USAGE = `usage: npm run verify -- <folder> [--keys <file>] [--issuer <origin>] [--now <ms or ISO 8601>]
+                                    [--receipt <file>] [--json]
 
   <folder>  a copy of the bucket: <folder>/transcripts/…, <folder>/bodies/…
   --keys    public seal keys, as /.well-known/portcullis-seal-keys.json gives them (default: <folder>/${SEAL_KEYS_FILE})
   --issuer  whose seals these must be (default: of anyone who holds one of the keys)
-  --now     the time to verify at (default: now); past its deadline a transcript must have a sealed end`;
+  --now     the time to verify at (default: now); past its deadline a transcript must have a sealed end
+  --receipt a switch's receipt, as the admin API answered or its JWS alone: held to itself and to the transcripts here`;
 
 class UsageError extends Error {}
 
 async function main(args: string[]): Promise<number> {
-  const { folder, keysFile, issuer, nowMs, json } = parse(args);
-  const report = await verifyFolder(folder, { keys: await readSealKeys(keysFile), issuer, nowMs });
+  const { folder, keysFile, issuer, nowMs, receiptFile, json } = parse(args);
+  const options = { keys: await readSealKeys(keysFile), issuer, nowMs };
+  if (receiptFile !== undefined) return verifyWithReceipt(await verifyReceiptFile(folder, receiptFile, options), json);
+  const report = await verifyFolder(folder, options);
   if (json) console.log(JSON.stringify(report, null, 2));
   else print(report);
   return report.ok ? 0 : 1;
+}
+
+function verifyWithReceipt({ report, receipt }: VerifiedWithReceipt, json: boolean): number {
+  if (json) console.log(JSON.stringify({ ...report, receipt }, null, 2));
+  else {
+    print(report);
+    for (const line of describeReceipt(receipt)) console.log(line);
+    printFindings(receipt.findings);
+  }
+  return report.ok && receipt.ok ? 0 : 1;
 }
 
 function parse(args: string[]) {
@@ -28,6 +43,7 @@ function parse(args: string[]) {
     keys: { type: "string" },
     issuer: { type: "string" },
     now: { type: "string" },
+    receipt: { type: "string" },
     json: { type: "boolean" },
   } as const;
   let parsed: ReturnType<typeof parseArgs<{ options: typeof options; allowPositionals: true }>>;
@@ -44,6 +60,7 @@ function parse(args: string[]) {
     keysFile: values.keys ?? join(folder, SEAL_KEYS_FILE),
     issuer: values.issuer ?? null,
     nowMs: values.now === undefined ? Date.now() : parseTime(values.now),
+    receiptFile: values.receipt,
     json: values.json === true,
   };
 }

@@ -6,7 +6,7 @@ import type { SealKeys } from "./verify-keys.ts";
 import { type ObjectName, type Partition, parseObjectKey } from "./verify-layout.ts";
 import { readLines } from "./verify-lines.ts";
 import { type BodyName, RecordReader } from "./verify-records.ts";
-import { type Reached, readSegment } from "./verify-segment.ts";
+import { type Reached, type ReadRecord, readSegment } from "./verify-segment.ts";
 
 /** After the deadline that a transcript states, how long its sealed end may take to reach the bucket. */
 export const END_GRACE_MS = 600_000;
@@ -24,6 +24,8 @@ export interface VerifyOptions {
   /** Whose seals these must be; null: of anyone who holds one of the keys. */
   readonly issuer: string | null;
   readonly nowMs: number;
+  /** Hears each record that nothing contradicts, of one transcript after the other and in order. */
+  readonly onRecord?: (partition: Partition, record: ReadRecord) => void;
 }
 
 export interface TranscriptReport {
@@ -135,7 +137,7 @@ async function verifyTranscript(
 /** One segment after the other, each held to the head that the one before reached. */
 async function verifySegments(
   objects: TranscriptObjects,
-  { keys, issuer }: VerifyOptions,
+  { keys, issuer, onRecord }: VerifyOptions,
   partition: Partition,
   segments: readonly ObjectName[],
   records: RecordReader,
@@ -168,7 +170,10 @@ async function verifySegments(
     }
     const segment = readSegment(name, read.value, reached, { keys, issuer, findings });
     if (!segment.sound) records.markHole(firstSeq, lastSeq);
-    for (const record of segment.records) records.read(record, firstSeq);
+    for (const record of segment.records) {
+      records.read(record, firstSeq);
+      onRecord?.(partition, record);
+    }
     reached = { nextSeq: segment.nextSeq, head: segment.seal?.head ?? null };
     isEnded ||= closes(segment, records, findings);
   }

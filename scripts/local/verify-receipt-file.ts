@@ -1,0 +1,61 @@
+// A kill's receipt in a file, held to a copy of the bucket.
+
+import { readFile } from "node:fs/promises";
+import { isDeepStrictEqual } from "node:util";
+import { ReceiptEvents } from "../../src/control/receipt-events.ts";
+import { type ReceiptReport, verifyReceipt } from "../../src/control/verify-receipt.ts";
+import type { VerifyOptions, VerifyReport } from "../../src/transcript/verify.ts";
+import { verifyFolder } from "./verify-folder.ts";
+
+export interface VerifiedWithReceipt {
+  readonly report: VerifyReport;
+  readonly receipt: ReceiptReport;
+}
+
+/** Verifies the folder as ever, and the receipt against its records. Throws where a file or the folder can't be read. */
+export async function verifyReceiptFile(
+  folder: string,
+  file: string,
+  options: VerifyOptions,
+): Promise<VerifiedWithReceipt> {
+  const { jws, beside } = parseFile(await readFile(file, "utf8"));
+  const events = new ReceiptEvents();
+  const report = await verifyFolder(folder, { ...options, onRecord: (...record) => events.add(...record) });
+  const receipt = verifyReceipt(jws, { ...options, place: file }, events.transcripts);
+  // What stands beside the signature is what a person reads: it must be what was signed.
+  const unlike = Object.entries(beside).filter(
+    ([member, value]) => receipt.receipt !== null && !isDeepStrictEqual(value, Object(receipt.receipt)[member]),
+  );
+  const findings = unlike.map(([member]) => ({ place: file, problem: `its ${member} is not the one that was signed` }));
+  return {
+    report,
+    receipt: { ...receipt, findings: [...findings, ...receipt.findings], ok: receipt.ok && findings.length === 0 },
+  };
+}
+
+/** The JWS itself, or what the admin API answered: JSON with the JWS in `jws`. */
+function parseFile(text: string): { readonly jws: string; readonly beside: Readonly<Record<string, unknown>> } {
+  if (!text.trimStart().startsWith("{")) return { jws: text.trim(), beside: {} };
+  let parsed: { readonly jws?: unknown };
+  try {
+    parsed = JSON.parse(text) as { readonly jws?: unknown };
+  } catch {
+    throw new Error("the receipt's file is neither a JWS nor JSON");
+  }
+  const { jws, ...beside } = parsed;
+  if (typeof jws !== "string") throw new Error("the receipt's file has no member jws");
+  return { jws, beside };
+}
+
+/** For a person, without the findings. */
+export function describeReceipt({ receipt, verified, notAtHand, unnamed, ok }: ReceiptReport): string[] {
+  if (receipt === null) return ["FAIL receipt: not one that can be believed"];
+  const { switch: sw, status, reached, cut, unconfirmed, idle, acceptedAtMs, lastAcknowledgedAtMs } = receipt;
+  const lasted = lastAcknowledgedAtMs === null ? "" : `, all within ${lastAcknowledgedAtMs - acceptedAtMs} ms`;
+  const notes = [
+    `${sw.act} of reach ${sw.reach}, ${status}: ${reached} reached, ${cut} cut, ${unconfirmed} unconfirmed, ${idle} idle${lasted}`,
+    `held to ${verified.length} transcripts; ${notAtHand.length} of its instances are not at hand`,
+    ...(unnamed.length === 0 ? [] : [`${unnamed.length} transcripts that it does not name have learned of it`]),
+  ];
+  return [`${ok ? "ok  " : "FAIL"} receipt ${sw.id}: ${notes[0]}`, ...notes.slice(1).map((note) => `     ${note}`)];
+}
