@@ -3,6 +3,7 @@ import { recordUnauthenticated } from "../authority/refused.ts";
 import { authenticateAdmin } from "./authenticate.ts";
 import { type AdminHono, PATH_MAX_CHARS, problem, record, requireRole } from "./door.ts";
 import { instanceRoutes } from "./instances.ts";
+import { openApiRoute } from "./openapi.ts";
 import { switchRoutes } from "./switches.ts";
 import { readTranscript } from "./transcripts.ts";
 
@@ -29,6 +30,7 @@ admin.use(async (c, next) => {
 
 switchRoutes(admin);
 instanceRoutes(admin);
+openApiRoute(admin);
 
 /** NDJSON: the exact lines, from R2 and then what has not left yet. Each read is itself on record. */
 admin.get("/admin/v1/transcripts/:human/:task/:instance", async (c) => {

@@ -5,7 +5,7 @@ import { type AdminHono, problem, READERS, requireRole } from "./door.ts";
 
 const LIST_MAX = 1_000;
 
-const listQuery = z.strictObject({
+export const instancesQuery = z.strictObject({
   limit: z.coerce.number().int().min(1).max(LIST_MAX).default(LIST_MAX),
   /** `next` of the page before. */
   after: z
@@ -20,7 +20,7 @@ export function instanceRoutes(admin: AdminHono): void {
     const { deployment } = c.env;
     const refused = await requireRole(deployment, c.get("admin"), c.req.path, READERS);
     if (refused !== null) return refused;
-    const query = listQuery.safeParse(c.req.query());
+    const query = instancesQuery.safeParse(c.req.query());
     if (!query.success)
       return problem(400, "Bad Request", query.error.issues.map((i) => `${i.path.join(".")}: ${i.message}`).join("; "));
     const { limit, after = "0." } = query.data;

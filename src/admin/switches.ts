@@ -50,7 +50,7 @@ export const flipBody = z
 
 export const liftBody = z.strictObject({ reason });
 
-const listQuery = z.strictObject({
+export const switchesQuery = z.strictObject({
   limit: z.coerce.number().int().min(1).max(500).default(100),
   /** The id of a switch: those before it. */
   before: z.uuid().optional(),
@@ -168,7 +168,7 @@ async function list(c: Ctx): Promise<Response> {
   const { deployment } = c.env;
   const refused = await requireRole(deployment, c.get("admin"), c.req.path, READERS);
   if (refused !== null) return refused;
-  const query = listQuery.safeParse(c.req.query());
+  const query = switchesQuery.safeParse(c.req.query());
   if (!query.success)
     return problem(400, "Bad Request", query.error.issues.map((i) => `${i.path.join(".")}: ${i.message}`).join("; "));
   const { before = null, limit } = query.data;

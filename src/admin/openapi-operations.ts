@@ -1,0 +1,158 @@
+/** The routes of the admin's door as OpenAPI knows them: who may, what is sent, and every answer. A test holds this to the routes. */
+
+type Node = { readonly [member: string]: unknown };
+
+const ref = (name: string): Node => ({ $ref: `#/components/schemas/${name}` });
+const json = (schema: Node): Node => ({ "application/json": { schema } });
+const answer = (description: string, schema: Node, more: Node = {}): Node => ({
+  description,
+  content: json(schema),
+  ...more,
+});
+const failure = (description: string, headers: Node = {}): Node => ({
+  description,
+  ...(Object.keys(headers).length === 0 ? {} : { headers }),
+  content: { "application/problem+json": { schema: ref("Problem") } },
+});
+const text = (description: string): Node => ({ description, schema: { type: "string" } });
+
+/** What every operation can answer. */
+const ALWAYS: Node = {
+  401: failure("No valid credential", { "WWW-Authenticate": text("Bearer") }),
+  403: failure("Not with these roles; on record"),
+  503: { description: "A state could not be read or written", headers: { "Retry-After": text("Seconds") } },
+};
+
+/** Of a switch that is followed by `Accept: text/event-stream`. `x-events`: what the `data` of each is. */
+const EVENTS: Node = {
+  "text/event-stream": {
+    schema: { type: "string" },
+    "x-events": {
+      progress: ref("Progress"),
+      receipt: ref("Receipt"),
+      pending: ref("Pending"),
+      error: ref("Failure"),
+    },
+  },
+};
+const location = { headers: { Location: text("The switch's own path") } };
+const idempotencyKey: Node = {
+  name: "Idempotency-Key",
+  in: "header",
+  required: false,
+  description: "The same key by the same admin is the same switch, however often it is sent",
+  schema: { type: "string", minLength: 1, maxLength: 255 },
+};
+const pathId = (name: string, description: string): Node => ({
+  name,
+  in: "path",
+  required: true,
+  description,
+  schema: { type: "string" },
+});
+const body = (name: string): Node => ({ required: true, content: json(ref(name)) });
+const roles = (...names: string[]): Node => ({ "x-roles": names });
+const READERS = roles("viewer", "operator", "auditor");
+
+/** @param query parameters of the two lists */
+export const operations = (query: {
+  readonly switches: readonly Node[];
+  readonly instances: readonly Node[];
+}): Node => ({
+  "/admin/v1/switches": {
+    post: {
+      operationId: "flipSwitch",
+      summary: "Closes a switch, or resumes what was paused",
+      description: "A break-glass key may kill alone. With `Accept: text/event-stream` the answer is its progress.",
+      ...roles("operator", "break-glass"),
+      parameters: [idempotencyKey],
+      requestBody: body("Flip"),
+      responses: {
+        200: {
+          description: "The switch that this Idempotency-Key made before; or what was resumed; or progress, as events",
+          content: { ...json({ anyOf: [ref("Receipt"), ref("Resumed")] }), ...EVENTS },
+          ...location,
+        },
+        201: answer("Done: nobody in reach can act any more", ref("Receipt"), location),
+        202: answer("It stands, and somebody in reach may still act; it is carried on", ref("Receipt"), location),
+        400: failure("Not a switch: the detail names what, by path"),
+        404: failure("No pause of exactly this reach and target is closed"),
+        422: failure("The Idempotency-Key was used for another switch"),
+        ...ALWAYS,
+      },
+    },
+    get: {
+      operationId: "listSwitches",
+      summary: "All switches, newest first",
+      ...READERS,
+      parameters: query.switches,
+      responses: { 200: answer("A page", ref("SwitchPage")), 400: failure("Not a page"), ...ALWAYS },
+    },
+  },
+  "/admin/v1/switches/{id}": {
+    get: {
+      operationId: "readSwitch",
+      summary: "A switch's receipt as of now, signed; or its progress, as events",
+      ...READERS,
+      parameters: [pathId("id", "Of the switch")],
+      responses: {
+        200: { description: "The receipt", content: { ...json(ref("Receipt")), ...EVENTS } },
+        404: failure("No such switch"),
+        ...ALWAYS,
+      },
+    },
+  },
+  "/admin/v1/switches/{id}/lift": {
+    post: {
+      operationId: "liftSwitch",
+      summary: "Lets newcomers in again",
+      description:
+        "What a kill has stopped stays so; a pause is resumed. To lift a kill of everything, or of an upstream, takes two operators within an hour.",
+      ...roles("operator"),
+      parameters: [pathId("id", "Of the switch")],
+      requestBody: body("Lift"),
+      responses: {
+        200: answer("It is open", ref("Switch")),
+        202: answer("It awaits a second operator", ref("AwaitingSwitch")),
+        400: failure("The detail names what is wrong, by path"),
+        404: failure("No such switch"),
+        409: failure("It is open already"),
+        ...ALWAYS,
+      },
+    },
+  },
+  "/admin/v1/instances": {
+    get: {
+      operationId: "listInstances",
+      summary: "Who is enrolled",
+      ...READERS,
+      parameters: query.instances,
+      responses: { 200: answer("A page", ref("InstancePage")), 400: failure("Not a page"), ...ALWAYS },
+    },
+  },
+  "/admin/v1/transcripts/{human}/{task}/{instance}": {
+    get: {
+      operationId: "readTranscript",
+      summary: "An instance's records: the exact lines, and the seals between them",
+      description: "The read is itself on record before it begins.",
+      ...roles("auditor"),
+      parameters: [pathId("human", "Its id"), pathId("task", "Its id"), pathId("instance", "Its id")],
+      responses: {
+        200: {
+          description: "One JSON object a line, oldest first",
+          content: { "application/x-ndjson": { schema: { type: "string" } } },
+        },
+        404: failure("No transcript with these ids"),
+        ...ALWAYS,
+      },
+    },
+  },
+  "/admin/v1/openapi.json": {
+    get: {
+      operationId: "readOpenApi",
+      summary: "This document",
+      ...READERS,
+      responses: { 200: answer("OpenAPI 3.1", { type: "object" }), ...ALWAYS },
+    },
+  },
+});

@@ -1,0 +1,76 @@
+import { z } from "zod";
+import type { Member } from "../control/contract.ts";
+import { openingShape, receiptShape, statusShape, switchMembers } from "../control/receipt-shape.ts";
+
+/** What the admin's door answers with. `openapi.ts` says it to who asks; a test holds every live answer to it. */
+
+const count = z.int().nonnegative();
+const timeMs = z.int().nonnegative().describe("Milliseconds since 1970");
+
+/** RFC 9457. */
+export const problemShape = z.strictObject({
+  type: z.literal("about:blank"),
+  title: z.string(),
+  status: z.int(),
+  detail: z.string().optional().describe("What was wrong, and where: by path"),
+});
+
+export const signedReceiptShape = receiptShape
+  .extend({
+    jws: z.string().describe("All the members before it, signed (RFC 7515) with a key that seals transcripts"),
+  })
+  .describe(
+    "What a switch did, and when: times in milliseconds since 1970 on the switchboard's clock, none earlier than it was",
+  );
+
+export const summaryShape = z.strictObject({
+  ...switchMembers,
+  status: statusShape,
+  opened: openingShape.nullable().describe("Null while it is closed"),
+  liftAskedBy: z.array(z.string()).describe("Who has asked to lift it within the last hour, where that takes two"),
+});
+
+export const awaitingShape = summaryShape.extend({ awaiting: z.string() });
+
+export const resumedShape = z.strictObject({ switches: z.array(summaryShape) });
+
+const next = z.string().nullable();
+export const switchPageShape = z.strictObject({
+  switches: z.array(summaryShape).describe("Newest first"),
+  next: next.describe("For `before`; null: the last page"),
+});
+
+export const memberShape = z.strictObject({
+  instance: z.string().describe("The thumbprint of its key (RFC 7638)"),
+  human: z.string(),
+  emailDigest: z.string().nullable().describe("Of the human's e-mail address"),
+  task: z.string(),
+  agent: z.string(),
+  agentVersion: z.string(),
+  client: z.string(),
+  upstreams: z.array(z.string()),
+  ancestors: z.array(z.string()).describe("Instances that it descends from: a switch of one of them is its own"),
+  deadlineMs: timeMs,
+  enlistedAtMs: timeMs,
+  confirmedUntilMs: timeMs.describe("Until then it may admit calls without asking; milliseconds since 1970"),
+  state: z.enum(["live", "paused", "killed"]),
+}) satisfies z.ZodType<Member>;
+
+export const memberPageShape = z.strictObject({
+  instances: z.array(memberShape),
+  next: next.describe("For `after`; null: the last page"),
+});
+
+/** `data` of the events of a switch that is followed. */
+export const progressShape = z.strictObject({
+  switch: z.uuid(),
+  status: statusShape,
+  reached: count,
+  idle: count,
+  cut: count,
+  unconfirmed: count,
+  unreached: count.describe("How many have not acknowledged"),
+});
+/** Null: the switchboard could not be heard in time. */
+export const pendingShape = progressShape.nullable();
+export const failureShape = z.strictObject({ detail: z.string() });

@@ -1,0 +1,251 @@
+// The document that the admin's door gives of itself, held to what the door really does: every answer here is one of those that the
+// document names, of the shape that it names. A route or a status that nobody exercised fails the last test.
+
+import { randomUUID } from "node:crypto";
+import { Validator } from "@seriousme/openapi-schema-validator";
+import { Ajv2020 } from "ajv/dist/2020.js";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type Answer, type Harness, startHarness } from "./harness.ts";
+
+type Schema = Readonly<Record<string, unknown>>;
+interface Media {
+  readonly schema: Schema;
+  readonly "x-events"?: Readonly<Record<string, Schema>>;
+}
+interface Operation {
+  readonly requestBody?: { readonly content: Readonly<Record<string, Media>> };
+  readonly responses: Readonly<Record<string, { readonly content?: Readonly<Record<string, Media>> }>>;
+}
+interface Document {
+  readonly openapi: string;
+  readonly info: { readonly version: string };
+  readonly servers: readonly { readonly url: string }[];
+  readonly paths: Readonly<Record<string, Readonly<Record<string, Operation>>>>;
+  readonly components: { readonly schemas: Readonly<Record<string, Schema>> };
+}
+
+const PATH = "/admin/v1/openapi.json";
+const SWITCHES = "/admin/v1/switches";
+
+let h: Harness;
+let document: Document;
+/** `POST /admin/v1/switches 201`, and so on: what was seen, and verified. */
+const seen = new Set<string>();
+
+const ajv = new Ajv2020({ strict: false, validateFormats: false, allErrors: true });
+/** Null: it fits. */
+function misfit(schema: Schema, value: unknown): string | null {
+  const validate = ajv.compile({ ...schema, components: document.components });
+  return validate(value) ? null : ajv.errorsText(validate.errors);
+}
+
+const operationOf = (method: string, path: string): [template: string, operation: Operation] => {
+  const fits = (template: string) => new RegExp(`^${template.replaceAll(/\{\w+\}/g, "[^/]+")}$`).test(path);
+  const templates = Object.keys(document.paths).filter(fits).sort();
+  const template = templates.find((one) => !one.includes("{")) ?? templates[0] ?? "";
+  const operation = document.paths[template]?.[method.toLowerCase()];
+  if (operation === undefined) throw new Error(`${method} ${path} is not in the document`);
+  return [template, operation];
+};
+
+interface Asked {
+  readonly method?: string;
+  readonly body?: unknown;
+  readonly headers?: Readonly<Record<string, string>>;
+  /** Instead of an operator's. */
+  readonly token?: string | null;
+}
+
+const admin = (claims: Schema = {}): string =>
+  h.idToken({ sub: "op-1", groups: ["security-oncall"], aud: "portcullis-admin", ...claims });
+
+/** Asks, and holds the answer to the document. */
+async function ask(path: string, { body, token = admin(), headers, ...more }: Asked = {}): Promise<Answer> {
+  const method = more.method ?? (body === undefined ? "GET" : "POST");
+  const answer = await h.send(path, {
+    method,
+    headers: { ...(token === null ? {} : { authorization: `Bearer ${token}` }), ...headers },
+    ...(body === undefined ? {} : { body: typeof body === "string" ? body : JSON.stringify(body) }),
+  });
+  const [template, { responses }] = operationOf(method, path.split("?")[0] ?? "");
+  const named = `${method} ${template} ${answer.status}`;
+  const media = responses[answer.status];
+  expect(media, `${named} is not in the document: ${answer.text}`).toBeDefined();
+  const type = answer.headers.get("content-type")?.split(";")[0] ?? "";
+  const content = media?.content?.[type];
+  expect(content, `${named}: ${type} is not in the document`).toBeDefined();
+  if (/[/+]json$/.test(type)) expect(misfit(content!.schema, answer.json), `${named}: ${answer.text}`).toBeNull();
+  if (type === "text/event-stream")
+    for (const { event, data } of eventsOf(answer.text)) {
+      const schema = content?.["x-events"]?.[event];
+      expect(schema, `${named}: the event ${event} is not in the document`).toBeDefined();
+      expect(misfit(schema!, data), `${named}: ${event}`).toBeNull();
+    }
+  seen.add(named);
+  return answer;
+}
+
+const eventsOf = (text: string): { readonly event: string; readonly data: unknown }[] =>
+  text
+    .split("\n\n")
+    .filter((part) => part !== "")
+    .map((part) => {
+      const [, event = "", data = ""] = /^event: (\w+)\ndata: (.*)$/.exec(part) ?? [];
+      return { event, data: JSON.parse(data) as unknown };
+    });
+
+const flip = (change: Schema = {}) => ({
+  act: "kill",
+  reach: "instance",
+  target: { instance: randomUUID() },
+  reason: "a test",
+  ...change,
+});
+const idOf = ({ json }: Answer): string => (json["switch"] as { readonly id: string }).id;
+
+beforeAll(async () => {
+  h = await startHarness({ addresses: { flushAfterMs: 100 } });
+  const { status, json } = await h.send(PATH, { headers: { authorization: `Bearer ${admin()}` } });
+  expect(status).toBe(200);
+  document = json as unknown as Document;
+});
+afterAll(() => h.close());
+
+describe("the document", () => {
+  it("is OpenAPI 3.1, by its own meta-schema", async () => {
+    const validator = new Validator();
+    const { valid, errors } = await validator.validate(structuredClone(document) as never);
+    expect(errors).toBeUndefined();
+    expect([valid, validator.version, document.info.version]).toEqual([true, "3.1", "1"]);
+    expect(document.servers).toEqual([{ url: h.origin }]);
+    const broken = { ...structuredClone(document), paths: { "no-slash": { get: { responses: 1 } } } };
+    expect((await new Validator().validate(broken as never)).valid).toBe(false);
+  });
+
+  it("refers to nothing that it lacks, and holds nothing that nobody refers to", () => {
+    const text = JSON.stringify(document);
+    const named = [...text.matchAll(/"\$ref":"#\/components\/schemas\/(\w+)"/g)].map(([, name]) => name);
+    const events = new Set(named);
+    expect([...events].sort()).toEqual(Object.keys(document.components.schemas).sort());
+    expect(text.match(/"\$ref":"/g)?.length).toBe(named.length);
+  });
+});
+
+describe("every answer is one that the document names", () => {
+  it("to who may not read it", async () => {
+    for (const path of [PATH, SWITCHES, `${SWITCHES}/x`, "/admin/v1/instances", "/admin/v1/transcripts/a/b/c"]) {
+      await ask(path, { token: null });
+      await ask(path, { token: admin({ groups: ["engineering"] }) });
+    }
+    for (const path of [SWITCHES, `${SWITCHES}/x/lift`]) {
+      await ask(path, { body: {}, token: null });
+      await ask(path, { body: {}, token: admin({ groups: [] }) });
+    }
+    expect((await ask(PATH, { token: admin({ groups: [] }) })).json["detail"]).toBe(
+      "this needs the role viewer or operator or auditor",
+    );
+  });
+
+  it("of a kill with somebody in reach, and what can be read of it", async () => {
+    const { key } = await h.provision();
+    const body = flip({ target: { instance: key.thumbprint } });
+    const headers = { "Idempotency-Key": "k-1" };
+    const killed = await ask(SWITCHES, { body, headers });
+    expect([killed.status, killed.json["reached"]]).toEqual([201, 1]);
+    expect((await ask(SWITCHES, { body, headers })).status).toBe(200);
+    expect((await ask(SWITCHES, { body: { ...body, reason: "b" }, headers })).status).toBe(422);
+    expect((await ask(SWITCHES, { body, headers: { "Idempotency-Key": "x".repeat(256) } })).status).toBe(400);
+    expect((await ask(SWITCHES, { body: "{" })).status).toBe(400);
+    const path = `${SWITCHES}/${idOf(killed)}`;
+    await ask(path);
+    expect((await ask(`${SWITCHES}/nobody`)).status).toBe(404);
+    await ask(`${SWITCHES}?limit=1`);
+    expect((await ask(`${SWITCHES}?limit=0`)).status).toBe(400);
+    const { instances } = (await ask("/admin/v1/instances?limit=1")).json as { instances: Record<string, string>[] };
+    const [member] = instances;
+    expect(member).toMatchObject({ instance: key.thumbprint, state: "killed" });
+    expect((await ask("/admin/v1/instances?after=x")).status).toBe(400);
+    const lines = await ask(`/admin/v1/transcripts/${member?.["human"]}/${member?.["task"]}/${key.thumbprint}`);
+    expect(lines.text).toContain('"type":"switched"');
+    expect((await ask("/admin/v1/transcripts/a/b/c")).status).toBe(404);
+    expect((await ask(`${path}/lift`, { body: { reason: "over" } })).status).toBe(200);
+    expect((await ask(`${path}/lift`, { body: { reason: "over" } })).status).toBe(409);
+    expect((await ask(`${path}/lift`, { body: {} })).status).toBe(400);
+    expect((await ask(`${SWITCHES}/nobody/lift`, { body: { reason: "over" } })).status).toBe(404);
+    await ask(path);
+  });
+
+  it("of a switch that is followed", async () => {
+    const headers = { accept: "text/event-stream" };
+    const followed = await ask(SWITCHES, { body: flip(), headers });
+    const last = eventsOf(followed.text).at(-1);
+    expect(last?.event).toBe("receipt");
+    const { id } = (last?.data as { switch: { id: string } }).switch;
+    expect(eventsOf((await ask(`${SWITCHES}/${id}`, { headers })).text).at(-1)?.event).toBe("receipt");
+    const keyed = { ...headers, "Idempotency-Key": "k-2" };
+    await ask(SWITCHES, { body: flip(), headers: keyed });
+    expect(eventsOf((await ask(SWITCHES, { body: flip(), headers: keyed })).text).at(-1)?.event).toBe("error");
+  });
+
+  it("of a pause and its end, and of a kill that takes two to lift", async () => {
+    const target = { agent: "some-bot", upstream: "github" };
+    const pause = flip({ act: "pause", reach: "agent-upstream", target, untilMs: Date.now() + 60_000 });
+    expect((await ask(SWITCHES, { body: pause })).status).toBe(201);
+    const resume = flip({ act: "resume", reach: "agent-upstream", target });
+    expect((await ask(SWITCHES, { body: resume })).json["switches"]).toHaveLength(1);
+    expect((await ask(SWITCHES, { body: resume })).status).toBe(404);
+    const all = await ask(SWITCHES, { body: flip({ reach: "everything", target: {} }) });
+    const path = `${SWITCHES}/${idOf(all)}/lift`;
+    expect((await ask(path, { body: { reason: "over" } })).json["awaiting"]).toBeDefined();
+    expect((await ask(path, { body: { reason: "over" } })).status).toBe(202);
+    const second = await ask(path, { body: { reason: "over" }, token: admin({ sub: "op-2" }) });
+    expect([second.status, second.json["opened"]]).toEqual([200, expect.objectContaining({ reason: "over" })]);
+  });
+
+  it("each operation and status was seen, but for those that take a broken gate", () => {
+    const all = Object.entries(document.paths).flatMap(([path, operations]) =>
+      Object.entries(operations).flatMap(([method, { responses }]) =>
+        Object.keys(responses).map((status) => `${method.toUpperCase()} ${path} ${status}`),
+      ),
+    );
+    seen.add(`GET ${PATH} 200`);
+    const broken = (one: string) => one.endsWith(" 503") || one === `POST ${SWITCHES} 202`;
+    expect(all.filter((one) => !seen.has(one) && !broken(one))).toEqual([]);
+  });
+});
+
+describe("a body that the document allows, the door takes, and no other", () => {
+  const id = { instance: "i", task: "t", human: "h", agent: "a", agentVersion: "1.0", upstream: "github" };
+  const pick = (...members: (keyof typeof id)[]) => Object.fromEntries(members.map((member) => [member, id[member]]));
+  it.each<[name: string, body: unknown, isAllowed: boolean]>([
+    ["instance", flip({ target: pick("instance") }), true],
+    ["task", flip({ reach: "task", target: pick("task") }), true],
+    ["human", flip({ reach: "human", target: pick("human") }), true],
+    ["human by address", flip({ reach: "human", target: { human: "bob@acme.example" } }), true],
+    ["agent", flip({ reach: "agent", target: pick("agent") }), true],
+    ["agent-version", flip({ reach: "agent-version", target: pick("agent", "agentVersion") }), true],
+    ["agent-upstream", flip({ reach: "agent-upstream", target: pick("agent", "upstream") }), true],
+    ["human-upstream", flip({ reach: "human-upstream", target: pick("human", "upstream") }), true],
+    ["upstream", flip({ reach: "upstream", target: { upstream: "nowhere" } }), true],
+    ["pause with an end", flip({ act: "pause", untilMs: 4_000_000_000_000 }), true],
+    ["nothing", {}, false],
+    ["no target", { ...flip(), target: undefined }, false],
+    ["a target's member too few", flip({ reach: "agent-version", target: pick("agent") }), false],
+    ["a target's member too many", flip({ target: pick("instance", "task") }), false],
+    ["everything with a target", flip({ reach: "everything", target: pick("human") }), false],
+    ["a target of another reach", flip({ reach: "task", target: pick("instance") }), false],
+    ["an unknown reach", flip({ reach: "constructor" }), false],
+    ["an unknown act", flip({ act: "lift" }), false],
+    ["a member too many", flip({ more: 1 }), false],
+    ["no reason", flip({ reason: "" }), false],
+    ["a long reason", flip({ reason: "x".repeat(1_001) }), false],
+    ["a name that is none", flip({ reach: "agent", target: { agent: "a b" } }), false],
+    ["half a millisecond", flip({ act: "pause", untilMs: 4_000_000_000_000.5 }), false],
+    ["resume with an end", flip({ act: "resume", untilMs: 4_000_000_000_000 }), false],
+  ])("%s", async (_name, body, isAllowed) => {
+    const { requestBody } = operationOf("POST", SWITCHES)[1];
+    const schema = requestBody!.content["application/json"]!.schema;
+    expect(misfit(schema, JSON.parse(JSON.stringify(body))) === null).toBe(isAllowed);
+    expect((await ask(SWITCHES, { body })).status).toBe(isAllowed ? 201 : 400);
+  });
+});
