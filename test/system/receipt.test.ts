@@ -5,7 +5,7 @@ import { cp, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gunzipSync, gzipSync } from "node:zlib";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { pullBucket, SEAL_KEYS_FILE } from "../../scripts/local/verify-folder.ts";
 import { type GateRig, type Instance, startGateRig } from "./gate-rig.ts";
 import { pause } from "./hostile-upstream.ts";
@@ -20,6 +20,8 @@ let killed: Instance;
 let other: Instance;
 /** What the admin API answered. */
 let receipt: Record<string, unknown>;
+/** Of a pause of one upstream that was resumed. */
+let pauseReceipt: Record<string, unknown>;
 
 const run = (at: string, ...args: string[]): Promise<{ code: number; out: string; err: string }> =>
   new Promise((resolve) =>
@@ -46,6 +48,18 @@ async function spoiled(change: (lines: string[]) => string[]): Promise<string> {
   return copy;
 }
 
+/** A stream of which some has come. */
+async function startStream(who: Instance) {
+  let runs = 0;
+  const isStreaming = Promise.withResolvers<void>();
+  const onData = () => {
+    if (++runs === 5) isStreaming.resolve();
+  };
+  const end = rig.call(who, "/hostile/slow", { onData });
+  await isStreaming.promise;
+  return { end };
+}
+
 beforeAll(async () => {
   rig = await startGateRig();
   work = await mkdtemp(join(tmpdir(), "receipt-"));
@@ -62,19 +76,23 @@ beforeAll(async () => {
   [killed, other] = await Promise.all([rig.provision(), rig.provision()]);
   await rig.call(killed, "/hostile/before");
   await rig.recorded(killed, "/hostile/before");
-  let runs = 0;
-  const isStreaming = Promise.withResolvers<void>();
-  const onData = () => {
-    if (++runs === 5) isStreaming.resolve();
-  };
-  const streaming = rig.call(killed, "/hostile/slow", { onData });
-  await isStreaming.promise;
+  const streaming = await startStream(killed);
   const body = { reach: "instance", target: { instance: killed.id }, act: "kill", reason: "a test" };
   const answer = await rig.h.asAdmin("/admin/v1/switches", { body });
   expect([answer.status, answer.text]).toEqual([201, expect.stringContaining('"status":"done"')]);
   receipt = answer.json;
-  expect((await streaming).isWhole).toBe(false);
-  await rig.call(other, "/hostile/after");
+  expect((await streaming.end).isWhole).toBe(false);
+  const paused = await startStream(other);
+  const pausing = { reach: "agent-upstream", target: { agent: "triage-bot", upstream: "hostile" }, reason: "a test" };
+  const { json, status } = await rig.h.asAdmin("/admin/v1/switches", { body: { ...pausing, act: "pause" } });
+  expect([status, json["cut"]]).toEqual([201, 1]);
+  expect((await paused.end).isWhole).toBe(false);
+  expect((await rig.call(other, "/hostile/closed")).status).toBe(404);
+  expect((await rig.h.asAdmin("/admin/v1/switches", { body: { ...pausing, act: "resume" } })).status).toBe(200);
+  const callsAgain = async () => expect((await rig.call(other, "/hostile/after")).status).toBe(200);
+  await vi.waitFor(callsAgain, { timeout: 10_000, interval: 100 });
+  const { id } = json["switch"] as { readonly id: string };
+  pauseReceipt = (await rig.h.asAdmin(`/admin/v1/switches/${id}`)).json;
   await rig.recorded(killed, "/hostile/slow");
   await rig.recorded(other, "/hostile/after");
   await pullBucket((await rig.bucket()) as never, folder);
@@ -100,6 +118,13 @@ describe("npm run verify -- --receipt", () => {
       ok: true,
       receipt: { ok: true, verified: [killed.id], findings: [] },
     });
+  });
+
+  it("a real pause of one upstream, and calls again after it was resumed: verified", async () => {
+    await writeFile(answered("pause.json"), JSON.stringify(pauseReceipt));
+    const { code, out } = await run(folder, "--receipt", answered("pause.json"));
+    expect([code, out]).toEqual([0, expect.stringContaining("pause of reach agent-upstream, done: 2 reached, 1 cut")]);
+    expect(pauseReceipt["opened"]).toMatchObject({ reason: "a test" });
   });
 
   it("an answer whose figures are not those that were signed", async () => {

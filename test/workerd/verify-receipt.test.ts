@@ -298,6 +298,43 @@ describe("a kill of an instance with two calls running", () => {
   });
 });
 
+describe("an instance that did not acknowledge", () => {
+  it("may have called until its confirmation had run out, and not after", async () => {
+    const agent = await enrol();
+    expect(await completes(agent)).toBe(true);
+    const story = await tell(await flip("kill", "instance", { instance: agent.id }), [agent]);
+    const stoppedByMs = story.receipt.acceptedAtMs + 60_000;
+    const receipt: Partial<Receipt> = {
+      ...receiptOf(
+        { switch: story.receipt.switch, status: "done", reached: [], idle: 0, opened: null, liftAskedBy: [] },
+        ISSUER,
+      ),
+      unreached: [{ instance: agent.id, stoppedByMs }],
+    };
+    const calling = (atMs: number) => (lines: Line[]) =>
+      appended(
+        lines.filter(({ type }) => type !== "switched"),
+        { ...last(lines, "call"), at: atMs },
+      );
+    expect(judge(story, { receipt })).toMatchObject({ ok: true, verified: [agent.id] });
+    expect(judge(story, { receipt, lines: calling(stoppedByMs) }).findings).toEqual([]);
+    expect(problemsOf(judge(story, { receipt, lines: calling(stoppedByMs + CLOCK_TOLERANCE_MS + 1) }))).toEqual([
+      "a call after the time by which the receipt says it was stopped",
+    ]);
+  });
+
+  it("and where a receipt names nobody, each that has the switch on record is silent after it", async () => {
+    const agent = await enrol();
+    await runs(agent);
+    const story = await tell(await flip("kill", "instance", { instance: agent.id }), [agent]);
+    expect(judge(story, { receipt: { instances: null } })).toMatchObject({ ok: true, unnamed: [agent.id] });
+    const lines = (own: Line[]) => appended(own, last(own, "call"));
+    expect(problemsOf(judge(story, { receipt: { instances: null }, lines }))).toEqual([
+      "a call to github after the switch that closed anything",
+    ]);
+  });
+});
+
 describe("a receipt that is none", () => {
   let jws: string;
   const judged = (text: string, change: { keys?: SealKeys; issuer?: string | null } = {}) =>
