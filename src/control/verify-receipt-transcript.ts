@@ -26,10 +26,14 @@ export function verifyNamed(receipt: Receipt, named: Named, transcript: ReceiptT
     if (endedAtMs === null || endedAtMs > latestMs || named.cut > 0)
       findings.push({
         place: whole,
-        problem: `no switched record of ${receipt.switch.id}, which the receipt says it has acknowledged: its tail is missing, or the copy is older than the receipt`,
+        problem: `no switched record of ${receipt.switch.id}, which the receipt says it has acknowledged: its tail is missing, the copy is older than the receipt, or it was reset before it wrote`,
       });
-  } else if (closing.atMs > latestMs)
+  } else if (closing.atMs > latestMs && named.cut > 0)
+    // Without a cut it may have been reset before it wrote, and have heard again: then it has asked before any call.
     findings.push({ place: closing.place, problem: "later than its acknowledgement in the receipt" });
+  for (const { place, seq, atMs, upstream } of transcript.calls)
+    if (atMs > latestMs && seq < (closing?.seq ?? resumedSeq(receipt, transcript)) && isClosed(receipt, upstream))
+      findings.push({ place, problem: "a call after its acknowledgement in the receipt" });
   findings.push(...verifySilence(receipt, transcript), ...verifyCuts(receipt, named, transcript, latestMs));
   return findings;
 }

@@ -1,4 +1,4 @@
-import { beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it, vi } from "vitest";
 import type { FlipState } from "../../src/control/contract.ts";
 import { type Receipt, receiptOf, signReceipt } from "../../src/control/receipt.ts";
 import { ReceiptEvents } from "../../src/control/receipt-events.ts";
@@ -76,7 +76,13 @@ async function flip(act: Act, reach: FlipState["switch"]["reach"], target: Targe
 
 async function tell(state: FlipState, agents: readonly Agent[]): Promise<Story> {
   const lines = new Map<string, readonly Line[]>();
-  for (const agent of agents) lines.set(agent.id, await recordsOf(agent));
+  // What cuts nothing is on record a moment after it counts.
+  const isOnRecord = (line: Line) => line.type === "switched" && line["switch"] === state.switch.id;
+  for (const agent of agents)
+    await vi.waitFor(async () => {
+      lines.set(agent.id, await recordsOf(agent));
+      expect(lines.get(agent.id)!.some(isOnRecord)).toBe(true);
+    });
   return { agents, lines, receipt: receiptOf(state, ISSUER) };
 }
 
@@ -180,7 +186,7 @@ describe("a kill of an instance with two calls running", () => {
       "no switched record",
       (lines) => lines.filter(({ type }) => type !== "switched"),
       () => "",
-      /^no switched record of .*: its tail is missing, or the copy is older than the receipt$/,
+      /^no switched record of .*: its tail is missing, the copy is older than the receipt, or it was reset before it wrote$/,
     ],
     [
       "two of them",
@@ -321,6 +327,22 @@ describe("an instance that did not acknowledge", () => {
     expect(problemsOf(judge(story, { receipt, lines: calling(stoppedByMs + CLOCK_TOLERANCE_MS + 1) }))).toEqual([
       "a call after the time by which the receipt says it was stopped",
     ]);
+  });
+
+  it("one that acknowledged, and was reset before it wrote: on record when it asks again, and no call until then", async () => {
+    const agent = await enrol();
+    expect(await completes(agent)).toBe(true);
+    const story = await tell(await flip("kill", "instance", { instance: agent.id }), [agent]);
+    const lateMs = story.receipt.lastAcknowledgedAtMs! + CLOCK_TOLERANCE_MS + 1;
+    const late = (lines: readonly Line[], with_: readonly object[]) =>
+      with_.reduce<Line[]>(
+        (own, line) => appended(own, line),
+        lines.filter(({ type }) => type !== "switched"),
+      );
+    const written = (lines: readonly Line[]) => ({ ...last(lines, "switched"), at: lateMs });
+    expect(judge(story, { lines: (lines) => late(lines, [written(lines)]) }).findings).toEqual([]);
+    const calling = (lines: readonly Line[]) => late(lines, [{ ...last(lines, "call"), at: lateMs }, written(lines)]);
+    expect(problemsOf(judge(story, { lines: calling }))).toEqual(["a call after its acknowledgement in the receipt"]);
   });
 
   it("and where a receipt names nobody, each that has the switch on record is silent after it", async () => {
