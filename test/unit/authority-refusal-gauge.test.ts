@@ -34,7 +34,11 @@ describe("refusals of who has not authenticated", () => {
     expect([gauge.take(NOW_MS), gauge.take(NOW_MS)]).toEqual([1, 0]);
   });
 
-  it.each(["admin-refused", "authority-refused", "signals-refused"])("have a journal that the verifier knows: %s", (door) => {
+  it.each([
+    "admin-refused",
+    "authority-refused",
+    "signals-refused",
+  ])("have a journal that the verifier knows: %s", (door) => {
     const key = segmentKey(journalPartition(door, "2026-11-22"), 0);
     expect(parseObjectKey(key)?.partition).toMatchObject({ kind: "journal", log: `${door}.2026-11-22` });
   });
