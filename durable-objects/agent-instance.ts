@@ -2,6 +2,7 @@ import { DurableObject } from "cloudflare:workers";
 import config from "#config";
 import { type CloseAnswer, SILENT_WORKER_CUT_MS } from "../src/control/acknowledgement.ts";
 import type { ConfirmAnswer } from "../src/control/contract.ts";
+import type { InstanceEvent } from "../src/control/signals.ts";
 import { closes, isWhole, refusesNewcomer, type Switch, switchFields } from "../src/control/switch.ts";
 import { absent, type Denial, unauthenticated, unavailable } from "../src/denial.ts";
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
@@ -46,6 +47,7 @@ import {
 } from "./instance-fields.ts";
 import { type AnswerBody, Lease, type LeaseHost } from "./lease.ts";
 import { RefusalCount } from "./refusal-count.ts";
+import { RuleWatch } from "./rule-watch.ts";
 import { type BodyRun, TranscriptLog } from "./transcript-log.ts";
 import { Wake } from "./wake.ts";
 
@@ -100,6 +102,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   readonly #confirmation: Confirmation;
   readonly #leases = new Map<number, Lease>();
   readonly #switches: ClosedSwitches;
+  readonly #watch: RuleWatch;
   readonly #cuts = new Map<string, Cut>();
   /** Calls that died with this object's last life: their Workers cut by themselves, and confirm it to nobody. */
   #orphaned = { calls: 0, untilMs: 0 };
@@ -114,6 +117,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     super(ctx, env);
     ctx.storage.sql.exec(SCHEMA);
     this.#switches = new ClosedSwitches(ctx.storage.sql);
+    this.#watch = new RuleWatch(ctx, () => this.#deployment, config.rules);
     this.#log = new TranscriptLog(ctx.storage);
     this.#state = (this.#log.state as State | undefined) ?? NEW;
     this.#wake = new Wake(ctx, () => this.#nextWakeMs());
@@ -141,6 +145,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   #become(enrolment: Enrolment): void {
     this.#enrolment = enrolment;
     this.#refusals = new RefusalCount(enrolment.limits.refusalsRecordedPerMinute);
+    this.#watch.follow(enrolment);
   }
 
   // --- the authority's door ---------------------------------------------------------------------------------------
@@ -272,10 +277,17 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     });
     const lease = new Lease(this, seq, call.upstream, body.writer);
     this.#leases.set(seq, lease);
+    this.#saw({ kind: "admitted", bytes: sent.body.length }, nowMs);
     return { admitted: true, seq, lease };
   }
 
   #refuse(request: AdmitRequest, nowMs: number, denial: Denial): AdmitRefusal {
+    this.#recordRefusal(request, nowMs, denial);
+    this.#saw({ kind: "refused", denial }, nowMs);
+    return refused(denial);
+  }
+
+  #recordRefusal(request: AdmitRequest, nowMs: number, denial: Denial): void {
     this.#recordCounted(nowMs, false);
     const jti = jtiOf(request.proof);
     // A replayed `jti` is known already, for at least as long as it would be from now on.
@@ -283,7 +295,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     if (!this.#refusals.mayRecord(nowMs)) {
       if (isNew) this.#log.remember(jti.id, jti.untilMs);
       this.#wake.by(this.#refusals.dueAtMs ?? nowMs);
-      return refused(denial);
+      return;
     }
     const body = requestBody({ ...request.request, bodyFollows: false }, this.#log.nextSeq);
     this.#record("refused", request.deployment, nowMs, refusedFields(request, denial, body.reference), {
@@ -291,7 +303,6 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       ...(isNew ? { jti } : {}),
       ...(body.run === null ? {} : { body: body.run }),
     });
-    return refused(denial);
   }
 
   #recordCounted(nowMs: number, force: boolean): void {
@@ -314,6 +325,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     this.#log.appendBody(run);
     const usage = { ...this.#state.usage, bytes: this.#state.usage.bytes + run.bytes.length };
     this.#state = { ...this.#state, usage };
+    this.#saw({ kind: "passed", bytes: run.bytes.length }, Date.now());
     return usage.bytes > this.#enrolment!.limits.bytes ? "budget" : null;
   }
 
@@ -324,6 +336,10 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     this.#close(lease.seq);
     const body = answer.tail === null ? {} : { body: answer.tail };
     this.#record("answer", this.#deployment.version, Date.now(), answerFields(lease, settlement, answer), body);
+    // It is over, and on record as it was: what this trips cuts other calls.
+    this.release(lease);
+    const { outcome, head, tail } = settlement;
+    this.#saw({ kind: "answered", bytes: tail.length, outcome, status: head?.status ?? null }, Date.now());
   }
 
   /** In the running totals: as durable as the record of the call that was cut. */
@@ -398,6 +414,20 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     }
   }
 
+  /** INVARIANT: synchronous. What trips a rule, its record, and the stop that the rule makes of it are one commit. */
+  #saw(event: InstanceEvent, nowMs: number): void {
+    if (this.#log.isClosed || this.#deadReason(nowMs) !== null) return;
+    for (const { fields, sw } of this.#watch.saw(event, nowMs)) {
+      this.#record("signal", this.#deployment.version, nowMs, fields);
+      if (sw === null) continue;
+      this.#takeSwitch(sw);
+      // No roster has this one yet, so it can't be left for a moment later.
+      this.#keepSwitches();
+      this.#wake.by(this.#watch.dueAtMs(nowMs) ?? nowMs);
+      this.#watch.handOver();
+    }
+  }
+
   async reopen(id: string): Promise<void> {
     const sw = this.#switches.open(id);
     if (sw === undefined || this.#enrolment === null || this.#log.isClosed) return;
@@ -409,7 +439,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
    * asked, and that the roster does not name any more, was resumed.
    */
   #onConfirmation(): (answer: ConfirmAnswer) => void {
-    const before = this.#switches.pauses;
+    const before = this.#switches.pauses.filter(({ id }) => !this.#watch.isHandingOver(id));
     return ({ confirmed, closed }) => {
       for (const sw of closed) this.#takeSwitch(sw);
       // Who is refused and in reach of nothing is unknown there: that says nothing of a pause.
@@ -462,6 +492,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     if (this.#enrolment === null) return;
     try {
       this.#recordOrphans(Date.now());
+      this.#watch.handOver();
       if (!this.#log.isClosed && Date.now() >= this.#endsAtMs()) {
         // The last calls are cut and answered before the end is written, and what was closed while nobody called is on record.
         await this.#cutAll("expired");
@@ -567,6 +598,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
         isClosed ? null : this.#endsAtMs(),
         isClosed ? null : this.#refusals.dueAtMs,
         this.#leases.size === 0 ? null : Date.now() + SILENT_MS,
+        this.#watch.dueAtMs(Date.now()),
       ].filter((time) => time !== null);
       return times.length === 0 ? null : Math.min(...times);
     } catch {

@@ -2,6 +2,7 @@ import { z } from "zod";
 import type { Json } from "../scope/call.ts";
 import { type Entry, parseEntries } from "../scope/entry.ts";
 import { findForwardingFault } from "./forward-headers.ts";
+import { rule, ruleName } from "./rules.ts";
 import { findEventNameFault, SIGNAL_ACTS } from "./signal-acts.ts";
 
 /**
@@ -250,6 +251,8 @@ export const configSchema = z
         shards: positive.max(256).default(4),
       })
       .prefault({}),
+    /** Switches that close by themselves. */
+    rules: z.record(ruleName, rule).default({}),
     placement: z
       .strictObject({
         /** Where Durable Objects must stay. The bucket's own jurisdiction is set where it is made, and in wrangler.toml. */
@@ -306,6 +309,11 @@ export const configSchema = z
       layer.forEach((entry, i) => {
         if (!Object.hasOwn(config.upstreams, entry.upstream))
           missing([...path, i, "upstream"], `no upstream "${entry.upstream}" under upstreams`);
+      });
+    for (const [name, { agents = [] }] of Object.entries(config.rules))
+      agents.forEach((watched, i) => {
+        if (!Object.hasOwn(config.agents, watched))
+          missing(["rules", name, "agents", i], `no agent "${watched}" under agents`);
       });
     for (const [name, { forwardHeaders, credential }] of Object.entries(config.upstreams))
       forwardHeaders.forEach((header, i) => {

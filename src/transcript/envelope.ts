@@ -11,6 +11,7 @@ export const RECORD_TYPES = [
   "answer",
   "refused",
   "switched",
+  "signal",
   "ended",
   "act",
   "read",
