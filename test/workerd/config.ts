@@ -1,4 +1,5 @@
 import { defineConfig, type ScopeEntry } from "../../src/config/define.ts";
+import { rules, watched } from "./rules-config.ts";
 
 /** The deployment that tests inside of workerd run against. Upstreams are reached through the run's outbound service. */
 export const ORIGIN = "https://gate.test";
@@ -26,7 +27,9 @@ export default defineConfig({
       jwks: { keys: [{ kty: "EC", kid: "unused" }] },
     },
   },
+  rules,
   agents: {
+    ...watched({ versions: { "1.0.0": { model: "m", promptDigest: "sha256:0" } }, ceiling: [ISSUES] }),
     "triage-bot": {
       versions: { "1.0.0": { model: "m", promptDigest: "sha256:0", tools: {} } },
       ceiling: [ISSUES],

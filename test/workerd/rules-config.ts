@@ -1,0 +1,28 @@
+import type { RuleSource } from "../../src/config/rules.ts";
+
+/** Rules for tests that want them: each watches the agent of its own name, and no other. */
+const RULES: Readonly<Record<string, RuleSource>> = {
+  observed: { signal: "refusals", threshold: 3, windowSeconds: 60, mode: "observe", act: "kill", reach: "human" },
+  paused: { signal: "unknown-paths", threshold: 3, windowSeconds: 60, mode: "enforce" },
+  "paused-for-a-time": { signal: "refusals-in-a-row", threshold: 2, mode: "enforce", untilSeconds: 3_600 },
+  killed: { signal: "replayed-proofs", threshold: 2, windowSeconds: 60, mode: "enforce", act: "kill" },
+  "killed-with-its-task": {
+    signal: "refusals-in-a-row",
+    threshold: 3,
+    mode: "enforce",
+    act: "kill",
+    reach: "task",
+  },
+  "limits-hit": { signal: "rate-limit-hits", threshold: 1, windowSeconds: 60, mode: "enforce" },
+  "calls-burnt": { signal: "calls-burn", threshold: 0.5, windowSeconds: 60, mode: "enforce" },
+  "bytes-burnt": { signal: "bytes-burn", threshold: 0.5, windowSeconds: 60, mode: "enforce" },
+  "upstream-broken": { signal: "upstream-errors", threshold: 2, windowSeconds: 60, mode: "enforce" },
+};
+
+export const rules = Object.fromEntries(
+  Object.entries(RULES).map(([name, rule]) => [name, { ...rule, agents: [name] }]),
+);
+
+/** An agent for each. */
+export const watched = <Agent>(agent: Agent): Readonly<Record<string, Agent>> =>
+  Object.fromEntries(Object.keys(RULES).map((name) => [name, agent]));
