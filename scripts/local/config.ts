@@ -1,4 +1,5 @@
 import { defineConfig, type ScopeEntry } from "../../src/config/define.ts";
+import type { RuleSource } from "../../src/config/rules.ts";
 
 /**
  * The organisation of `npm start` and of the system tests. Where things listen is decided when the bundle is made:
@@ -23,6 +24,7 @@ export interface LocalAddresses {
   readonly burst?: number;
   /** Who pushes security events. For tests of what comes of them. */
   readonly transmitter?: LocalTransmitter;
+  readonly rules?: Readonly<Record<string, RuleSource>>;
   /** Where a test's own upstream listens, with bounds that are short enough to be reached in a test. */
   readonly hostile?: HostileUpstream;
 }
@@ -149,6 +151,7 @@ export default defineConfig({
       },
     },
   },
+  rules: { ...local.rules },
   upstreams: {
     github: {
       baseUrl: local.github,
