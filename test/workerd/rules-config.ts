@@ -1,6 +1,6 @@
 import type { RuleSource } from "../../src/config/rules.ts";
 
-/** Rules for tests that want them: each watches the agent of its own name, and no other. */
+/** Rules for tests that want them: each watches the agent of its own name where it names none, and no other. */
 const RULES: Readonly<Record<string, RuleSource>> = {
   observed: { signal: "refusals", threshold: 3, windowSeconds: 60, mode: "observe", act: "kill", reach: "human" },
   paused: { signal: "unknown-paths", threshold: 3, windowSeconds: 60, mode: "enforce" },
@@ -16,13 +16,31 @@ const RULES: Readonly<Record<string, RuleSource>> = {
   "limits-hit": { signal: "rate-limit-hits", threshold: 1, windowSeconds: 60, mode: "enforce" },
   "calls-burnt": { signal: "calls-burn", threshold: 0.5, windowSeconds: 60, mode: "enforce" },
   "bytes-burnt": { signal: "bytes-burn", threshold: 0.5, windowSeconds: 60, mode: "enforce" },
+  "twice-paused": {
+    signal: "refusals",
+    threshold: 1,
+    windowSeconds: 60,
+    mode: "enforce",
+    reach: "task",
+    agents: ["twice"],
+  },
+  "twice-killed": {
+    signal: "unknown-paths",
+    threshold: 1,
+    windowSeconds: 60,
+    mode: "enforce",
+    act: "kill",
+    agents: ["twice"],
+  },
   "upstream-broken": { signal: "upstream-errors", threshold: 2, windowSeconds: 60, mode: "enforce" },
 };
 
+const agentsOf = (name: string, { agents = [name] }: RuleSource): readonly string[] => agents;
+
 export const rules = Object.fromEntries(
-  Object.entries(RULES).map(([name, rule]) => [name, { ...rule, agents: [name] }]),
+  Object.entries(RULES).map(([name, rule]) => [name, { ...rule, agents: agentsOf(name, rule) }]),
 );
 
-/** An agent for each. */
+/** The agents that are watched. */
 export const watched = <Agent>(agent: Agent): Readonly<Record<string, Agent>> =>
-  Object.fromEntries(Object.keys(RULES).map((name) => [name, agent]));
+  Object.fromEntries(Object.entries(RULES).flatMap((entry) => agentsOf(...entry).map((name) => [name, agent])));

@@ -259,6 +259,26 @@ describe("an enforced rule", () => {
   });
 });
 
+describe("two rules that one attempt trips", () => {
+  it("are both carried out", async () => {
+    const agent = await watchedBy("twice");
+    await probe(agent);
+    expect(await ask(agent)).toMatchObject(DEAD);
+    const shown = (await recordsOf(agent)).map(({ type, rule, act }) => [type, rule ?? act].join(" "));
+    expect(shown.slice(1, 6)).toEqual([
+      "refused ",
+      "signal twice-paused",
+      "switched pause",
+      "signal twice-killed",
+      "switched kill",
+    ]);
+    await vi.waitFor(async () => {
+      const flips = (await flipsOf(agent)).map(({ switch: sw, status }) => [sw.act, sw.reach, status].join(" "));
+      expect(flips.sort()).toEqual(["kill instance done", "pause task done"]);
+    });
+  });
+});
+
 describe("each signal reaches its rule", () => {
   const stopped = async (agent: Agent, rule: string, value: number) => {
     expect(await ask(agent)).toMatchObject(DEAD);
@@ -355,6 +375,8 @@ describe("a switchboard that does not answer at once", () => {
     const agent = await tripped("paused", () => new Promise<never>(() => {}));
     await runInDurableObject(stubOf(agent), (_instance, state) => state.abort("reset by a test")).catch(() => {});
     vi.restoreAllMocks();
+    const armedAtMs = await runInDurableObject(stubOf(agent), (_instance, state) => state.storage.getAlarm());
+    expect(armedAtMs).toBeLessThanOrEqual(Date.now() + 2_000);
     await runDurableObjectAlarm(stubOf(agent));
     const { reached } = await delivered(agent);
     expect(reached).toMatchObject([{ instance: agent.id, answer: { unconfirmed: 0 } }]);
