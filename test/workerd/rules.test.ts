@@ -340,6 +340,12 @@ describe("a switchboard that does not answer at once", () => {
     const agent = await watchedBy(rule);
     vi.spyOn(Switchboard.prototype, "flip").mockImplementation(flip);
     for (let i = 0; i < 3; i++) await probe(agent);
+    // Kept with the answer, and not by what comes after it: nobody else knows of this switch.
+    const kept = await runInDurableObject(
+      stubOf(agent),
+      (_instance, state) => state.storage.sql.exec("SELECT 1 FROM switches").toArray().length,
+    );
+    expect(kept).toBe(1);
     expect(await ask(agent)).toMatchObject(DEAD);
     expect([await flipsOf(agent), await owed(agent)]).toEqual([[], 1]);
     return agent;
