@@ -66,6 +66,8 @@ interface State {
   readonly stopped: "revoked" | "switched" | null;
   /** Calls that a switch has cut, and whose Worker has confirmed it, by the switch's id. */
   readonly cuts?: Readonly<Record<string, number>>;
+  /** Calls that died with an earlier life of this object: their Workers cut by themselves until then, and confirm it to nobody. */
+  readonly orphaned?: { readonly calls: number; readonly untilMs: number };
 }
 
 /** What shares a record's row. */
@@ -104,8 +106,6 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   readonly #switches: ClosedSwitches;
   readonly #watch: RuleWatch;
   readonly #cuts = new Map<string, Cut>();
-  /** Calls that died with this object's last life: their Workers cut by themselves, and confirm it to nobody. */
-  #orphaned = { calls: 0, untilMs: 0 };
   #enrolment: Enrolment | null;
   #state: State;
   #refusals: RefusalCount;
@@ -384,10 +384,13 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     await within(CUT_CONFIRM_MS, cut.done);
     const nowMs = Date.now();
     const answer = cut.answer(nowMs);
-    const orphaned = nowMs < this.#orphaned.untilMs ? this.#orphaned.calls : 0;
+    const { calls, untilMs } = this.#state.orphaned ?? { calls: 0, untilMs: 0 };
+    const orphaned = nowMs < untilMs ? calls : 0;
+    // What nobody confirmed is over when its time is, and not before.
+    const acknowledgedAgeMs = Math.min(answer.acknowledgedAgeMs, Math.max(0, nowMs - untilMs));
     // As counted on record: what was confirmed before this object was reset is in it.
     const confirmed = this.#state.cuts?.[sw.id] ?? 0;
-    return { ...answer, cut: confirmed, unconfirmed: answer.unconfirmed + orphaned };
+    return { ...answer, acknowledgedAgeMs, cut: confirmed, unconfirmed: answer.unconfirmed + orphaned };
   }
 
   /** INVARIANT: synchronous. From here on nothing in its reach is admitted, and the Workers of what runs are told. */
@@ -542,7 +545,11 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const orphans = this.#state.open.filter((seq) => !this.#leases.has(seq));
     if (orphans.length === 0) return;
     const { streamLeadBytes } = this.#deployment.config.transcripts;
-    this.#orphaned = { calls: orphans.length, untilMs: nowMs + SILENT_WORKER_CUT_MS };
+    // Durable with the records: another reset must not make them look confirmed.
+    const { calls, untilMs } = this.#state.orphaned ?? { calls: 0, untilMs: 0 };
+    const earlier = nowMs < untilMs ? calls : 0;
+    const orphaned = { calls: earlier + orphans.length, untilMs: nowMs + SILENT_WORKER_CUT_MS };
+    this.#state = { ...this.#state, orphaned };
     for (const seq of orphans) {
       this.#close(seq);
       const body = durableReference(this.#log.bodyRuns(seq, "answer"), streamLeadBytes);
