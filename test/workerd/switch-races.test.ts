@@ -149,11 +149,14 @@ describe("a kill of many while calls come in", () => {
           for (const agent of agents) expect((await recordsOf(agent)).map(({ type }) => type)).toContain("call");
         });
         const id = uuid();
-        const flipping = board().flip(flipRequest({ id, reach: "human", target: { human } })).catch(() => null);
+        const flipping = board()
+          .flip(flipRequest({ id, reach: "human", target: { human } }))
+          .catch(() => null);
         for (let turn = 0; turn < turns; turn++) await new Promise((resolve) => setTimeout(resolve, 0));
         await fault(agents);
         await flipping;
-        if ((await board().read(id)) === null) await board().flip(flipRequest({ id, reach: "human", target: { human } }));
+        if ((await board().read(id)) === null)
+          await board().flip(flipRequest({ id, reach: "human", target: { human } }));
         const isOrphaned = what === "an instance";
         // What nobody confirmed takes its half minute: that is another test's.
         if (!isOrphaned) await doneOf(id);

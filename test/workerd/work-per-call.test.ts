@@ -1,9 +1,20 @@
-import { createExecutionContext, env, waitOnExecutionContext } from "cloudflare:test";
+import { createExecutionContext, env, runInDurableObject, waitOnExecutionContext } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
+import { Roster } from "../../durable-objects/roster.ts";
 import type { Deployment, Env } from "../../src/deployment.ts";
 import { gate } from "../../src/gate/gate.ts";
 import { ORIGIN } from "./config.ts";
-import { type Agent, deployment, enrolAgent, ISSUES, upstream } from "./kit.ts";
+import {
+  type Agent,
+  boardStub,
+  deployment,
+  enrolAgent,
+  ISSUES,
+  instanceStub,
+  rosterStub,
+  upstream,
+  verdictOf,
+} from "./kit.ts";
 
 afterEach(() => vi.restoreAllMocks());
 
@@ -49,6 +60,61 @@ async function ask(agent: Agent, change: { token?: string; proof?: string; path?
 }
 
 const spoil = (token: string): string => `${token.slice(0, -3)}${token.endsWith("AAA") ? "BBB" : "AAA"}`;
+
+/** Every method of these classes, as any object of them is asked. */
+async function askedOf(): Promise<string[]> {
+  const asked: string[] = [];
+  const day = new Date().toISOString().slice(0, 10);
+  const stubs = { Roster: rosterStub(0), Switchboard: boardStub(), Journal: journalStub(`admin.${day}`) };
+  for (const [name, stub] of Object.entries(stubs))
+    await runInDurableObject(stub as DurableObjectStub<Roster>, (object) => {
+      const prototype = Object.getPrototypeOf(object) as Record<string, (...args: unknown[]) => unknown>;
+      for (const [method, { value }] of Object.entries(Object.getOwnPropertyDescriptors(prototype))) {
+        if (method === "constructor" || method === "alarm" || typeof value !== "function") continue;
+        vi.spyOn(prototype, method).mockImplementation(function (this: unknown, ...args: unknown[]) {
+          asked.push(`${name}.${method}`);
+          return value.apply(this, args);
+        });
+      }
+    });
+  return asked;
+}
+const journalStub = (name: string) => env.JOURNAL.get(env.JOURNAL.idFromName(name));
+const at = (ms: number) => vi.spyOn(Date, "now").mockReturnValue(ms);
+
+describe("the roster, the switchboard and the journals", () => {
+  it("hear nothing of an ordinary call, nor of one that is refused", async () => {
+    const agent = await enrolAgent();
+    upstream(() => Response.json([]));
+    const asked = await askedOf();
+    expect((await ask(agent)).status).toBe(200);
+    expect((await ask(agent, { path: "/github/repos/evil/widgets/issues" })).status).toBe(404);
+    expect(asked).toEqual([]);
+  });
+
+  it("are asked by a busy instance ahead of need and beside its calls, once", async () => {
+    const agent = await enrolAgent();
+    const enrolledAtMs = Date.now();
+    const { confirmationMs } = deployment.config.roster;
+    const asked = await askedOf();
+    const hung = vi.spyOn(Roster.prototype, "confirm").mockImplementation(() => new Promise(() => {}));
+    const clock = at(enrolledAtMs + confirmationMs / 2 + 1_000);
+    // Nobody answers, and no call waits for it.
+    for (let i = 0; i < 3; i++) expect(await verdictOf(agent)).toBe("admitted");
+    expect(hung).toHaveBeenCalledOnce();
+    clock.mockRestore();
+    expect(asked).toEqual([]);
+  });
+
+  it("are never asked by an idle one, though its alarm runs", async () => {
+    const agent = await enrolAgent();
+    const asked = await askedOf();
+    const clock = at(Date.now() + 600_000);
+    await runInDurableObject(instanceStub(agent.id), (instance) => instance.alarm());
+    clock.mockRestore();
+    expect(asked).toEqual([]);
+  });
+});
 
 describe("Durable Object requests", () => {
   it("an ordinary call costs one", async () => {
