@@ -214,7 +214,8 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       this.#wake.by(this.#endsAtMs());
     }
     const cut = await this.#cutAll("ended");
-    this.ctx.waitUntil(this.#leaveRoster());
+    // Who has not confirmed stays within reach of a switch: until its transcript ends, a receipt counts it.
+    if (cut.unconfirmed === 0) this.ctx.waitUntil(this.#leaveRoster());
     return cut;
   }
 
