@@ -1,4 +1,4 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import type { Admitted } from "../../src/gate/admit.ts";
 import { relay } from "../../src/gate/relay.ts";
 import { Stop } from "../../src/gate/stop.ts";
@@ -110,7 +110,9 @@ describe("a lease that is lost", () => {
     const relayed = await pass(response, { leadBytes: 4 });
     void write("abcdef").catch(() => {});
     expect(await readAll(relayed.ok ? relayed.response.body : null)).toEqual({ text: "", isWhole: false });
-    expect(settled).toMatchObject([{ outcome: "cut", reason: "the lease was lost", passedBytes: 0 }]);
+    await vi.waitFor(() =>
+      expect(settled).toMatchObject([{ outcome: "cut", reason: "the lease was lost", passedBytes: 0 }]),
+    );
   });
 });
 

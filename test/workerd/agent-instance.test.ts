@@ -195,6 +195,11 @@ describe("switches", () => {
     await instanceOf(deployment, agent.id).close(kill);
     await evictDurableObject(stubOf(agent));
     await instanceOf(deployment, agent.id).close(kill);
+    // On record a moment after it counts.
+    await vi.waitFor(async () => expect(typesOf(await recordsOf(agent))).toBe("enrolled switched"));
+    await evictDurableObject(stubOf(agent));
+    await instanceOf(deployment, agent.id).close(kill);
+    await new Promise((resolve) => setTimeout(resolve, 300));
     expect(typesOf(await recordsOf(agent))).toBe("enrolled switched");
     expect(await instanceOf(deployment, agent.id).admit(agent.admission())).toMatchObject({
       denial: { reason: "switched" },
@@ -385,6 +390,7 @@ describe("an alarm that was lost", () => {
   it("is armed again when the object starts with work left", async () => {
     const agent = await enrolAgent();
     await instanceOf(deployment, agent.id).close(killOf(agent));
+    await vi.waitFor(async () => expect(await recordsOf(agent)).toHaveLength(2));
     await runInDurableObject(stubOf(agent), (_i, state) => state.storage.deleteAlarm());
     await evictDurableObject(stubOf(agent));
     expect(await recordsOf(agent)).toHaveLength(2);

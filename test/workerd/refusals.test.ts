@@ -48,7 +48,7 @@ describe("a flood of who has not authenticated", () => {
 describe("a journal", () => {
   it("keeps what its doors had counted, though it only counts the refusal that says so", async () => {
     const nowMs = Date.now();
-    const journal = journalOf(deployment, "authority-refused", nowMs - 86_400_000 * 3);
+    const journal = journalOf(deployment, "authority-refused", nowMs + 86_400_000 * 3);
     const append = (suppressed: number) =>
       journal.append({ type: "refused", deployment: "test", fields: { suppressed } });
     const clock = vi.spyOn(Date, "now").mockReturnValue(nowMs);
