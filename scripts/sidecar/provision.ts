@@ -1,0 +1,121 @@
+// From nothing to an instance that holds a grant: the key is made here, and what provisions it sees a proof of it and no more.
+
+import { readFile } from "node:fs/promises";
+import { z } from "zod";
+import { createHeldGrant, type HeldGrant } from "../../src/agent/held-grant.ts";
+import { createEnrolmentProof, createInstanceKey, thumbprintOf } from "../../src/agent/instance-key.ts";
+import { reasonOf, refused, unreachable, usageFault } from "./ending.ts";
+import { runGrantCommand } from "./grant-command.ts";
+import { type Options, parseGate } from "./options.ts";
+import { type ProvisionFile, parseProvisionFile } from "./provision-file.ts";
+import { exchange } from "./token-exchange.ts";
+
+export interface Provisioned {
+  readonly gate: string;
+  /** The key's thumbprint: what an admin kills. */
+  readonly instance: string;
+  readonly grant: HeldGrant;
+  /** The task's, as far as it is known. */
+  readonly deadlineMs: number | undefined;
+}
+
+const ASK_TIMEOUT_MS = 10_000;
+/** A program's answer: RFC 6749 §5.1, and the deadline if it likes to say it. */
+const tokens = z.object({
+  access_token: z.string().min(1),
+  token_type: z.string().regex(/^dpop$/i, "is not DPoP"),
+  expires_in: z.number().positive(),
+  refresh_token: z.string().min(1).optional(),
+  deadline: z.number().positive().optional(),
+});
+const refusal = z.object({ error: z.string(), error_description: z.string().optional() });
+
+/** Throws an `Ending` where there is no grant to be had. */
+export async function provision(options: Options, signal: AbortSignal): Promise<Provisioned> {
+  const file = options.from.kind === "file" ? await readProvisionFile(options.from.path) : undefined;
+  const gate = options.gate ?? (file?.gate === undefined ? undefined : parseGate(file.gate));
+  if (gate === undefined) throw usageFault("give --gate");
+  await findGate(gate, signal);
+  const key = await createInstanceKey();
+  const instance = await thumbprintOf(key);
+  const proof = await createEnrolmentProof(gate, key);
+  const answer =
+    file === undefined
+      ? await runGrantCommand((options.from as { command: string }).command, { gate, proof, signal })
+      : await exchange(file, { gate, proof, signal });
+  const grant = readTokens(answer);
+  const claims = claimsOf(grant.access_token);
+  // Said here, where somebody can see what is wrong: to the running program the gate says 401 and nothing else.
+  if (claims?.iss !== gate) throw refused(`the grant is one of ${claims?.iss ?? "nobody"}, not of ${gate}`);
+  if (claims.cnf?.jkt !== instance) throw refused("the grant is bound to another key than the proof showed");
+  const deadline = file?.deadline ?? grant.deadline ?? claimsOf(grant.refresh_token ?? "")?.exp;
+  return {
+    gate,
+    instance,
+    grant: createHeldGrant({
+      gate,
+      key,
+      grant: {
+        access_token: grant.access_token,
+        expires_in: grant.expires_in,
+        ...(grant.refresh_token === undefined ? {} : { refresh_token: grant.refresh_token }),
+      },
+    }),
+    deadlineMs: deadline === undefined ? undefined : deadline * 1000,
+  };
+}
+
+async function readProvisionFile(path: string): Promise<ProvisionFile> {
+  let text: string;
+  try {
+    text = await readFile(path, "utf8");
+  } catch (cause) {
+    throw usageFault(`--provision ${path}: ${reasonOf(cause)}`);
+  }
+  return parseProvisionFile(text, path);
+}
+
+/** That it answers, and as itself, before anyone spends an ID token on it. RFC 8414 §3.3. */
+async function findGate(gate: string, interrupted: AbortSignal): Promise<void> {
+  const url = `${gate}/.well-known/oauth-authorization-server`;
+  let issuer: unknown;
+  try {
+    const answer = await fetch(url, {
+      redirect: "manual",
+      signal: AbortSignal.any([interrupted, AbortSignal.timeout(ASK_TIMEOUT_MS)]),
+    });
+    if (!answer.ok) throw new Error(`${url} answered ${answer.status}`);
+    issuer = ((await answer.json()) as { issuer?: unknown }).issuer;
+  } catch (cause) {
+    throw unreachable(`the gate ${gate} can't be reached: ${reasonOf(cause)}`);
+  }
+  if (issuer !== gate) throw usageFault(`${gate} is not a gate's own origin: it calls itself ${String(issuer)}`);
+}
+
+function readTokens(answer: unknown): z.infer<typeof tokens> {
+  const said = refusal.safeParse(answer);
+  if (said.success) {
+    const { error, error_description: why } = said.data;
+    const text = `the authority refused: ${error}${why === undefined ? "" : `, ${why}`}`;
+    throw error === "temporarily_unavailable" ? unreachable(text) : refused(text);
+  }
+  const parsed = tokens.safeParse(answer);
+  if (parsed.success) return parsed.data;
+  const [issue] = parsed.error.issues;
+  throw refused(`no grant: ${issue?.path.join(".") || "the answer"} ${issue?.message ?? "is not one"}`);
+}
+
+interface Claims {
+  readonly iss?: string;
+  readonly exp?: number;
+  readonly cnf?: { readonly jkt?: string };
+}
+
+/** As they stand there: the gate verifies them. */
+function claimsOf(jwt: string): Claims | undefined {
+  try {
+    return JSON.parse(Buffer.from(jwt.split(".")[1] ?? "", "base64url").toString()) as Claims;
+  } catch {
+    return undefined;
+  }
+}
