@@ -101,11 +101,10 @@ async function runCommand(
     stop = () => {
       say(`ending ${command}`);
       listener.close();
-      void child.stop();
+      child.stop();
     };
     signals.to(child);
-    const code = await child.ended;
-    if (isStopped) await child.stop();
+    const code = await child.wait();
     return isStopped ? exitCodes.refused : code;
   } finally {
     task.close();

@@ -16,11 +16,11 @@ export interface ChildOptions {
 export interface Child {
   /** Everyone who belongs to it now. Empty where that can't be told. */
   readonly tree: () => readonly number[];
-  /** Its exit code, or 128 and the signal's number. */
-  readonly ended: Promise<number>;
+  /** Its exit code, or 128 and the signal's number; when a `stop` that has begun is through. */
+  wait(): Promise<number>;
   signal(signal: NodeJS.Signals): void;
-  /** SIGTERM to the whole tree, SIGKILL to what is left of it after `killAfterMs`. Done when the child has ended. */
-  stop(): Promise<void>;
+  /** SIGTERM to the whole tree, SIGKILL to what is left of it after `killAfterMs`. */
+  stop(): void;
 }
 
 /** Throws an `Ending` where the command can't be run. */
@@ -41,19 +41,27 @@ export async function startChild({ command, args, env, killAfterMs }: ChildOptio
     for (const target of targets) send(target, signal);
   };
 
+  const isGone = (): boolean => child.exitCode !== null || child.signalCode !== null;
+  async function stopAll(): Promise<void> {
+    signalAll("SIGTERM");
+    const endMs = Date.now() + killAfterMs;
+    while (Date.now() < endMs && !(isGone() && tree().length === 0)) await pause(POLL_MS);
+    signalAll("SIGKILL");
+  }
+
+  let stopping: Promise<void> | undefined;
   return {
     tree,
-    ended,
-    signal: (signal) => {
-      if (child.exitCode === null && child.signalCode === null) send(isLeader ? -pid : pid, signal);
+    async wait() {
+      const code = await ended;
+      await stopping;
+      return code;
     },
-    async stop() {
-      signalAll("SIGTERM");
-      const isGone = () => child.exitCode !== null || child.signalCode !== null;
-      const endMs = Date.now() + killAfterMs;
-      while (Date.now() < endMs && !(isGone() && tree().length === 0)) await pause(POLL_MS);
-      signalAll("SIGKILL");
-      await ended;
+    signal: (signal) => {
+      if (!isGone()) send(isLeader ? -pid : pid, signal);
+    },
+    stop: () => {
+      stopping ??= stopAll();
     },
   };
 }

@@ -25,7 +25,7 @@ export function passSignals() {
       if (code !== undefined) interruption.abort(new Ending(code, `told to end (${signal})`));
       return;
     }
-    if (signal === "SIGTERM") void child.stop();
+    if (signal === "SIGTERM") child.stop();
     else if (process.stdin.isTTY !== true || !OF_TERMINALS.has(signal)) child.signal(signal);
   };
   for (const signal of PASSED) process.on(signal, pass);
@@ -34,7 +34,7 @@ export function passSignals() {
     interrupted: interruption.signal,
     to(started: Child): void {
       child = started;
-      if (interruption.signal.aborted) void started.stop();
+      if (interruption.signal.aborted) started.stop();
     },
     close(): void {
       for (const signal of PASSED) process.off(signal, pass);

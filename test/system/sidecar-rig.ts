@@ -93,6 +93,12 @@ export async function startSidecarRig() {
   const grantCommand = (overrides: Record<string, string> = {}): string =>
     `test -n "$PORTCULLIS_PLATFORM_SECRET" && curl -sS -H "X-Proof: $PORTCULLIS_PROOF" 'http://127.0.0.1:${platformPort}/?${new URLSearchParams(overrides)}'`;
 
+  async function flip(instance: string, act: "kill" | "pause" | "resume"): Promise<void> {
+    const body = { reach: "instance", target: { instance }, act, reason: "a test" };
+    const { status, text } = await gate.asAdmin("/admin/v1/switches", { body });
+    if (status >= 300) throw new Error(`${act}: ${status} ${text}`);
+  }
+
   const running = new Set<ChildProcess>();
 
   /** A sidecar with these arguments and no others. */
@@ -164,12 +170,12 @@ export async function startSidecarRig() {
     upstream,
     given,
     grantCommand,
-    form,
+    flip,
     startWith,
     start,
     run,
     async close(): Promise<void> {
-      for (const child of running) child.kill("SIGKILL");
+      for (const child of running) child.kill("SIGTERM");
       await closeServer(platform);
       await gate.close();
       await Promise.all([gitHub.close(), chat.close(), upstream.close()]);
