@@ -64,7 +64,7 @@ export function createRelay({ grant, onVerdict }: RelayOptions): Relay {
       if (isAnswered || response.destroyed) return;
       // A connection that the gate had just closed: it has seen nothing of this.
       if (outgoing.reusedSocket && !isSecondTry && isSafe(request)) void again(call);
-      else problem(response, 502, "the gate can't be reached");
+      else problem(response, 502, "no answer came from the gate");
     });
     // Of a body that nobody takes any more the rest is let go, so that the child comes to read its answer.
     outgoing.on("close", () => request.unpipe(outgoing).resume());

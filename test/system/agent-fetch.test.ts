@@ -1,11 +1,12 @@
 // The agent's side against the running gate: renewal, redirects, and what it refuses to do.
 
 import { createServer, type Server } from "node:http";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import { closeServer, listenOnLoopback } from "../../scripts/local/ports.ts";
 import {
   createAgentFetch,
   createEnrolmentProof,
+  createHeldGrant,
   createInstanceKey,
   type GrantTokens,
 } from "../../src/agent/agent-fetch.ts";
@@ -86,5 +87,57 @@ describe("createAgentFetch", () => {
     const manual = await agent(`${issues}?moved`, { redirect: "manual" });
     expect([manual.status, manual.headers.get("location")]).toEqual([302, `${issues}?here`]);
     expect(seen.at(-1)).toBe("GET /repos/acme/widgets/issues?moved");
+  });
+});
+
+describe("a refused renewal", () => {
+  const answers = {
+    refused: [400, { error: "invalid_grant" }],
+    broken: [503, { error: "temporarily_unavailable" }],
+  } as const;
+
+  /** A gate that says so to every renewal, and the time, which passes only when told. */
+  async function startRenewals(first: keyof typeof answers) {
+    vi.useFakeTimers({ toFake: ["Date"], now: 1_000_000_000 });
+    let answer: readonly [number, object] = answers[first];
+    let asked = 0;
+    const held = createHeldGrant({
+      gate: "https://gate.example.com",
+      key: await createInstanceKey(),
+      grant: { access_token: "first", expires_in: 100, refresh_token: "refresh" },
+      fetch: async () => {
+        asked++;
+        return Response.json(answer[1], { status: answer[0] });
+      },
+    });
+    const call = async (afterMs: number) => {
+      vi.setSystemTime(Date.now() + afterMs);
+      const { Authorization } = await held.authorize("GET", "https://gate.example.com/github/x");
+      return { asked, shown: Authorization, isRefused: held.refusedSinceMs !== undefined };
+    };
+    const say = (status: number, body: object) => {
+      answer = [status, body];
+    };
+    return { held, call, say };
+  }
+  afterEach(() => void vi.useRealTimers());
+
+  it("is asked for again with the next call 30 s later, and not before: it may have been a pause", async () => {
+    const { call, say } = await startRenewals("refused");
+    expect(await call(0)).toEqual({ asked: 0, shown: "DPoP first", isRefused: false });
+    expect(await call(71_000)).toEqual({ asked: 1, shown: "DPoP first", isRefused: true });
+    expect(await call(29_000)).toMatchObject({ asked: 1, isRefused: true });
+    say(200, { access_token: "second", expires_in: 100 });
+    expect(await call(1_000)).toEqual({ asked: 2, shown: "DPoP second", isRefused: false });
+    // The refresh token is kept where the answer brings none.
+    expect(await call(71_000)).toMatchObject({ asked: 3 });
+  });
+
+  it("is not what a gate in trouble says, and that is asked again soon", async () => {
+    const { call, held } = await startRenewals("broken");
+    expect(await call(71_000)).toEqual({ asked: 1, shown: "DPoP first", isRefused: false });
+    expect(await call(999)).toMatchObject({ asked: 1 });
+    expect(await call(1)).toMatchObject({ asked: 2 });
+    expect(await held.renew()).toBe("failed");
   });
 });
