@@ -1,6 +1,6 @@
 // Programs that know nothing of grants, governed: what passes through the sidecar, and who else tries to.
 
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
@@ -16,7 +16,7 @@ import { headersForChild, headersForGate } from "../../scripts/sidecar/headers.t
 import { createRelay } from "../../scripts/sidecar/relay.ts";
 import type { HeldGrant } from "../../src/agent/agent-fetch.ts";
 import { answerWith, bodyOf, pause } from "./hostile-upstream.ts";
-import { SCOPE, type SidecarRig, startSidecarRig, TOKENS } from "./sidecar-rig.ts";
+import { SCOPE, SECRETS, type SidecarRig, startSidecarRig, TOKENS } from "./sidecar-rig.ts";
 
 const MIB = 1_048_576;
 let rig: SidecarRig;
@@ -326,6 +326,17 @@ with urllib.request.urlopen(os.environ["PORTCULLIS_URL"] + "/github/repos/acme/w
     expect(out).toMatch(/403$/);
   });
 
+  it.runIf(process.getuid?.() === 0)(
+    "a command that gives up its user is served, and can't look into the sidecar",
+    async () => {
+      const look = `sh -c 'id -u; ${STATUS.replaceAll("'", '"')} "${ISSUES}"; tr "\\\\0" "\\\\n" < /proc/$SIDECAR/environ | grep ^PORTCULLIS_P; true'`;
+      const { out, err } = await rig.run(`export SIDECAR=$PPID; ${look}; setpriv --reuid 65534 --clear-groups ${look}`);
+      // The same user sees what the sidecar was started with, as the documentation says.
+      expect(out, err).toBe("0\n200\nPORTCULLIS_PLATFORM_SECRET=platform-secret-1\n65534\n200\n");
+      expect(err).toMatch(/environ.*denied/i);
+    },
+  );
+
   it("a unix socket is its owner's", async () => {
     const socket = join(dir, "gate.sock");
     const { code, out } = await rig.run(
@@ -370,6 +381,51 @@ describe("the end", () => {
   it("SIGUSR1 opens no inspector: it is the child who could send it", async () => {
     const { code, err } = await rig.run("kill -USR1 $PPID; sleep 0.5; exit 9");
     expect({ code, inspector: /Debugger listening/.test(err) }).toEqual({ code: 9, inspector: false });
+  });
+
+  it("in a terminal shares the session: Ctrl-C is heard once, and descendants are still told from others", async () => {
+    const script = join(dir, "terminal.py");
+    // The sidecar in a terminal of its own, and Ctrl-C typed there when the command is ready.
+    await writeFile(
+      script,
+      `import os, pty, sys
+pid, fd = pty.fork()
+if pid == 0:
+    os.execvp(sys.argv[1], sys.argv[1:])
+seen, typed = b"", False
+while True:
+    try:
+        run = os.read(fd, 4096)
+    except OSError:
+        break
+    if not run:
+        break
+    seen += run
+    if b"ready" in seen and not typed:
+        typed = True
+        os.write(fd, b"\\x03")
+sys.stdout.write(seen.decode())
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+`,
+    );
+    const inner = `trap 'echo heard' INT; ${STATUS} "${ISSUES}"; tty -s && echo ready; sleep 1; sleep 1; exit 8`;
+    const args = ["--gate", rig.gate.origin, "--grant-command", rig.grantCommand(), "--", "sh", "-c", inner];
+    const main = new URL("./sidecar-main.ts", import.meta.url).pathname;
+    // Not in sync: platform and gate are of this process.
+    const terminal = spawn("python3", [script, process.execPath, main, ...args], {
+      env: { ...process.env, ...SECRETS },
+      stdio: ["ignore", "pipe", "inherit"],
+      timeout: 20_000,
+    });
+    const [text, [code]] = await Promise.all([terminal.stdout.toArray(), once(terminal, "exit")]);
+    const seen = Buffer.concat(text).toString();
+    expect(code, seen).toBe(8);
+    expect(seen.match(/^(200|ready|.*heard)(?=\r)/gm)?.map((line) => line.replace("^C", ""))).toEqual([
+      "200",
+      "ready",
+      "heard",
+    ]);
+    expect(await stateOf(-1)).toEqual({ active: false });
   });
 
   it("closes with the task's deadline", async () => {
