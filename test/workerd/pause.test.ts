@@ -144,4 +144,20 @@ describe("a pause of an upstream", () => {
     for (const agent of [before, newcomer])
       await vi.waitFor(async () => expect(await verdictOf(agent)).toBe("admitted"), { timeout: 4_000, interval: 200 });
   });
+
+  it("pushed while the enrolment is on its way stands after it: the enrolment is record 0", async () => {
+    const human = somebody();
+    const template = await enrolAgent({ human });
+    const paused = await flip({ act: "pause", reach: "human-upstream", target: { human, upstream: "github" } });
+    const instance = crypto.randomUUID();
+    await instanceOf(deployment, instance).close(paused.switch);
+    const enrolled = await instanceOf(deployment, instance).enrol({
+      enrolment: { ...template.enrolment, instance },
+      humanClaims: {},
+      proof: { jti: crypto.randomUUID(), issuedAtMs: Date.now() },
+      deployment: "test",
+    });
+    expect(enrolled).toEqual({ enrolled: true });
+    expect(typesOf(await recordsOf({ ...template, id: instance }))).toBe("enrolled switched");
+  });
 });

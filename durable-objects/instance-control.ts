@@ -1,0 +1,211 @@
+import type { CloseAnswer } from "../src/control/acknowledgement.ts";
+import type { ConfirmAnswer, EnlistAnswer } from "../src/control/contract.ts";
+import type { InstanceEvent } from "../src/control/signals.ts";
+import { closes, isWhole, refusesNewcomer, type Switch, switchFields } from "../src/control/switch.ts";
+import type { Deployment } from "../src/deployment.ts";
+import type { Cause, Enrolment } from "../src/instance/contract.ts";
+import { rosterOf } from "../src/objects.ts";
+import { within } from "../src/within.ts";
+import { ClosedSwitches } from "./closed-switches.ts";
+import { Confirmation, ROSTER_ANSWER_MS } from "./confirmation.ts";
+import { Cut } from "./cut.ts";
+import { attributesOf } from "./instance-fields.ts";
+import type { Lease } from "./lease.ts";
+import type { Ledger } from "./ledger.ts";
+import type { RuleWatch } from "./rule-watch.ts";
+
+/** How long a Worker has to confirm a cut before the instance answers without it. */
+const CUT_CONFIRM_MS = 5_000;
+/** A switch that cuts nothing is on record after this. */
+const KEEP_AFTER_MS = 250;
+/** Who is paused asks at most so often whether it still is. */
+const PAUSE_RECHECK_MS = 1_000;
+
+export interface ControlOptions {
+  readonly ctx: DurableObjectState;
+  readonly deployment: () => Deployment;
+  readonly ledger: () => Ledger;
+  readonly watch: RuleWatch;
+  readonly leases: ReadonlyMap<number, Lease>;
+  readonly wakeBy: (atMs: number) => void;
+}
+
+/** What the roster said to a newcomer. */
+export type Enlisting =
+  | { readonly kind: "enlisted"; readonly sentAtMs: number; readonly answer: EnlistAnswer }
+  | { readonly kind: "refused" }
+  | { readonly kind: "unavailable" };
+
+/** What stops an instance, and who says that it may go on: switches, the roster's confirmation, its own rules. */
+export class InstanceControl {
+  readonly #options: ControlOptions;
+  readonly #switches: ClosedSwitches;
+  readonly #confirmation: Confirmation;
+  readonly #cuts = new Map<string, Cut>();
+
+  constructor(options: ControlOptions) {
+    this.#options = options;
+    this.#switches = new ClosedSwitches(options.ctx.storage.sql);
+    this.#confirmation = new Confirmation(options.deployment, () => this.#onConfirmation());
+  }
+
+  get #ledger(): Ledger {
+    return this.#options.ledger();
+  }
+
+  /** Why no call can be admitted any more; null while the instance lives. */
+  deadReason(nowMs: number): string | null {
+    const { state, enrolment } = this.#ledger;
+    if (state.stopped !== null) return state.stopped;
+    if (this.#switches.hasWhole) return "switched";
+    if (enrolment !== null && enrolment.task.deadlineMs <= nowMs) return "the task is over";
+    return null;
+  }
+
+  hasClosed(upstream: string): boolean {
+    return this.#switches.hasClosed(upstream);
+  }
+
+  // --- the roster -------------------------------------------------------------------------------------------------
+
+  /** Asks for the first confirmation, which counts from `begin` on. */
+  async enlist(enrolment: Enrolment): Promise<Enlisting> {
+    const sentAtMs = Date.now();
+    const pausesBefore = this.#switches.pauses;
+    const enlisting = rosterOf(this.#options.deployment(), enrolment.rosterShard).enlist(attributesOf(enrolment));
+    const answer = (await within(ROSTER_ANSWER_MS, enlisting).catch(() => undefined)) ?? null;
+    if (answer === null) return { kind: "unavailable" };
+    // A pause that was pushed to an enrolment that broke off, and resumed since.
+    this.#reopenUnnamed(pausesBefore, answer.closed);
+    const isKeptOut = !answer.enlisted || this.#switches.closed.some(refusesNewcomer);
+    return isKeptOut ? { kind: "refused" } : { kind: "enlisted", sentAtMs, answer };
+  }
+
+  /** With the record of the enrolment. What is closed for a newcomer is of one upstream alone: anything else keeps it out. */
+  begin({ sentAtMs, answer }: Extract<Enlisting, { readonly kind: "enlisted" }>): void {
+    this.#confirmation.extend(sentAtMs, answer.validMs);
+    for (const sw of answer.closed) this.take(sw);
+    this.keep();
+  }
+
+  /** Whether this object may admit. Who is not enrolled, or stopped for good, needs no roster to be refused. */
+  async isConfirmed(): Promise<boolean> {
+    const { enrolment } = this.#ledger;
+    const nowMs = Date.now();
+    if (enrolment === null) return true;
+    await this.#askWhetherPaused(enrolment, nowMs);
+    if (this.deadReason(nowMs) !== null) return true;
+    if (this.#confirmation.holds(enrolment, nowMs, (work) => this.#options.ctx.waitUntil(work))) return true;
+    return (await this.#confirmation.ask(enrolment)) || this.deadReason(Date.now()) !== null;
+  }
+
+  /** The word that a pause is over may have been lost. Where it closes everything it is waited for, else it comes beside. */
+  async #askWhetherPaused(enrolment: Enrolment, nowMs: number): Promise<void> {
+    if (this.#ledger.state.stopped !== null || this.#switches.pauses.length === 0) return;
+    if (nowMs < this.#confirmation.askedAtMs + PAUSE_RECHECK_MS) return;
+    const asking = this.#confirmation.ask(enrolment);
+    if (this.#switches.hasWhole) await asking;
+    else this.#options.ctx.waitUntil(asking);
+  }
+
+  /**
+   * What the roster says in a confirmation is a switch like one that it pushed. A pause that this object knew before it
+   * asked, and that the roster does not name any more, was resumed.
+   */
+  #onConfirmation(): (answer: ConfirmAnswer) => void {
+    const before = this.#switches.pauses.filter(({ id }) => !this.#options.watch.isHandingOver(id));
+    return ({ confirmed, closed }) => {
+      for (const sw of closed) this.take(sw);
+      // Who is refused and in reach of nothing is unknown there: that says nothing of a pause.
+      if (confirmed || closed.length > 0) this.#reopenUnnamed(before, closed);
+    };
+  }
+
+  /** Who admits nothing any more needs no confirmation. What it has not been told of is taken, where the roster can be asked. */
+  async leave({ instance, rosterShard }: Enrolment): Promise<void> {
+    const leaving = rosterOf(this.#options.deployment(), rosterShard).leave(instance);
+    const closed = await within(ROSTER_ANSWER_MS, leaving).catch(() => undefined);
+    for (const sw of closed ?? []) this.take(sw);
+  }
+
+  // --- switches ---------------------------------------------------------------------------------------------------
+
+  /** A switch in whose reach this instance is. Answers when the running calls in its reach are cut; asked again, how far that is. */
+  async close(sw: Switch): Promise<CloseAnswer> {
+    const cut = this.take(sw);
+    await within(CUT_CONFIRM_MS, cut.done);
+    const nowMs = Date.now();
+    const answer = cut.answer(nowMs);
+    const { state } = this.#ledger;
+    // What nobody confirmed is over when its time is, and not before.
+    const overAgeMs = Math.max(0, nowMs - (state.orphaned?.untilMs ?? 0));
+    return {
+      ...answer,
+      acknowledgedAgeMs: Math.min(answer.acknowledgedAgeMs, overAgeMs),
+      // As counted on record: what was confirmed before this object was reset is in it.
+      cut: state.cuts?.[sw.id] ?? 0,
+      unconfirmed: answer.unconfirmed + this.#ledger.orphanedAt(nowMs),
+    };
+  }
+
+  /** INVARIANT: synchronous. From here on nothing in its reach is admitted, and the Workers of what runs are told. */
+  take(sw: Switch): Cut {
+    const known = this.#cuts.get(sw.id);
+    if (known !== undefined) return known;
+    const isNew = this.#switches.take(sw);
+    const leases = isNew ? [...this.#options.leases.values()].filter(({ upstream }) => closes(sw, upstream)) : [];
+    const cut = new Cut(leases, isWhole(sw) ? "switched" : "upstream-switched", sw.id);
+    this.#cuts.set(sw.id, cut);
+    // A kill is final, whatever becomes of its switch.
+    if (sw.act === "kill" && isWhole(sw)) this.#ledger.change({ stopped: this.#ledger.state.stopped ?? "switched" });
+    // With the next record, and that is soon: what the Workers say. Nobody waits for a write before they are told.
+    if (isNew) setTimeout(() => this.keep(), KEEP_AFTER_MS);
+    return cut;
+  }
+
+  /** Puts on record what was taken. Dying before this, the object that starts anew hears of it from the roster. */
+  keep(): void {
+    const ledger = this.#ledger;
+    if (ledger.enrolment === null || ledger.log.isClosed) return;
+    for (const sw of this.#switches.keep()) {
+      ledger.append("switched", Date.now(), switchFields(sw));
+      this.#options.wakeBy(ledger.endsAtMs);
+    }
+  }
+
+  reopen(id: string): void {
+    const sw = this.#switches.open(id);
+    const ledger = this.#ledger;
+    if (sw === undefined || ledger.enrolment === null || ledger.log.isClosed) return;
+    ledger.record("switched", Date.now(), { ...switchFields(sw), act: "resume" });
+  }
+
+  #reopenUnnamed(before: readonly Switch[], closed: readonly Switch[]): void {
+    for (const { id } of before) if (!closed.some((sw) => sw.id === id)) this.reopen(id);
+  }
+
+  /** Breaks every lease and waits until each Worker has confirmed, within bounds. */
+  async cutAll(cause: Cause): Promise<CloseAnswer> {
+    const cut = new Cut([...this.#options.leases.values()], cause, null);
+    await within(CUT_CONFIRM_MS, cut.done);
+    return cut.answer(Date.now());
+  }
+
+  // --- rules ------------------------------------------------------------------------------------------------------
+
+  /** INVARIANT: synchronous. What trips a rule, its record, and the stop that the rule makes of it are one commit. */
+  saw(event: InstanceEvent, nowMs: number): void {
+    const ledger = this.#ledger;
+    const { watch, wakeBy } = this.#options;
+    if (ledger.log.isClosed || this.deadReason(nowMs) !== null) return;
+    for (const { fields, sw } of watch.saw(event, nowMs)) {
+      ledger.record("signal", nowMs, fields);
+      if (sw === null) continue;
+      this.take(sw);
+      // No roster has this one yet, so it can't be left for a moment later.
+      this.keep();
+      wakeBy(watch.dueAtMs(nowMs) ?? nowMs);
+      watch.handOver();
+    }
+  }
+}
