@@ -1,4 +1,4 @@
-// Runs before start, test, check and bench, on whatever Node the system has (20 or newer), and needs no package.
+// Runs before start, test, check and bench, and in the command line's launcher, on whatever Node the system has (20 or newer), and needs no package.
 // Installs the locked dependencies when node_modules is missing or was made from another lockfile. The Node that
 // runs everything after this is one of those dependencies (node-linux-*): npm puts node_modules/.bin first on PATH.
 import { execFileSync } from "node:child_process";
@@ -14,8 +14,12 @@ const lock = createHash("sha256")
 
 const installed = existsSync(stamp) && readFileSync(stamp, "utf8") === lock;
 if (!installed) {
-  console.log("Installing the locked dependencies (npm ci), once.");
-  execFileSync("npm", ["ci", "--no-fund", "--no-audit", "--loglevel=error"], { cwd: root, stdio: "inherit" });
+  // Not to stdout: that belongs to the command which comes after this.
+  console.error("Installing the locked dependencies (npm ci), once.");
+  execFileSync("npm", ["ci", "--no-fund", "--no-audit", "--loglevel=error"], {
+    cwd: root,
+    stdio: ["ignore", process.stderr, process.stderr],
+  });
   writeFileSync(stamp, lock);
 }
 

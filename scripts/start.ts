@@ -98,9 +98,9 @@ It stays up until Ctrl-C.
   the gate's own log ${join(dir, "gate.log")}
 
 Try, in another terminal:
-  npm run -s admin -- list${where}
-  npm run -s admin -- kill ${target} --reason "Enough for today"${where}
-  npm run -s admin -- pull transcripts-copy${where}`);
+  npx portcullis ps${where}
+  npx portcullis kill instance ${target} --reason "Enough for today"${where}
+  npx portcullis pull transcripts-copy${where}`);
 }
 
 const defaultDir = ".portcullis";

@@ -192,6 +192,7 @@ export default defineConfig({
     identityProvider: "corp",
     audience: "portcullis-admin",
     roles: { viewer: ["security-oncall"], operator: ["security-oncall"], auditor: ["security-oncall"] },
+    breakGlass: { oncall: "BREAK_GLASS_ONCALL" },
   },
   transmitters:
     local.transmitter === undefined

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { rmSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
@@ -87,6 +88,8 @@ export async function startGate(options: GateOptions): Promise<LocalGate> {
             SLACK_TOKEN: secrets.slackToken,
             MODEL_KEY: secrets.modelKey,
             ...(local.transmitter === undefined ? {} : { CORP_SIGNALS_TOKEN_SHA256: local.transmitter.tokenDigest }),
+            // The gate knows the digest alone.
+            BREAK_GLASS_ONCALL: createHash("sha256").update(secrets.breakGlassKey).digest("hex"),
           },
         },
       ],

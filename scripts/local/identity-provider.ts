@@ -3,7 +3,7 @@
 
 import { randomBytes } from "node:crypto";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
-import Provider, { type ClientMetadata, type Configuration } from "oidc-provider";
+import Provider, { type ClientMetadata, type Configuration, type KoaContextWithOIDC } from "oidc-provider";
 import { createMemoryStorage } from "./identity-provider-storage.ts";
 import { closeServer, listenOnLoopback, loopback } from "./ports.ts";
 import type { Es256PrivateJwk } from "./secrets.ts";
@@ -46,6 +46,7 @@ export interface IdentityProviderOptions {
 }
 
 const sessionSeconds = 3600;
+const DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code";
 
 /** Starts the provider on 127.0.0.1. */
 export async function startIdentityProvider(options: IdentityProviderOptions): Promise<IdentityProvider> {
@@ -81,12 +82,17 @@ function configuration({ signingKey, idTokenSeconds, adminRedirectUris }: Identi
     claims: { openid: ["sub"], email: ["email", "email_verified"], groups: ["groups"] },
     conformIdTokenClaims: false, // Subject tokens must name e-mail and groups themselves: nobody calls userinfo with them.
     scopes: ["openid", "email", "groups"],
-    features: { devInteractions: { enabled: false }, rpInitiatedLogout: { enabled: false } },
+    features: {
+      devInteractions: { enabled: false },
+      rpInitiatedLogout: { enabled: false },
+      deviceFlow: { enabled: true, ...devicePages },
+    },
     interactions: { url: (_ctx, interaction) => `/interaction/${interaction.uid}` },
     ttl: {
       IdToken: idTokenSeconds ?? 3600,
       AccessToken: 300,
       AuthorizationCode: 60,
+      DeviceCode: 600,
       Interaction: 600,
       Session: sessionSeconds,
       Grant: sessionSeconds,
@@ -119,10 +125,34 @@ function client(id: OidcClient, redirectUris: readonly string[]): ClientMetadata
     client_id: id,
     redirect_uris: [headlessRedirectUri, ...redirectUris],
     response_types: ["code"],
-    grant_types: ["authorization_code"],
+    // An admin's terminal has no browser (RFC 8628).
+    grant_types: ["authorization_code", ...(id === "portcullis-admin" ? [DEVICE_GRANT] : [])],
     token_endpoint_auth_method: "none", // Public clients; PKCE is required of them.
   };
 }
+
+const page = (title: string, body: string): string => `<!doctype html><title>${title}</title><h1>${title}</h1>${body}`;
+
+/** Where a person confirms a code that a terminal shows (RFC 8628 §3.3). The forms come from the provider, escaped. */
+const devicePages = {
+  userCodeInputSource: (ctx: KoaContextWithOIDC, form: string) => {
+    ctx.body = page("Which code?", `${form}<button form="op.deviceInputForm">Continue</button>`);
+  },
+  userCodeConfirmSource: (
+    ctx: KoaContextWithOIDC,
+    form: string,
+    _client: unknown,
+    _deviceInfo: unknown,
+    userCode: string,
+  ) => {
+    const buttons = `<button form="op.deviceConfirmForm">It is</button>
+<button form="op.deviceConfirmForm" value="yes" name="abort">It is not</button>`;
+    ctx.body = page("Is this the code?", `<p>${userCode}</p>${form}${buttons}`);
+  },
+  successSource: (ctx: KoaContextWithOIDC) => {
+    ctx.body = page("Signed in", "<p>Go back to your terminal.</p>");
+  },
+};
 
 // The sign-in page: `login_hint`, or a click on a name, is proof enough on loopback.
 async function interact(provider: Provider, request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -136,5 +166,5 @@ async function interact(provider: Provider, request: IncomingMessage, response: 
     ([id, { name }]) => `<p><a href="/interaction/${uid}?as=${id}">${name}</a></p>`,
   );
   response.writeHead(200, { "content-type": "text/html; charset=utf-8" });
-  response.end(`<!doctype html><title>Sign in</title><h1>Who are you?</h1>${names.join("")}`);
+  response.end(page("Who are you?", names.join("")));
 }

@@ -45,18 +45,30 @@ const secretsFile = z.strictObject({
 
 export type Ed25519PrivateJwk = z.infer<typeof ed25519Key>;
 export type Es256PrivateJwk = z.infer<typeof es256Key>;
-export type LocalSecrets = z.infer<typeof secretsFile>;
+export type LocalSecrets = z.infer<typeof secretsFile> & {
+  /** Kills while nobody can sign in. In a file of its own, as a person would keep it: for `PORTCULLIS_BREAK_GLASS`. */
+  readonly breakGlassKey: string;
+};
 
 const fileName = "secrets.json";
+const breakGlassFileName = "break-glass.key";
 
 /** Reads the secrets in `dir`, making them first if there are none. Throws with the file's path when they can't be used. */
 export async function loadSecrets(dir = ".portcullis"): Promise<LocalSecrets> {
   await mkdir(dir, { recursive: true, mode: 0o700 });
   const path = join(dir, fileName);
-  const stored = (await readIfThere(path)) ?? (await storeNew(dir, path));
-  const parsed = parse(stored, path);
+  const makeFile = async () => `${JSON.stringify(await makeSecrets(), null, 2)}\n`;
+  const parsed = parse((await readIfThere(path)) ?? (await storeNew(dir, fileName, await makeFile())), path);
   for (const key of allKeys(parsed)) await verifyKey(key, path);
-  return parsed;
+  return { ...parsed, breakGlassKey: await loadBreakGlassKey(dir) };
+}
+
+async function loadBreakGlassKey(dir: string): Promise<string> {
+  const path = join(dir, breakGlassFileName);
+  const makeKey = () => `pbg_${randomBytes(32).toString("base64url")}\n`;
+  const key = ((await readIfThere(path)) ?? (await storeNew(dir, breakGlassFileName, makeKey()))).trim();
+  if (!/^pbg_[A-Za-z0-9_-]{43}$/.test(key)) throw unusable(path, "it is no break-glass key");
+  return key;
 }
 
 async function readIfThere(path: string): Promise<string | undefined> {
@@ -69,9 +81,10 @@ async function readIfThere(path: string): Promise<string | undefined> {
 }
 
 // Written aside and linked into place: a reader never sees half a file, and of two first runs one wins for both.
-async function storeNew(dir: string, path: string): Promise<string> {
-  const aside = join(dir, `.${fileName}.${randomBytes(6).toString("hex")}`);
-  await writeFile(aside, `${JSON.stringify(await makeSecrets(), null, 2)}\n`, { mode: 0o600, flag: "wx" });
+async function storeNew(dir: string, name: string, content: string): Promise<string> {
+  const path = join(dir, name);
+  const aside = join(dir, `.${name}.${randomBytes(6).toString("hex")}`);
+  await writeFile(aside, content, { mode: 0o600, flag: "wx" });
   try {
     await link(aside, path);
   } catch (cause) {
@@ -82,7 +95,7 @@ async function storeNew(dir: string, path: string): Promise<string> {
   return readFile(path, "utf8");
 }
 
-async function makeSecrets(): Promise<LocalSecrets> {
+async function makeSecrets(): Promise<z.infer<typeof secretsFile>> {
   const random = () => randomBytes(24).toString("base64url");
   return {
     version: 1,
@@ -108,7 +121,7 @@ async function makeEs256Key(): Promise<Es256PrivateJwk> {
   return es256Key.parse({ kty: "EC", crv: "P-256", x, y, d, kid, alg: "ES256", use: "sig" });
 }
 
-function parse(text: string, path: string): LocalSecrets {
+function parse(text: string, path: string): z.infer<typeof secretsFile> {
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -121,7 +134,7 @@ function parse(text: string, path: string): LocalSecrets {
   throw unusable(path, `${first?.path.join(".") || "the file"}: ${first?.message ?? "unreadable"}`);
 }
 
-function allKeys(secrets: LocalSecrets): (Ed25519PrivateJwk | Es256PrivateJwk)[] {
+function allKeys(secrets: z.infer<typeof secretsFile>): (Ed25519PrivateJwk | Es256PrivateJwk)[] {
   const { grantKeys, sealKeys, identityProviderKey, platformClientKey } = secrets;
   return [...grantKeys.keys, ...sealKeys.keys, identityProviderKey, platformClientKey];
 }

@@ -4,7 +4,7 @@ import type { FlipRequest, FlipState, OpenRequest } from "../control/contract.ts
 import { type Receipt, receiptOf, signReceipt } from "../control/receipt.ts";
 import { ACTS, REACHES, type Reach, type Target, type TargetMember } from "../control/switch.ts";
 import type { Deployment } from "../deployment.ts";
-import { emailDigest } from "../identity/id-token.ts";
+import { emailDigest } from "../identity/email-digest.ts";
 import { switchboardOf } from "../objects.ts";
 import type { Admin } from "./authenticate.ts";
 import { type AdminHono, parseBody, problem, READERS, refuse, requireRole } from "./door.ts";

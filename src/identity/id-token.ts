@@ -3,6 +3,7 @@ import { compactVerify, errors } from "jose";
 import type { IdentityProviderConfig } from "../config/define.ts";
 import { hasType, isSeconds, type JsonObject, parseCompact } from "../grant/compact.ts";
 import { err, ok, type Result } from "../result.ts";
+import { emailDigest } from "./email-digest.ts";
 import { keysAt } from "./jwks.ts";
 
 const ID_TOKEN_MAX_CHARS = 32_768;
@@ -31,12 +32,6 @@ export interface IdTokenRefusal {
 export const humanId = (issuer: string, subject: string): string =>
   createHash("sha256")
     .update(JSON.stringify([issuer, subject]))
-    .digest("base64url");
-
-/** Stable, and fit for keys and records, where an address itself has no place. */
-export const emailDigest = (address: string): string =>
-  createHash("sha256")
-    .update(JSON.stringify(["email", address.trim().toLowerCase()]))
     .digest("base64url");
 
 /**

@@ -1,0 +1,172 @@
+// Which gate is meant, and who asks it. What was said outright goes before what was found.
+
+import { readFile } from "node:fs/promises";
+import { findRunning, type RunAddresses } from "../local/run-file.ts";
+import { CommandError, EXIT, type Io, UsageError } from "./command.ts";
+import { readLogins } from "./login-file.ts";
+
+/** Options of every command that speaks to a gate. */
+export const CONNECTION = {
+  gate: { type: "string" },
+  dir: { type: "string" },
+  token: { type: "string" },
+  "token-file": { type: "string" },
+  json: { type: "boolean", default: false },
+} as const;
+
+export const CONNECTION_USAGE = `  --gate <origin>      the gate (or PORTCULLIS_GATE; else the stack of npm start, else where you signed in last)
+  --dir <folder>       the stack that npm start runs from this folder (default: .portcullis, where one runs)
+  --token-file <file>  an ID token (or PORTCULLIS_TOKEN, or --token, which others on this machine can see)
+  --json               for machines`;
+
+export interface ConnectionOptions {
+  readonly gate?: string | undefined;
+  readonly dir?: string | undefined;
+  readonly token?: string | undefined;
+  readonly "token-file"?: string | undefined;
+}
+
+export interface Connection {
+  readonly gate: string;
+  /** A bearer token for that gate. Throws `CommandError` where there is none that is good. */
+  bearer(): Promise<string>;
+  /** By a break-glass key, which kills and does nothing else. */
+  readonly isBreakGlass: boolean;
+  /** Null: not a stack of `npm start`. */
+  readonly local: RunAddresses | null;
+}
+
+const DEFAULT_DIR = ".portcullis";
+/** A token that runs out on its way is no use. */
+const EXPIRY_MARGIN_MS = 5_000;
+
+/** @param mayKill the command is one for which a break-glass key is good, and then it goes before a token. */
+export async function connect(options: ConnectionOptions, io: Io, mayKill = false): Promise<Connection> {
+  const { gate, local } = await findGate(options, io);
+  const given = await givenToken(options, io);
+  const key = io.env["PORTCULLIS_BREAK_GLASS"] || undefined;
+  const isBreakGlass = key !== undefined && given?.option !== true && (mayKill || given === undefined);
+  return {
+    gate,
+    local,
+    isBreakGlass,
+    bearer: async () => {
+      if (isBreakGlass) return parseBreakGlass(key);
+      if (given !== undefined) return notExpired(given.token, `The token of ${given.from} has run out. Get another.`);
+      return signedIn(gate, local, io);
+    },
+  };
+}
+
+/** The origin of a gate, or an issuer: never in the clear beyond this machine. */
+export function parseRemote(text: string, name: string): URL {
+  const url = URL.canParse(text) ? new URL(text) : null;
+  const isLoopback = url !== null && /^(127\.0\.0\.1|localhost|\[::1\])$/.test(url.hostname);
+  if (url === null || !(url.protocol === "https:" || (url.protocol === "http:" && isLoopback)))
+    throw new UsageError(`${name} ${text}: not an https URL`);
+  if (url.username !== "" || url.password !== "" || url.search !== "" || url.hash !== "")
+    throw new UsageError(`${name} ${text}: no credentials, query or fragment`);
+  return url;
+}
+
+export function parseGate(text: string, name: string): string {
+  const url = parseRemote(text, name);
+  if (url.pathname !== "/") throw new UsageError(`${name} ${text}: an origin has no path`);
+  return url.origin;
+}
+
+/** `--dir` means the stack there; `--gate` and the environment, that one; then what runs here; then where one signed in last. */
+export async function findGate(
+  options: ConnectionOptions,
+  io: Io,
+): Promise<{ readonly gate: string; readonly local: RunAddresses | null }> {
+  if (options.gate !== undefined && options.dir !== undefined)
+    throw new UsageError("--gate and --dir: say one of them");
+  if (options.dir !== undefined) {
+    const local = await findRunning(options.dir).catch((cause: Error) => {
+      throw new CommandError(EXIT.unreachable, cause.message);
+    });
+    return { gate: local.gate, local };
+  }
+  const running = await findRunning(DEFAULT_DIR).catch(() => null);
+  const named = options.gate ?? (io.env["PORTCULLIS_GATE"] || undefined);
+  if (named !== undefined) {
+    const gate = parseGate(named, options.gate === undefined ? "PORTCULLIS_GATE" : "--gate");
+    return { gate, local: running?.gate === gate ? running : null };
+  }
+  if (running !== null) return { gate: running.gate, local: running };
+  const { current } = await readLogins(io);
+  if (current === null)
+    throw new UsageError("which gate? Say --gate <origin>, set PORTCULLIS_GATE, or sign in: portcullis login");
+  return { gate: current, local: null };
+}
+
+interface Given {
+  readonly token: string;
+  readonly from: string;
+  /** On the command line, not in the environment. */
+  readonly option: boolean;
+}
+
+async function givenToken(options: ConnectionOptions, io: Io): Promise<Given | undefined> {
+  const file = options["token-file"];
+  if (options.token !== undefined && file !== undefined)
+    throw new UsageError("--token and --token-file: say one of them");
+  if (options.token !== undefined)
+    return { token: parseToken(options.token, "--token"), from: "--token", option: true };
+  if (file !== undefined) {
+    const text = await readFile(file, "utf8").catch((cause: Error) => {
+      throw new UsageError(`--token-file: ${cause.message}`);
+    });
+    return { token: parseToken(text.trim(), file), from: file, option: true };
+  }
+  const token = io.env["PORTCULLIS_TOKEN"] || undefined;
+  return token === undefined
+    ? undefined
+    : { token: parseToken(token, "PORTCULLIS_TOKEN"), from: "PORTCULLIS_TOKEN", option: false };
+}
+
+/** It becomes a header: the value itself is never part of a message. */
+function parseToken(token: string, from: string): string {
+  if (!/^[A-Za-z0-9._~+/=-]{1,16384}$/.test(token)) throw new UsageError(`${from}: not a token`);
+  return token;
+}
+
+function parseBreakGlass(key: string): string {
+  if (!/^pbg_[A-Za-z0-9_-]{43,128}$/.test(key))
+    throw new UsageError("PORTCULLIS_BREAK_GLASS: not a break-glass key (pbg_…)");
+  return key;
+}
+
+async function signedIn(gate: string, local: RunAddresses | null, io: Io): Promise<string> {
+  const kept = (await readLogins(io)).gates[gate]?.token ?? null;
+  const signIn = `npx portcullis login --gate ${gate}`;
+  if (kept !== null && (local === null || !hasExpired(kept)))
+    return notExpired(kept, `The sign-in at ${gate} has run out. Sign in again: ${signIn}`);
+  if (local === null) throw new CommandError(EXIT.forbidden, `Not signed in at ${gate}. Sign in: ${signIn}`);
+  // The local stack's sign-in page believes whoever names a human. Oscar is on call.
+  const { signInAt } = await import("../local/sign-in.ts");
+  try {
+    return await signInAt(local.issuer, "oscar", "portcullis-admin");
+  } catch (cause) {
+    throw new CommandError(EXIT.unreachable, `No sign-in at ${local.issuer}: ${(cause as Error).message}`);
+  }
+}
+
+function notExpired(token: string, otherwise: string): string {
+  if (hasExpired(token)) throw new CommandError(EXIT.forbidden, otherwise);
+  return token;
+}
+
+const hasExpired = (token: string): boolean =>
+  (expiryOf(token) ?? Number.POSITIVE_INFINITY) <= Date.now() + EXPIRY_MARGIN_MS;
+
+/** As the token says; whether it is true is the gate's to verify. Null: it says nothing that can be read. */
+export function expiryOf(token: string): number | null {
+  try {
+    const { exp } = JSON.parse(Buffer.from(token.split(".")[1] ?? "", "base64url").toString()) as { exp?: unknown };
+    return typeof exp === "number" ? exp * 1_000 : null;
+  } catch {
+    return null;
+  }
+}

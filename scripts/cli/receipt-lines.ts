@@ -1,0 +1,51 @@
+// A switch's receipt in a few lines.
+
+import type { Receipt, SwitchSummary } from "./gate-client.ts";
+import { count, utc } from "./printable.ts";
+import { describeTarget } from "./target.ts";
+
+const NAMED_MAX = 20;
+
+/** Pure. */
+export function receiptLines(receipt: Receipt, nowMs: number): string[] {
+  const { switch: sw, status, opened, reached, idle, cut, unconfirmed, unreached } = receipt;
+  const did = sw.act === "kill" ? "Killed" : "Paused";
+  const lines = [
+    `${status === "done" ? did : `${did}, and not through yet (${status})`}: ${describeTarget(sw)}`,
+    `  switch ${sw.id} at ${receipt.iss}, ${utc(sw.atMs)}${sw.untilMs === null ? "" : `, until ${utc(sw.untilMs)}`}`,
+    `  by ${sw.by}: ${sw.reason}`,
+    `  reached ${count(reached, "instance")} (${idle} more idle), cut ${count(cut, "running call")}`,
+    `  ${timing(receipt)}`,
+  ];
+  if (unconfirmed > 0) lines.push(`  not confirmed yet: ${count(unconfirmed, "running call")}`);
+  for (const { instance, stoppedByMs } of unreached.slice(0, NAMED_MAX))
+    lines.push(
+      `  not reached: ${instance}, ${stoppedByMs <= nowMs ? "admits nothing since" : "admits nothing from"} ${utc(stoppedByMs)}${stoppedByMs <= nowMs ? "" : " on"}`,
+    );
+  if (unreached.length > NAMED_MAX) lines.push(`  not reached: ${unreached.length - NAMED_MAX} more`);
+  if (opened !== null) lines.push(`  opened ${utc(opened.atMs)} by ${opened.by}: ${opened.reason}`);
+  return lines;
+}
+
+function timing({ acceptedAtMs, lastAcknowledgedAtMs, lastByteAtMs }: Receipt): string {
+  const acknowledged =
+    lastAcknowledgedAtMs === null
+      ? "nothing to acknowledge"
+      : `acknowledged after ${lastAcknowledgedAtMs - acceptedAtMs} ms`;
+  const lastByte =
+    lastByteAtMs === null ? "no byte of a cut call passed" : `last byte ${distance(lastByteAtMs - acceptedAtMs)}`;
+  return `${acknowledged}, ${lastByte}`;
+}
+
+const distance = (ms: number): string => (ms < 0 ? `${-ms} ms before` : `after ${ms} ms`);
+
+/** A switch that names nobody is more often a typing error than a wish. */
+export const reachesNobody = ({ status, reached, idle, unreached }: Receipt): boolean =>
+  status === "done" && reached === 0 && idle === 0 && unreached.length === 0;
+
+export const stateOf = ({ opened, status, untilMs, liftAskedBy }: SwitchSummary): string => {
+  if (opened !== null) return "open";
+  if (liftAskedBy.length > 0) return "lift asked";
+  if (status !== "done") return status;
+  return untilMs === null ? "closed" : "closed, timed";
+};

@@ -1,0 +1,50 @@
+// A switch while it is carried out: the gate's event stream, up to the receipt.
+
+import { z } from "zod";
+import { CommandError, EXIT } from "./command.ts";
+import type { Connection } from "./connection.ts";
+import { type Progress, progressEvent, type Receipt, receiptEvent } from "./gate-client.ts";
+
+const EVENT_MAX_CHARS = 16_777_216;
+const failure = z.object({ detail: z.string() });
+
+/** The receipt; or what is known of a switch that was not done when the gate stopped telling. Null: nothing is. */
+export async function followSwitch(
+  connection: Connection,
+  response: Response,
+  onProgress: (progress: Progress) => void,
+): Promise<Receipt | Progress | null> {
+  let last: Progress | null = null;
+  try {
+    for await (const { type, data } of readEvents(response)) {
+      const value: unknown = JSON.parse(data);
+      if (type === "receipt") return receiptEvent.parse(value);
+      if (type === "error")
+        throw new CommandError(EXIT.unreachable, `${connection.gate}: ${failure.parse(value).detail}`);
+      if (value !== null) last = progressEvent.parse(value);
+      if (type === "pending") return last;
+      if (last !== null) onProgress(last);
+    }
+  } catch (cause) {
+    if (cause instanceof CommandError) throw cause;
+    // The stream broke off. The switch goes on without anybody who listens.
+  }
+  return last;
+}
+
+/** HTML, Server-sent events: as much of it as the gate writes. */
+async function* readEvents(response: Response): AsyncGenerator<{ type: string; data: string }> {
+  const decoder = new TextDecoder();
+  let text = "";
+  for await (const chunk of response.body ?? []) {
+    text += decoder.decode(chunk, { stream: true });
+    for (let end = text.indexOf("\n\n"); end !== -1; end = text.indexOf("\n\n")) {
+      const lines = text.slice(0, end).split("\n");
+      text = text.slice(end + 2);
+      const field = (name: string): string =>
+        lines.find((line) => line.startsWith(`${name}: `))?.slice(name.length + 2) ?? "";
+      yield { type: field("event"), data: field("data") };
+    }
+    if (text.length > EVENT_MAX_CHARS) throw new Error("an event without an end");
+  }
+}

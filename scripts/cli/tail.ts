@@ -1,0 +1,167 @@
+// tail: a transcript's records as they come, or what becomes of switches.
+
+import { z } from "zod";
+import { parseArguments } from "./arguments.ts";
+import { type Command, CommandError, EXIT, type Io, UsageError } from "./command.ts";
+import { CONNECTION, CONNECTION_USAGE, type Connection, connect } from "./connection.ts";
+import { ask, listSwitches, type SwitchSummary } from "./gate-client.ts";
+import { utc } from "./printable.ts";
+import { stateOf } from "./receipt-lines.ts";
+import { describeTarget, findInstance } from "./target.ts";
+
+const INTERVAL_S = 2;
+const SWITCHES_WATCHED = 100;
+
+export const tail: Command = {
+  summary: "a transcript's records, or switches, as they come",
+  usage: `portcullis tail <instance, or an unambiguous beginning of it>
+portcullis tail <human> <task> <instance>     also where the instance is no longer in the list
+portcullis tail switches
+
+Of a transcript it ends with the instance, else with Ctrl-C. Each look at a transcript is itself on record.
+
+  --once               what there is, and no more
+  --interval <s>       between two looks (default: ${INTERVAL_S})
+${CONNECTION_USAGE}
+
+With --json: the transcript's exact lines, seals too; of switches one JSON document a line.`,
+  run: async (args, io) => {
+    const { operands, options } = parseArguments(args, {
+      ...CONNECTION,
+      once: { type: "boolean", default: false },
+      interval: { type: "string" },
+    });
+    const intervalMs = options.once ? null : parseInterval(options.interval);
+    const [first, ...rest] = operands;
+    if (first === undefined || ![0, 2].includes(rest.length)) throw new UsageError("tail what?");
+    const connection = await connect(options, io);
+    if (rest.length === 0 && first === "switches") return tailSwitches(connection, intervalMs, options.json, io);
+    const { human, task, instance } =
+      rest.length === 0 ? await findInstance(connection, first) : { human: first, task: rest[0]!, instance: rest[1]! };
+    const path = ["transcripts", human, task, instance].map(encodeURIComponent).join("/");
+    return tailTranscript(connection, path, intervalMs, options.json, io);
+  },
+};
+
+function parseInterval(text: string | undefined): number {
+  const seconds = Number(text ?? INTERVAL_S);
+  if (!(seconds >= 0.1 && seconds <= 3_600)) throw new UsageError(`--interval ${text}: from 0.1 to 3600 seconds`);
+  return seconds * 1_000;
+}
+
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** A look that fails in the middle is tried again: what follows must not end with one lost packet. */
+const PATIENCE_LOOKS = 5;
+
+async function looking<T>(intervalMs: number | null, look: () => Promise<T>): Promise<T> {
+  for (let failures = 1; ; failures += 1) {
+    try {
+      return await look();
+    } catch (cause) {
+      const isLost = cause instanceof CommandError && cause.exitCode === EXIT.unreachable;
+      if (intervalMs === null || !isLost || failures >= PATIENCE_LOOKS) throw cause;
+      await pause(intervalMs);
+    }
+  }
+}
+
+// --- transcripts --------------------------------------------------------------------------------------------------
+
+const line = z.looseObject({ type: z.string(), seq: z.number().optional(), at: z.number().optional() });
+type Line = z.infer<typeof line>;
+
+async function tailTranscript(
+  connection: Connection,
+  path: string,
+  intervalMs: number | null,
+  isRaw: boolean,
+  io: Io,
+): Promise<number> {
+  let nextSeq = 0;
+  const seals = new Set<string>();
+  for (;;) {
+    const text = await looking(intervalMs, async () => (await ask(connection, path)).text());
+    let hasEnded = false;
+    for (const raw of text.split("\n")) {
+      if (raw === "") continue;
+      const record = parseLine(raw, connection);
+      // A seal comes when its records have been told already, and has no number of its own.
+      const isNew = record.seq === undefined ? !seals.has(raw) : record.seq >= nextSeq;
+      if (record.seq === undefined) seals.add(raw);
+      else nextSeq = Math.max(nextSeq, record.seq + 1);
+      hasEnded ||= record.type === "ended";
+      if (!isNew) continue;
+      if (isRaw) io.exact(raw);
+      else if (record.seq !== undefined) io.say(readable(record));
+    }
+    if (hasEnded || intervalMs === null) return EXIT.ok;
+    await pause(intervalMs);
+  }
+}
+
+function parseLine(raw: string, { gate }: Connection): Line {
+  try {
+    return line.parse(JSON.parse(raw));
+  } catch {
+    throw new CommandError(EXIT.unreachable, `${gate} answered, but not with a transcript`);
+  }
+}
+
+/** What most want to see first; the rest of a record comes behind it as JSON. */
+const LEADING = [
+  "decision",
+  "layer",
+  "upstream",
+  "method",
+  "target",
+  "status",
+  "act",
+  "reach",
+  "cause",
+  "reason",
+] as const;
+/** Of the frame, and what only a verifier reads. */
+const LEFT_OUT = new Set<string>(["v", "type", "seq", "at", "prev", "jti", "deployment", "headers", ...LEADING]);
+const REST_MAX_CHARS = 160;
+
+function readable(record: Line): string {
+  const { seq = 0, at = 0, type } = record;
+  const leading = LEADING.flatMap((name) => {
+    const value = record[name];
+    return typeof value === "string" || typeof value === "number" ? [String(value)] : [];
+  });
+  const others = Object.entries(record).filter(([name, value]) => !LEFT_OUT.has(name) && value !== null);
+  const rest = others.length === 0 ? "" : JSON.stringify(Object.fromEntries(others));
+  const shown = rest.length > REST_MAX_CHARS ? `${rest.slice(0, REST_MAX_CHARS)}…` : rest;
+  return [utc(at), String(seq).padStart(5), type.padEnd(8), ...leading, shown].filter((part) => part !== "").join("  ");
+}
+
+// --- switches -----------------------------------------------------------------------------------------------------
+
+async function tailSwitches(
+  connection: Connection,
+  intervalMs: number | null,
+  isRaw: boolean,
+  io: Io,
+): Promise<number> {
+  const told = new Map<string, string>();
+  for (;;) {
+    const switches = await looking(intervalMs, () => listSwitches(connection, SWITCHES_WATCHED));
+    for (const sw of switches.toReversed()) {
+      const state = stateOf(sw);
+      if (told.get(sw.id) === state) continue;
+      told.set(sw.id, state);
+      if (isRaw) io.json(sw);
+      else io.say(switchLine(sw, state));
+    }
+    if (intervalMs === null) return EXIT.ok;
+    await pause(intervalMs);
+  }
+}
+
+function switchLine(sw: SwitchSummary, state: string): string {
+  const [atMs, by, reason] =
+    sw.opened === null ? [sw.atMs, sw.by, sw.reason] : [sw.opened.atMs, sw.opened.by, sw.opened.reason];
+  return `${utc(atMs)}  ${sw.id}  ${state}  ${sw.act} ${describeTarget(sw)}  ${by}: ${reason}`;
+}

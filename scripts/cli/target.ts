@@ -1,0 +1,83 @@
+// How a switch's target is written on the command line, and read aloud.
+
+import { REACHES, type Reach } from "../../src/control/switch.ts";
+import { CommandError, EXIT, UsageError } from "./command.ts";
+import type { Connection } from "./connection.ts";
+import { listInstances, type Member, type Target } from "./gate-client.ts";
+
+export const REACH_USAGE = `  instance <id, or an unambiguous beginning of it>
+  task <id>
+  human <id or e-mail address>
+  agent <name>
+  agent-version <name>@<version>
+  upstream <name>
+  agent-upstream <agent> <upstream>
+  human-upstream <id or e-mail address> <upstream>
+  everything`;
+
+/** RFC 7638: the thumbprint of a key. */
+const INSTANCE_CHARS = 43;
+
+export interface Selector {
+  readonly reach: Reach;
+  readonly target: Target;
+}
+
+const isReach = (text: string): text is Reach => Object.hasOwn(REACHES, text);
+
+/** Pure. An instance may still be the beginning of one. */
+export function parseSelector(operands: readonly string[]): Selector {
+  const [reach, ...names] = operands;
+  if (reach === undefined) throw new UsageError("which reach?");
+  if (!isReach(reach)) throw new UsageError(`${reach}: no such reach`);
+  const parts = reach === "agent-version" ? splitVersion(names) : names;
+  const members = REACHES[reach];
+  if (parts.length !== members.length || parts.includes(""))
+    throw new UsageError(
+      members.length === 0 ? `${reach} has no target` : `${reach} needs its target: ${spell(reach)}`,
+    );
+  return { reach, target: Object.fromEntries(members.map((member, i) => [member, parts[i]!])) };
+}
+
+const spell = (reach: Reach): string =>
+  reach === "agent-version" ? "<agent>@<version>" : REACHES[reach].map((member) => `<${member}>`).join(" ");
+
+function splitVersion(names: readonly string[]): readonly string[] {
+  const [name = ""] = names;
+  const at = name.indexOf("@");
+  return names.length === 1 && at !== -1 ? [name.slice(0, at), name.slice(at + 1)] : [];
+}
+
+/** The beginning of an id becomes the id. */
+export async function resolveSelector(selector: Selector, connection: Connection): Promise<Selector> {
+  const { reach, target } = selector;
+  const beginning = target.instance;
+  if (beginning === undefined || beginning.length >= INSTANCE_CHARS) return selector;
+  if (connection.isBreakGlass)
+    throw new UsageError("a break-glass key can't look up which instance that is: give the whole id");
+  return { reach, target: { instance: (await findInstance(connection, beginning)).instance } };
+}
+
+/** The one instance whose id begins so. */
+export async function findInstance(connection: Connection, beginning: string): Promise<Member> {
+  const found = (await listInstances(connection)).filter(({ instance }) => instance.startsWith(beginning));
+  const [one] = found;
+  if (one !== undefined && found.length === 1) return one;
+  throw new CommandError(
+    one === undefined ? EXIT.no : EXIT.usage,
+    one === undefined
+      ? `No instance begins with ${beginning}. See: portcullis ps`
+      : `${found.length} instances begin with ${beginning}. Give more of the id.`,
+  );
+}
+
+/** E.g. `agent triage-bot, upstream github`. */
+export function describeTarget({ reach, target }: { readonly reach: string; readonly target: Target }): string {
+  const { agent, agentVersion, ...others } = target;
+  const names = {
+    ...(agent === undefined ? {} : { agent: agentVersion === undefined ? agent : `${agent}@${agentVersion}` }),
+    ...others,
+  };
+  const parts = Object.entries(names).flatMap(([member, value]) => (value === undefined ? [] : [`${member} ${value}`]));
+  return parts.length === 0 ? reach : parts.join(", ");
+}
