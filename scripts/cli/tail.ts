@@ -1,12 +1,12 @@
 // tail: a transcript's records as they come, or what becomes of switches.
 
-import { z } from "zod";
 import { parseArguments } from "./arguments.ts";
 import { type Command, CommandError, EXIT, type Io, UsageError } from "./command.ts";
 import { CONNECTION, CONNECTION_USAGE, type Connection, connect } from "./connection.ts";
 import { ask, listSwitches, type SwitchSummary } from "./gate-client.ts";
 import { utc } from "./printable.ts";
 import { stateOf } from "./receipt-lines.ts";
+import { type RecordLine, recordLine, recordShape } from "./record-line.ts";
 import { describeTarget, findInstance } from "./target.ts";
 
 const INTERVAL_S = 2;
@@ -68,9 +68,6 @@ async function looking<T>(intervalMs: number | null, look: () => Promise<T>): Pr
 
 // --- transcripts --------------------------------------------------------------------------------------------------
 
-const line = z.looseObject({ type: z.string(), seq: z.number().optional(), at: z.number().optional() });
-type Line = z.infer<typeof line>;
-
 async function tailTranscript(
   connection: Connection,
   path: string,
@@ -93,48 +90,19 @@ async function tailTranscript(
       hasEnded ||= record.type === "ended";
       if (!isNew) continue;
       if (isRaw) io.exact(raw);
-      else if (record.seq !== undefined) io.say(readable(record));
+      else if (record.seq !== undefined) io.say(recordLine(record));
     }
     if (hasEnded || intervalMs === null) return EXIT.ok;
     await pause(intervalMs);
   }
 }
 
-function parseLine(raw: string, { gate }: Connection): Line {
+function parseLine(raw: string, { gate }: Connection): RecordLine {
   try {
-    return line.parse(JSON.parse(raw));
+    return recordShape.parse(JSON.parse(raw));
   } catch {
     throw new CommandError(EXIT.unreachable, `${gate} answered, but not with a transcript`);
   }
-}
-
-/** What most want to see first; the rest of a record comes behind it as JSON. */
-const LEADING = [
-  "decision",
-  "layer",
-  "upstream",
-  "method",
-  "target",
-  "status",
-  "act",
-  "reach",
-  "cause",
-  "reason",
-] as const;
-/** Of the frame, and what only a verifier reads. */
-const LEFT_OUT = new Set<string>(["v", "type", "seq", "at", "prev", "jti", "deployment", "headers", ...LEADING]);
-const REST_MAX_CHARS = 160;
-
-function readable(record: Line): string {
-  const { seq = 0, at = 0, type } = record;
-  const leading = LEADING.flatMap((name) => {
-    const value = record[name];
-    return typeof value === "string" || typeof value === "number" ? [String(value)] : [];
-  });
-  const others = Object.entries(record).filter(([name, value]) => !LEFT_OUT.has(name) && value !== null);
-  const rest = others.length === 0 ? "" : JSON.stringify(Object.fromEntries(others));
-  const shown = rest.length > REST_MAX_CHARS ? `${rest.slice(0, REST_MAX_CHARS)}…` : rest;
-  return [utc(at), String(seq).padStart(5), type.padEnd(8), ...leading, shown].filter((part) => part !== "").join("  ");
 }
 
 // --- switches -----------------------------------------------------------------------------------------------------
