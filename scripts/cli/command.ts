@@ -10,6 +10,8 @@ export interface Io {
   json(value: unknown): void;
   /** An exact line of a transcript, on stdout. */
   exact(line: string): void;
+  /** How a command is used: the answer where that was asked, else beside what was wrong. */
+  usage(text: string, why: "asked" | "not asked"): void;
   /** Asks a person at a terminal; null where nobody sits there. */
   ask(question: string): Promise<string | null>;
   readonly env: Readonly<Record<string, string | undefined>>;

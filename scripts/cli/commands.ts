@@ -1,0 +1,57 @@
+// Which commands there are, and what becomes of a command line: the table, and one way through it.
+
+import { type Command, CommandError, EXIT, type Io, UsageError } from "./command.ts";
+import { ps, switches } from "./list.ts";
+import { login, logout } from "./login.ts";
+import { pull } from "./pull.ts";
+import { kill, lift, pause, readOne, resume } from "./switch.ts";
+import { tail } from "./tail.ts";
+import { verify } from "./verify.ts";
+
+const commands: ReadonlyMap<string, Command> = new Map([
+  ["kill", kill],
+  ["pause", pause],
+  ["resume", resume],
+  ["lift", lift],
+  ["ps", ps],
+  ["switches", switches],
+  ["switch", readOne],
+  ["tail", tail],
+  ["pull", pull],
+  ["verify", verify],
+  ["login", login],
+  ["logout", logout],
+]);
+
+const usage = (): string => `portcullis <command> [--help] [--json]
+
+${[...commands].map(([name, { summary }]) => `  ${name.padEnd(10)} ${summary}`).join("\n")}
+
+Exit: 0 ok, 1 refused or not as it should be, 2 usage, 3 not signed in or not allowed, 4 the gate could not be reached.`;
+
+/** Runs a command, and says what was wrong with it. The exit code to end with; throws for a bug. */
+export async function runCommand([name, ...args]: readonly string[], io: Io): Promise<number> {
+  const isHelp = (word: string | undefined): boolean => word === "--help" || word === "-h";
+  if (isHelp(name) || name === "help") {
+    io.usage(usage(), "asked");
+    return EXIT.ok;
+  }
+  const command = name === undefined ? undefined : commands.get(name);
+  if (command === undefined) {
+    if (name !== undefined) io.note(`${name}: no such command`);
+    io.usage(usage(), "not asked");
+    return EXIT.usage;
+  }
+  if (args.some(isHelp)) {
+    io.usage(command.usage, "asked");
+    return EXIT.ok;
+  }
+  try {
+    return await command.run(args, io);
+  } catch (cause) {
+    if (!(cause instanceof CommandError)) throw cause;
+    io.note(cause.message);
+    if (cause instanceof UsageError) io.usage(command.usage, "not asked");
+    return cause.exitCode;
+  }
+}

@@ -1,0 +1,626 @@
+// The command line against the running gate, as a process of its own: what it prints, and how it ends.
+
+import { spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { runCommand } from "../../scripts/cli/commands.ts";
+import { createIo } from "../../scripts/cli/terminal.ts";
+import { startBucketDoor } from "../../scripts/local/bucket-door.ts";
+import { humans } from "../../scripts/local/identity-provider.ts";
+import { closeServer, listenOnLoopback } from "../../scripts/local/ports.ts";
+import { claimFolder } from "../../scripts/local/run-file.ts";
+import type { CopiedBucket } from "../../scripts/local/verify-folder.ts";
+import { confirmDevice } from "./device-browser.ts";
+import { type Harness, makeKey, NOWHERE, nowSeconds, startHarness } from "./harness.ts";
+
+const main = fileURLToPath(new URL("../../scripts/cli/main.ts", import.meta.url));
+const launcher = fileURLToPath(new URL("../../bin/portcullis.mjs", import.meta.url));
+
+let h: Harness;
+let dir: string;
+beforeAll(async () => {
+  h = await startHarness({ addresses: { flushAfterMs: 100 } });
+  dir = await mkdtemp(join(tmpdir(), "portcullis-cli-"));
+});
+afterAll(async () => {
+  await h.close();
+  await rm(dir, { recursive: true, force: true });
+});
+
+let config: string;
+beforeEach(async () => {
+  config = await mkdtemp(join(dir, "config-"));
+});
+
+interface Ended {
+  readonly code: number | null;
+  readonly out: string;
+  readonly err: string;
+}
+type Env = Readonly<Record<string, string | undefined>>;
+
+/** In an empty folder, with nothing in the environment but what is said. `onOut` hears each line as it comes. */
+function run(args: readonly string[], env: Env = {}, onOut?: (line: string) => void, command = main): Promise<Ended> {
+  const child = spawn(process.execPath, [command, ...args], {
+    cwd: config,
+    env: { PATH: process.env["PATH"], HOME: config, XDG_CONFIG_HOME: config, ...env },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let [out, err, heard] = ["", "", 0];
+  child.stdout.setEncoding("utf8").on("data", (chunk: string) => {
+    out += chunk;
+    const lines = out.split("\n");
+    for (; heard < lines.length - 1; heard += 1) onOut?.(lines[heard]!);
+  });
+  child.stderr.setEncoding("utf8").on("data", (chunk: string) => {
+    err += chunk;
+  });
+  return new Promise((resolve) => child.on("close", (code) => resolve({ code, out, err })));
+}
+
+async function readAll(chunks: AsyncIterable<Uint8Array>): Promise<Uint8Array<ArrayBuffer>> {
+  const all: Uint8Array[] = [];
+  for await (const chunk of chunks) all.push(chunk);
+  return new Uint8Array(Buffer.concat(all));
+}
+
+/** The same within this process: quicker, and as good where neither folder nor signals matter. */
+async function runHere(args: readonly string[], env: Env = {}): Promise<Ended> {
+  const [out, err]: [string[], string[]] = [[], []];
+  const io = createIo(
+    { write: (text) => out.push(text) },
+    { write: (text) => err.push(text) },
+    { XDG_CONFIG_HOME: config, ...env },
+  );
+  const code = await runCommand(args, io);
+  return { code, out: out.join(""), err: err.join("") };
+}
+
+/** An admin's token, as the identity provider might have given it. */
+const tokenOf = (human: keyof typeof humans, claims: Record<string, unknown> = {}) => {
+  const { sub, email, groups } = humans[human];
+  return h.idToken({ sub, email, groups, aud: "portcullis-admin", ...claims });
+};
+const asOscar = (): Env => ({ PORTCULLIS_GATE: h.origin, PORTCULLIS_TOKEN: tokenOf("oscar") });
+const oscar = (...args: string[]) => runHere(args, asOscar());
+const json = async <T>(...args: string[]): Promise<T & { code: number | null }> => {
+  const { code, out } = await oscar(...args, "--json");
+  expect(out.trimEnd()).not.toContain("\n");
+  return { code, ...(JSON.parse(out) as T) };
+};
+interface Receipt {
+  readonly status: string;
+  readonly reached: number;
+  readonly jws: string;
+  readonly switch: { readonly id: string; readonly target: object; readonly untilMs: number | null };
+}
+
+describe("every command", () => {
+  const commands = ["kill", "pause", "resume", "lift", "ps", "switches", "switch", "tail", "pull", "verify"];
+
+  it("says its usage on --help, and the table says all of them", async () => {
+    const all = await runHere(["--help"]);
+    expect(all).toMatchObject({ code: 0, err: "" });
+    for (const name of [...commands, "login", "logout"]) {
+      expect(all.out).toMatch(new RegExp(`^ {2}${name} `, "m"));
+      expect(await runHere([name, "--help"])).toMatchObject({
+        code: 0,
+        out: expect.stringContaining(`portcullis ${name}`),
+      });
+    }
+  });
+
+  it.each([
+    [[], "portcullis <command>"],
+    [["red"], "red: no such command"],
+    [["constructor"], "constructor: no such command"],
+    [["kill"], "which reach?"],
+    [["kill", "galaxy", "x", "--reason", "r"], "galaxy: no such reach"],
+    [["kill", "toString", "--reason", "r"], "toString: no such reach"],
+    [["kill", "task", "--reason", "r"], "task needs its target: <task>"],
+    [["kill", "everything", "x", "--reason", "r", "--yes"], "everything has no target"],
+    [["kill", "agent-version", "triage-bot", "--reason", "r"], "needs its target: <agent>@<version>"],
+    [["kill", "agent-upstream", "triage-bot", "--reason", "r"], "needs its target: <agent> <upstream>"],
+    [["kill", "task", "t"], "it needs its reason"],
+    [["kill", "task", "t", "--reason", "  "], "it needs its reason"],
+    [["kill", "task", "t", "--reason", "r", "--until", "soon"], "--until soon: not a time"],
+    [["kill", "task", "t", "--reason", "r", "--until", "1"], "--until 1: not a time"],
+    [["kill", "task", "t", "--reason", "r", "--until", "2020-01-01"], "it is over already"],
+    [["kill", "task", "t", "--reason", "r", "--force"], "'--force'"],
+    [["kill", "everything", "--reason", "r"], "kill everything needs --yes"],
+    [["pause", "everything", "--reason", "r"], "pause everything needs --yes"],
+    [["resume", "task", "t"], "it needs its reason"],
+    [["lift", "--reason", "r"], "give one switch id"],
+    [["switch"], "give one switch id"],
+    [["ps", "x"], "unexpected: x"],
+    [["ps", "--state", "dead"], "--state dead: not one of"],
+    [["switches", "--limit", "0"], "--limit 0: not a number"],
+    [["tail"], "tail what?"],
+    [["tail", "a", "b"], "tail what?"],
+    [["tail", "a", "--interval", "0"], "--interval 0"],
+    [["pull"], "give one folder"],
+    [["ps", "--gate", "http://gate.example"], "--gate http://gate.example: not an https URL"],
+    [["ps", "--gate", "https://gate.example/admin"], "an origin has no path"],
+    [["ps", "--gate", "https://u:p@gate.example"], "no credentials"],
+    [["ps", "--gate", "https://gate.example", "--dir", "x"], "say one of them"],
+    [["ps", "--token", "a\nb"], "--token: not a token"],
+    [["ps", "--token-file", "nowhere"], "--token-file: ENOENT"],
+  ])("wrong words are a usage error: %j", async (args, said) => {
+    const { code, out, err } = await runHere(args, asOscar());
+    expect([code, out]).toEqual([2, ""]);
+    expect(err).toContain(said);
+    expect(err).toContain("portcullis ");
+  });
+
+  it("what is said to a person can't command a terminal", async () => {
+    const { code, out, err } = await run(["\u001b[31m\u202ered"]);
+    expect([code, out]).toEqual([2, ""]);
+    expect(err).toMatch(/^\\u\{1b\}\[31m\\u\{202e\}red: no such command\n/);
+  });
+
+  it("without a gate: which?", async () => {
+    expect(await run(["ps"])).toMatchObject({ code: 2, err: expect.stringContaining("which gate?") });
+    const stack = await run(["ps", "--dir", config]);
+    expect(stack).toMatchObject({ code: 4, err: expect.stringContaining("Nothing runs from") });
+  });
+
+  it("a gate that is not there, is none, or leads elsewhere is unreachable", async () => {
+    const away = await runHere(["ps"], { ...asOscar(), PORTCULLIS_GATE: NOWHERE });
+    expect(away).toMatchObject({ code: 4, out: "", err: expect.stringContaining("could not be reached: ") });
+    let heard = 0;
+    const other = createServer((request, response) => {
+      heard += 1;
+      if (request.url?.includes("switches")) response.writeHead(307, { location: `${h.origin}${request.url}` }).end();
+      else response.end("<html>");
+    });
+    const gate = `http://127.0.0.1:${await listenOnLoopback(other, 0)}`;
+    const page = await runHere(["ps", "--gate", gate], asOscar());
+    expect(page).toMatchObject({ code: 4, err: expect.stringContaining("not as a gate of this version does") });
+    const kill = await runHere(["kill", "task", "elsewhere", "--reason", "r", "--gate", gate], asOscar());
+    expect(kill).toMatchObject({ code: 4, out: "", err: expect.stringContaining("can't answer: 307") });
+    expect(heard).toBe(2);
+    await closeServer(other);
+    expect((await oscar("switches")).out).not.toContain("elsewhere");
+  });
+});
+
+describe("kill", () => {
+  it("by the beginning of an id, also one that looks like an option; prints and saves the receipt", async () => {
+    // One id in 64 begins so.
+    let key = makeKey();
+    while (!/^-[A-Za-z0-9]/.test(key.thumbprint)) key = makeKey();
+    const { access } = await h.provision({ key, form: { task: "dash" } });
+    const id = key.thumbprint;
+    const receiptFile = join(config, "receipt.jws");
+    const killed = await oscar(
+      "kill",
+      "instance",
+      id.slice(0, 8),
+      "--reason",
+      "\u001b[2Jenough",
+      "--save",
+      receiptFile,
+    );
+    expect(killed).toMatchObject({ code: 0, err: "" });
+    expect(killed.out).toMatch(new RegExp(`^Killed: instance ${id}\n  switch [0-9a-f-]{36} at ${h.origin}, `));
+    expect(killed.out).toContain(": \\u{1b}[2Jenough\n");
+    expect(killed.out).toMatch(
+      / {2}reached 1 instance \(0 more idle\), cut 0 running calls\n {2}acknowledged after \d+ ms/,
+    );
+    expect((await h.call(key, access)).status).toBe(401);
+    const { jws } = await json<Receipt>("switch", /switch (\S+)/.exec(killed.out)![1]!);
+    expect(await readFile(receiptFile, "utf8")).toBe(`${jws}\n`);
+    const whole = await oscar("kill", "instance", id, "--reason", "again");
+    expect(whole).toMatchObject({ code: 0, out: expect.stringContaining(`Killed: instance ${id}`) });
+  });
+
+  it("of a beginning that is nobody's, or of several: nothing is done", async () => {
+    await Promise.all([1, 2, 3].map(() => h.provision({ form: { task: "several" } })));
+    const nobody = await oscar("kill", "instance", "~", "--reason", "r");
+    expect(nobody).toMatchObject({ code: 1, out: "", err: expect.stringContaining("No instance begins with ~") });
+    const all = await oscar("kill", "instance", "", "--reason", "r");
+    expect(all).toMatchObject({ code: 2, out: "" });
+    const { instances } = await json<{ instances: { state: string }[] }>("ps", "--task", "build-platform_several");
+    expect(instances.map(({ state }) => state)).toEqual(["live", "live", "live"]);
+  });
+
+  it("at each reach, with the target that the gate names; warns where nobody is in reach", async () => {
+    for (const [words, target] of [
+      [["task", "t-x"], { task: "t-x" }],
+      [["human", "nobody@acme.example"], { human: expect.stringMatching(/^[A-Za-z0-9_-]{43}$/) }],
+      [["agent", "no-bot"], { agent: "no-bot" }],
+      [["agent-version", "no-bot@1.0"], { agent: "no-bot", agentVersion: "1.0" }],
+      [["upstream", "nowhere"], { upstream: "nowhere" }],
+      [["agent-upstream", "no-bot", "github"], { agent: "no-bot", upstream: "github" }],
+      [["human-upstream", "h-x", "github"], { human: "h-x", upstream: "github" }],
+    ] as const) {
+      const { code, out, err } = await oscar("kill", ...words, "--reason", "r", "--json");
+      const receipt = JSON.parse(out) as { switch: object };
+      expect(receipt).toMatchObject({ status: "done", reached: 0, switch: { reach: words[0], act: "kill" } });
+      expect((receipt.switch as { target: object }).target).toEqual(target);
+      expect([code, err]).toEqual([0, expect.stringContaining("Nobody was in reach")]);
+    }
+  });
+
+  it("until a time; followed with --wait, the answer is the same receipt", async () => {
+    const before = Date.now();
+    const { out, code } = await oscar("kill", "task", "t-y", "--reason", "r", "--until", "2h", "--wait", "--json");
+    const receipt = JSON.parse(out) as { jws: string; status: string; switch: { untilMs: number } };
+    expect([code, receipt.status, receipt.jws.split(".").length]).toEqual([0, "done", 3]);
+    expect(receipt.switch.untilMs).toBeGreaterThanOrEqual(before + 7_200_000);
+    expect(receipt.switch.untilMs).toBeLessThan(Date.now() + 7_200_000 + 1);
+  });
+
+  it("that is refused by the gate says why", async () => {
+    const bad = await oscar("kill", "agent", "no bot", "--reason", "r");
+    expect(bad).toMatchObject({ code: 2, out: "", err: expect.stringContaining("target.agent: a name") });
+  });
+
+  it("is asked for again with one key where the gate did not answer, so that it is one switch", async () => {
+    const keys: unknown[] = [];
+    const flaky = createServer((request, response) => {
+      keys.push(request.headers["idempotency-key"]);
+      if (keys.length === 1) return void request.socket.destroy();
+      if (keys.length === 2) return void response.writeHead(503).end();
+      const headers = { authorization: request.headers.authorization!, "idempotency-key": String(keys[0]) };
+      void (async () => {
+        const body = await readAll(request);
+        const answer = await fetch(`${h.origin}${request.url}`, { method: "POST", headers, body });
+        response.writeHead(answer.status).end(await answer.text());
+      })();
+    });
+    const gate = `http://127.0.0.1:${await listenOnLoopback(flaky, 0)}`;
+    const killed = await runHere(["kill", "task", "flaky", "--reason", "r", "--gate", gate], asOscar());
+    await closeServer(flaky);
+    expect(killed).toMatchObject({ code: 0, out: expect.stringContaining("Killed: task flaky") });
+    expect([keys.length, new Set(keys).size, keys[0]]).toEqual([3, 1, expect.stringMatching(/^[0-9a-f-]{36}$/)]);
+  });
+
+  it("that is not through yet ends with 1, and names who was not reached", async () => {
+    const receipt = await json<Receipt>("kill", "task", "slow", "--reason", "r");
+    const unreached = [{ instance: "lost", stoppedByMs: Date.now() + 60_000 }];
+    const slow = createServer((_request, response) =>
+      response
+        .writeHead(202, { "content-type": "application/json" })
+        .end(JSON.stringify({ ...receipt, status: "pending", unreached, jws: "a.b.c" })),
+    );
+    const gate = `http://127.0.0.1:${await listenOnLoopback(slow, 0)}`;
+    const killed = await runHere(["kill", "task", "slow", "--reason", "r", "--gate", gate], asOscar());
+    await closeServer(slow);
+    expect(killed).toMatchObject({ code: 1, out: expect.stringContaining("not through yet (pending): task slow") });
+    expect(killed.out).toMatch(/ {2}not reached: lost, admits nothing from \d{4}-.* on\n/);
+  });
+});
+
+describe("pause, resume, lift", () => {
+  it("pause and resume one task, and what is not paused can't be resumed", async () => {
+    const { key, access } = await h.provision({ form: { task: "pausing" } });
+    const task = "build-platform_pausing";
+    expect(await oscar("pause", "task", task, "--reason", "hm")).toMatchObject({
+      code: 0,
+      out: expect.stringContaining(`Paused: task ${task}`),
+    });
+    expect((await oscar("ps", "--state", "paused")).out).toContain(key.thumbprint);
+    const live = await oscar("ps", "--state", "live", "--task", task);
+    expect(live.out).toBe(`No such instance at ${h.origin}.\n`);
+    expect((await h.call(key, access)).status).not.toBe(200);
+    expect(await oscar("resume", "task", task, "--reason", "fine")).toEqual({
+      code: 0,
+      out: `Resumed: task ${task}, 1 pause opened.\n`,
+      err: "",
+    });
+    const again = await oscar("resume", "task", task, "--reason", "fine");
+    expect(again).toMatchObject({ code: 1, err: expect.stringContaining("no pause of exactly this reach") });
+  });
+
+  it("lift opens a kill for newcomers, once; of an upstream it takes two", async () => {
+    const { switch: sw } = await json<Receipt>("kill", "task", "lifted", "--reason", "r");
+    const lifted = await oscar("lift", sw.id, "--reason", "a mistake");
+    expect(lifted).toEqual({ code: 0, out: "Lifted: kill of task lifted.\n", err: "" });
+    const again = await oscar("lift", sw.id, "--reason", "a mistake");
+    expect(again).toMatchObject({ code: 1, err: expect.stringContaining("open already") });
+    const unknown = await oscar("lift", crypto.randomUUID(), "--reason", "r");
+    expect(unknown).toMatchObject({ code: 1, err: expect.stringContaining("no such switch") });
+
+    const killed = JSON.parse((await oscar("kill", "upstream", "far-away", "--reason", "r", "--json")).out);
+    const first = await oscar("lift", killed.switch.id, "--reason", "r", "--json");
+    expect([first.code, JSON.parse(first.out)]).toEqual([1, expect.objectContaining({ awaiting: expect.any(String) })]);
+    expect((await oscar("switches")).out).toMatch(new RegExp(`${killed.switch.id} .* lift asked .* upstream far-away`));
+  });
+});
+
+describe("ps, switches, tail, pull", () => {
+  interface Listed {
+    readonly gate: string;
+    readonly instances: readonly Readonly<Record<string, unknown>>[];
+  }
+
+  it("ps lists by human, task, agent and state", async () => {
+    const { key } = await h.provision({ form: { task: "listed" } });
+    const listed = await json<Listed>("ps", "--task", "build-platform_listed");
+    expect(listed.gate).toBe(h.origin);
+    expect(listed.instances).toEqual([
+      expect.objectContaining({ instance: key.thumbprint, agent: "triage-bot", agentVersion: "1.4.0", state: "live" }),
+    ]);
+    const human = listed.instances[0]!["human"] as string;
+    for (const filter of [
+      ["--human", human],
+      ["--human", "Ada@acme.example"],
+      ["--agent", "triage-bot@1.4.0"],
+      ["--agent", "triage-bot"],
+    ])
+      expect((await oscar("ps", ...filter, "--task", "build-platform_listed")).out).toMatch(
+        new RegExp(`^${key.thumbprint}  live  triage-bot 1.4.0  build-platform_listed  ${human}  github  until .*Z\n$`),
+      );
+    for (const filter of [
+      ["--human", "grace@acme.example"],
+      ["--agent", "triage-bot@1.4.1"],
+    ])
+      expect((await json<Listed>("ps", ...filter, "--task", "build-platform_listed")).instances).toEqual([]);
+  });
+
+  it("switches are newest first, as many as asked for", async () => {
+    for (const task of ["s-1", "s-2"]) await oscar("pause", "task", task, "--reason", "r");
+    const { switches } = await json<{ switches: { target: object }[] }>("switches", "--limit", "2");
+    expect(switches.map(({ target }) => target)).toEqual([{ task: "s-2" }, { task: "s-1" }]);
+    const once = await oscar("tail", "switches", "--once", "--json");
+    const lines = once.out.trimEnd().split("\n");
+    expect(JSON.parse(lines.at(-1)!)).toMatchObject({ target: { task: "s-2" } });
+  });
+
+  it("tail follows a transcript to its end; --json gives the exact lines", async () => {
+    const { key, access } = await h.provision({ form: { task: "tailed", deadline: String(nowSeconds() + 6) } });
+    const following = oscar("tail", key.thumbprint.slice(0, 20), "--interval", "0.2");
+    await h.call(key, access);
+    const { out, code } = await following;
+    expect(code).toBe(0);
+    const types = out
+      .trimEnd()
+      .split("\n")
+      .map((line) => line.split(/ +/)[3]);
+    expect(types).toEqual(["enrolled", "call", "answer", "ended"]);
+    expect(out).toMatch(/Z {5}1 call {5}GET \/github\/repos\/acme\/widgets\/issues\n/);
+
+    const { human, task } = JSON.parse((await oscar("ps", "--json")).out).instances[0];
+    const raw = await oscar("tail", human, "build-platform_tailed", key.thumbprint, "--json");
+    expect([raw.code, task]).toEqual([0, expect.any(String)]);
+    const path = `/admin/v1/transcripts/${human}/build-platform_tailed/${key.thumbprint}`;
+    expect(raw.out).toBe((await h.asAdmin(path)).text);
+    const nobody = await oscar("tail", human, "no-task", key.thumbprint);
+    expect(nobody).toMatchObject({ code: 1, err: expect.stringContaining("no transcript with these ids") });
+  });
+
+  it("pull by the admin API brings sealed segments that verify", async () => {
+    const { key } = await h.provision({ form: { task: "pulled" } });
+    await expect
+      .poll(async () => (await oscar("tail", key.thumbprint, "--once", "--json")).out, { timeout: 10_000 })
+      .toContain('"type":"seal"');
+    const folder = join(config, "copy");
+    const { code, gate, objects } = await json<{ gate: string; objects: number }>("pull", folder);
+    expect([code, gate, objects]).toEqual([0, h.origin, expect.any(Number)]);
+    const verified = await run(["verify", folder, "--issuer", h.origin]);
+    expect(verified.out).toMatch(
+      new RegExp(`^ok   human=.*/task=build-platform_pulled/instance=${key.thumbprint}`, "m"),
+    );
+    expect(verified).toMatchObject({ code: 0, err: "" });
+  });
+});
+
+describe("who asks", () => {
+  const gate = () => ["--gate", h.origin];
+
+  it("by device flow: confirmed in a browser, kept for its owner alone, forgotten at logout", async () => {
+    const login = [...["login", ...gate(), "--issuer", h.idp.issuer, "--client-id", "portcullis-admin"]];
+    let page: Promise<string> | undefined;
+    const signedIn = await run([...login, "--json"], {}, (line) => {
+      page ??= confirmDevice(JSON.parse(line).verificationUriComplete, "oscar");
+    });
+    expect(await page).toContain("Go back to your terminal");
+    expect(signedIn).toMatchObject({ code: 0, err: "" });
+    const [where, done] = signedIn.out
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line));
+    expect(where).toEqual({
+      verificationUri: `${h.idp.issuer}/device`,
+      verificationUriComplete: expect.stringContaining(where.userCode),
+      userCode: expect.any(String),
+    });
+    expect(done).toEqual({ gate: h.origin, issuer: h.idp.issuer, expiresAtMs: expect.any(Number) });
+
+    const file = join(config, "portcullis", "logins.json");
+    expect([(await stat(file)).mode & 0o777, (await stat(join(config, "portcullis"))).mode & 0o777]).toEqual([
+      0o600, 0o700,
+    ]);
+    const { token } = JSON.parse(await readFile(file, "utf8")).gates[h.origin];
+    expect(signedIn.out).not.toContain(token);
+    expect(await run(["ps"])).toMatchObject({ code: 0, err: "" });
+    // What was got for one gate is for no other.
+    const elsewhere = await run(["ps", "--gate", "https://other.example"]);
+    expect(elsewhere).toMatchObject({
+      code: 3,
+      err: expect.stringContaining("Not signed in at https://other.example"),
+    });
+
+    expect(await run(["logout"])).toMatchObject({ code: 0, out: expect.stringContaining(`Signed out at ${h.origin}`) });
+    expect(await readFile(file, "utf8")).not.toContain(token);
+    expect(await run(["ps"])).toMatchObject({ code: 3, err: expect.stringContaining("Not signed in at") });
+    expect(await run(["logout"])).toMatchObject({ code: 1 });
+
+    // Where to sign in is still known.
+    let again: Promise<string> | undefined;
+    const second = await run(["login"], {}, (line) => {
+      const [, address] = /^Open (\S+)/.exec(line) ?? [];
+      if (address !== undefined) again = confirmDevice(address, "ada");
+    });
+    await again;
+    expect(second).toMatchObject({
+      code: 0,
+      out: expect.stringMatching(/^Open .*\nand confirm the code .*\nSigned in at/),
+    });
+    // Ada is nobody's admin.
+    expect(await run(["ps"])).toMatchObject({
+      code: 3,
+      err: expect.stringContaining("Not allowed: this needs the role"),
+    });
+  });
+
+  it("not, where the person says no, or the client may not", async () => {
+    const login = ["login", ...gate(), "--issuer", h.idp.issuer, "--client-id"];
+    let page: Promise<string> | undefined;
+    const refused = await run([...login, "portcullis-admin", "--json"], {}, (line) => {
+      page ??= confirmDevice(JSON.parse(line).verificationUriComplete, "oscar", true);
+    });
+    await page;
+    expect(refused).toMatchObject({ code: 3, err: expect.stringContaining("access_denied") });
+    const other = await run([...login, "other-app"]);
+    expect(other).toMatchObject({ code: 3, out: "", err: expect.stringContaining("does not sign in: ") });
+    const nowhere = await run(["login", ...gate(), "--issuer", NOWHERE, "--client-id", "x"]);
+    expect(nowhere).toMatchObject({ code: 4, err: expect.stringContaining(`No sign-in at ${NOWHERE}`) });
+    expect(await run(["login", ...gate()])).toMatchObject({ code: 2, err: expect.stringContaining("--issuer <URL>") });
+    const clear = await run(["login", ...gate(), "--issuer", "http://idp.example", "--client-id", "x"]);
+    expect(clear).toMatchObject({ code: 2, err: expect.stringContaining("not an https URL") });
+  });
+
+  it("by a token from the environment, a file or an option; what was said outright goes first", async () => {
+    const file = join(config, "token");
+    await writeFile(file, `${tokenOf("oscar")}\n`);
+    expect(await run(["ps", ...gate(), "--token-file", file])).toMatchObject({ code: 0 });
+    const grace = { PORTCULLIS_TOKEN: tokenOf("grace") };
+    expect(await run(["ps", ...gate()], grace)).toMatchObject({ code: 3 });
+    expect(await run(["ps", ...gate(), "--token", tokenOf("oscar")], grace)).toMatchObject({ code: 0 });
+  });
+
+  it.each([
+    ["expired", () => tokenOf("oscar", { exp: nowSeconds() - 10 }), "The token of PORTCULLIS_TOKEN has run out"],
+    ["of another client", () => tokenOf("oscar", { aud: "other-app" }), "does not accept this token"],
+    ["by nobody", () => "a.b.c", "does not accept this token"],
+    ["without a role", () => tokenOf("ada"), "Not allowed: this needs the role viewer or operator or auditor"],
+  ])("a token that is %s: 3, and a clear sentence without it", async (_name, token, said) => {
+    const text = token();
+    const { code, out, err } = await runHere(["ps", ...gate()], { PORTCULLIS_TOKEN: text });
+    expect([code, out]).toEqual([3, ""]);
+    expect(err).toContain(said);
+    expect(err).not.toContain(text);
+  });
+
+  it("not by a file of sign-ins that is none", async () => {
+    await mkdir(join(config, "portcullis"));
+    await writeFile(join(config, "portcullis", "logins.json"), "{");
+    expect(await run(["ps", ...gate()])).toMatchObject({
+      code: 3,
+      err: expect.stringContaining("no file of sign-ins"),
+    });
+  });
+
+  it("at the stack of npm start, as who is on call there; its whole bucket is pulled", async () => {
+    const stack = join(config, ".portcullis");
+    const claimed = await claimFolder(stack);
+    const bucket = (await h.gate.miniflare.getR2Bucket("TRANSCRIPTS", "portcullis")) as unknown as CopiedBucket;
+    const door = await startBucketDoor(bucket);
+    await claimed.publish({
+      gate: h.origin,
+      issuer: h.idp.issuer,
+      bucket: door.url,
+      github: NOWHERE,
+      slack: NOWHERE,
+      model: NOWHERE,
+    });
+    for (const args of [[], ["--dir", stack], gate()]) expect(await run(["ps", ...args])).toMatchObject({ code: 0 });
+    const pulled = await run(["pull", "copy"]);
+    expect(pulled).toMatchObject({
+      code: 0,
+      out: expect.stringMatching(/^\d+ objects of .*npx portcullis verify copy/),
+    });
+    expect(await run(["verify", "copy"])).toMatchObject({ code: 0, out: expect.stringContaining("journal=admin") });
+    let page: Promise<string> | undefined;
+    const signedIn = await run(["login", "--json"], {}, (line) => {
+      page ??= confirmDevice(JSON.parse(line).verificationUriComplete, "ada");
+    });
+    await page;
+    expect(signedIn.code).toBe(0);
+    expect((await run(["ps"])).code).toBe(3);
+    await door.close();
+    claimed.release();
+  });
+});
+
+describe("the launcher", () => {
+  it("hands on words, output and exit code", async () => {
+    const { code, out } = await run(["ps", "--json"], asOscar(), undefined, launcher);
+    expect([code, Array.isArray(JSON.parse(out).instances)]).toEqual([0, true]);
+    expect((await run(["ps"], { PORTCULLIS_GATE: h.origin }, undefined, launcher)).code).toBe(3);
+  });
+
+  it("hands on a signal, and ends as a shell would say", async () => {
+    const child = spawn(process.execPath, [launcher, "tail", "switches", "--json"], {
+      env: { PATH: process.env["PATH"], XDG_CONFIG_HOME: config, ...asOscar() },
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    const ended = new Promise((resolve) => child.on("close", resolve));
+    await new Promise((resolve) => child.stdout.once("data", resolve));
+    child.kill("SIGTERM");
+    expect(await ended).toBe(143);
+  });
+});
+
+describe("a break-glass key", () => {
+  const withKey = (key = h.secrets.breakGlassKey): Env => ({ PORTCULLIS_GATE: h.origin, PORTCULLIS_BREAK_GLASS: key });
+
+  it("that is not known, or none", async () => {
+    const wrong = `pbg_${randomBytes(32).toString("base64url")}`;
+    const unknown = await runHere(["kill", "task", "x", "--reason", "r"], withKey(wrong));
+    expect(unknown).toMatchObject({
+      code: 3,
+      out: "",
+      err: expect.stringContaining("does not know this break-glass key"),
+    });
+    const none = await runHere(["kill", "task", "x", "--reason", "r"], withKey("pbg_short"));
+    expect(none).toMatchObject({ code: 2, err: expect.stringContaining("not a break-glass key") });
+    expect(unknown.err + none.err).not.toMatch(new RegExp(`${wrong}|pbg_short`));
+  });
+
+  it("kills while nobody can sign in, and does nothing else", async () => {
+    const { key, access } = await h.provision({ form: { task: "glass" } });
+    const id = key.thumbprint;
+    await h.idp.close();
+    const signIn = await runHere([
+      "login",
+      "--gate",
+      h.origin,
+      "--issuer",
+      h.idp.issuer,
+      "--client-id",
+      "portcullis-admin",
+    ]);
+    expect(signIn).toMatchObject({ code: 4 });
+
+    const begun = await runHere(["kill", "instance", id.slice(0, 10), "--reason", "r"], withKey());
+    expect(begun).toMatchObject({ code: 2, err: expect.stringContaining("give the whole id") });
+    const killed = await runHere(["kill", "instance", id, "--reason", "r", "--wait"], withKey());
+    expect(killed).toMatchObject({ code: 0, out: expect.stringContaining("by break-glass:oncall: r") });
+    expect((await h.call(key, access)).status).toBe(401);
+
+    const sw = /switch (\S+) at/.exec(killed.out)![1]!;
+    for (const args of [
+      ["lift", sw, "--reason", "r"],
+      ["pause", "task", "x", "--reason", "r"],
+      ["resume", "task", "x", "--reason", "r"],
+      ["ps"],
+      ["switches"],
+      ["switch", sw],
+      ["tail", "switches"],
+      ["tail", "h", "t", id],
+      ["pull", "copy"],
+    ]) {
+      const { code, out, err } = await runHere(args, withKey());
+      expect([args, code, out]).toEqual([args, 3, ""]);
+      expect(err).toContain("Not allowed: a break-glass key kills, and does nothing else: this needs the role");
+    }
+  });
+});
