@@ -58,11 +58,12 @@ export async function connect(options: ConnectionOptions, io: Io, mayKill = fals
   };
 }
 
+const isLoopback = ({ hostname }: URL): boolean => /^(127\.0\.0\.1|localhost|\[::1\])$/.test(hostname);
+
 /** The origin of a gate, or an issuer: never in the clear beyond this machine. */
 export function parseRemote(text: string, name: string): URL {
   const url = URL.canParse(text) ? new URL(text) : null;
-  const isLoopback = url !== null && /^(127\.0\.0\.1|localhost|\[::1\])$/.test(url.hostname);
-  if (url === null || !(url.protocol === "https:" || (url.protocol === "http:" && isLoopback)))
+  if (url === null || !(url.protocol === "https:" || (url.protocol === "http:" && isLoopback(url))))
     throw new UsageError(`${name} ${text}: not an https URL`);
   if (url.username !== "" || url.password !== "" || url.search !== "" || url.hash !== "")
     throw new UsageError(`${name} ${text}: no credentials, query or fragment`);
@@ -86,7 +87,7 @@ export async function findGate(
     const local = await findRunning(options.dir).catch((cause: Error) => {
       throw new CommandError(EXIT.unreachable, cause.message);
     });
-    return { gate: local.gate, local };
+    return { gate: onLoopback(local.gate), local };
   }
   const running = await findRunning(DEFAULT_DIR).catch(() => null);
   const named = options.gate ?? (io.env["PORTCULLIS_GATE"] || undefined);
@@ -94,11 +95,18 @@ export async function findGate(
     const gate = parseGate(named, options.gate === undefined ? "PORTCULLIS_GATE" : "--gate");
     return { gate, local: running?.gate === gate ? running : null };
   }
-  if (running !== null) return { gate: running.gate, local: running };
+  if (running !== null) return { gate: onLoopback(running.gate), local: running };
   const { current } = await readLogins(io);
   if (current === null)
     throw new UsageError("which gate? Say --gate <origin>, set PORTCULLIS_GATE, or sign in: portcullis login");
   return { gate: current, local: null };
+}
+
+/** Whoever can write a run file must not be able to lead a token to another machine. */
+function onLoopback(gate: string): string {
+  if (!isLoopback(parseRemote(gate, "run file:")))
+    throw new UsageError(`the run file names ${gate}: not on this machine`);
+  return gate;
 }
 
 interface Given {

@@ -78,11 +78,13 @@ export interface Asked {
   readonly headers?: Readonly<Record<string, string>>;
   /** Tried again where no answer came, or none that decides: only what says by its Idempotency-Key that it is the same. */
   readonly isRepeatable?: boolean;
-  /** Of the answer's head; a stream may take longer. */
-  readonly timeoutMs?: number;
+  /** Takes its time. */
+  readonly isStream?: boolean;
 }
 
 const TIMEOUT_MS = 30_000;
+/** The gate itself tells of a switch for two minutes; a long transcript takes what it takes. */
+const STREAM_TIMEOUT_MS = 300_000;
 const PAUSES_MS = [250, 1_000] as const;
 
 /** One request to the admin API. Throws `CommandError` for whatever is not an answer as asked for. */
@@ -104,15 +106,13 @@ export async function ask(connection: Connection, path: string, asked: Asked = {
 }
 
 async function send({ gate }: Connection, bearer: string, path: string, asked: Asked): Promise<Response> {
-  const { method = "GET", body, headers = {}, timeoutMs = TIMEOUT_MS } = asked;
-  // Of the head alone: a signal of the whole request would end a stream that goes well.
-  const patience = new AbortController();
-  const timer = setTimeout(() => patience.abort(), timeoutMs);
+  const { method = "GET", body, headers = {}, isStream = false } = asked;
+  const timeoutMs = isStream ? STREAM_TIMEOUT_MS : TIMEOUT_MS;
   try {
     return await fetch(`${gate}/admin/v1/${path}`, {
       method,
       redirect: "manual", // The bearer is for this gate and for nobody that it names.
-      signal: patience.signal,
+      signal: AbortSignal.timeout(timeoutMs),
       headers: {
         authorization: `Bearer ${bearer}`,
         ...(body === undefined ? {} : { "content-type": "application/json" }),
@@ -122,14 +122,12 @@ async function send({ gate }: Connection, bearer: string, path: string, asked: A
     });
   } catch (cause) {
     throw new CommandError(EXIT.unreachable, `${gate} could not be reached: ${reasonOf(cause, timeoutMs)}`);
-  } finally {
-    clearTimeout(timer);
   }
 }
 
 function reasonOf(cause: unknown, timeoutMs: number): string {
   const { name, message, cause: inner } = cause as Error & { cause?: Error & { code?: string } };
-  if (name === "AbortError") return `no answer within ${timeoutMs / 1_000} s`;
+  if (name === "TimeoutError") return `no answer within ${timeoutMs / 1_000} s`;
   return inner?.code ?? inner?.message ?? message;
 }
 
@@ -236,3 +234,13 @@ export const readSwitch = async (connection: Connection, id: string): Promise<Re
 
 export const receiptEvent = receipt;
 export const progressEvent = progress;
+
+/** A transcript. Throws where it breaks off: a part of it would pass for the whole. */
+export async function readWhole(connection: Connection, path: string): Promise<string> {
+  const response = await ask(connection, path, { isStream: true });
+  try {
+    return await response.text();
+  } catch {
+    throw new CommandError(EXIT.unreachable, `${connection.gate} broke off in the middle of its answer`);
+  }
+}

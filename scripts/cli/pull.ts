@@ -11,7 +11,7 @@ import { pullBucket, SEAL_KEYS_FILE } from "../local/verify-folder.ts";
 import { onlyOperand, parseArguments } from "./arguments.ts";
 import { type Command, CommandError, EXIT } from "./command.ts";
 import { CONNECTION, CONNECTION_USAGE, type Connection, connect } from "./connection.ts";
-import { ask, listInstances } from "./gate-client.ts";
+import { listInstances, readWhole } from "./gate-client.ts";
 import { count } from "./printable.ts";
 
 export const pull: Command = {
@@ -55,8 +55,8 @@ async function pullListed(connection: Connection, folder: string): Promise<numbe
     const ids = [human, task, instance];
     // They become a path.
     if (!ids.every((id) => KEY_ID.test(id))) throw new CommandError(EXIT.unreachable, "an id that can't be a path");
-    const response = await ask(connection, `transcripts/${ids.join("/")}`);
-    for (const [firstSeq, lines] of segmentsOf(await response.text())) {
+    const text = await readWhole(connection, `transcripts/${ids.join("/")}`);
+    for (const [firstSeq, lines] of segmentsOf(text)) {
       const key = segmentKey(instancePartition({ human, task, instance }), firstSeq);
       await writeWhole(join(folder, key), await promisify(gzip)(`${lines.join("\n")}\n`));
       objects += 1;

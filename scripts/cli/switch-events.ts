@@ -8,28 +8,25 @@ import { type Progress, progressEvent, type Receipt, receiptEvent } from "./gate
 const EVENT_MAX_CHARS = 16_777_216;
 const failure = z.object({ detail: z.string() });
 
-/** The receipt; or what is known of a switch that was not done when the gate stopped telling. Null: nothing is. */
+/** The receipt. Null: the switch goes on without anybody who listens, because the gate told enough or the stream broke off. */
 export async function followSwitch(
   connection: Connection,
   response: Response,
   onProgress: (progress: Progress) => void,
-): Promise<Receipt | Progress | null> {
-  let last: Progress | null = null;
+): Promise<Receipt | null> {
   try {
     for await (const { type, data } of readEvents(response)) {
       const value: unknown = JSON.parse(data);
       if (type === "receipt") return receiptEvent.parse(value);
       if (type === "error")
         throw new CommandError(EXIT.unreachable, `${connection.gate}: ${failure.parse(value).detail}`);
-      if (value !== null) last = progressEvent.parse(value);
-      if (type === "pending") return last;
-      if (last !== null) onProgress(last);
+      if (type === "progress") onProgress(progressEvent.parse(value));
+      if (type === "pending") return null;
     }
   } catch (cause) {
     if (cause instanceof CommandError) throw cause;
-    // The stream broke off. The switch goes on without anybody who listens.
   }
-  return last;
+  return null;
 }
 
 /** HTML, Server-sent events: as much of it as the gate writes. */

@@ -17,7 +17,7 @@ import {
 import { count } from "./printable.ts";
 import { reachesNobody, receiptLines } from "./receipt-lines.ts";
 import { followSwitch } from "./switch-events.ts";
-import { describeTarget, parseSelector, REACH_USAGE, resolveSelector, type Selector } from "./target.ts";
+import { describeTarget, parseSelector, REACH_USAGE, resolveSelector } from "./target.ts";
 
 type Act = "kill" | "pause";
 
@@ -66,39 +66,30 @@ async function flip(act: Act, args: readonly string[], io: Io): Promise<number> 
   const selector = await resolveSelector(asked, connection);
   if (selector.reach === "everything" && !options.yes) await confirmEverything(act, connection, io);
   const isFollowed = options.wait || (io.isWatched && !options.json);
-  const response = await ask(connection, "switches", {
-    method: "POST",
-    body: { act, ...selector, reason, ...(untilMs === undefined ? {} : { untilMs }) },
-    // The same through all attempts: whatever became of the first, it is one switch.
-    headers: { "idempotency-key": randomUUID(), ...(isFollowed ? { accept: "text/event-stream" } : {}) },
-    isRepeatable: true,
-  });
-  const receipt = isFollowed
-    ? await follow(connection, response, selector, io)
-    : await parseReceipt(connection, response);
+  const body = { act, ...selector, reason, ...(untilMs === undefined ? {} : { untilMs }) };
+  const receipt = await carryOut(connection, body, isFollowed, io);
   return report(receipt, options, io);
+}
+
+/** Under one key through all attempts: whatever became of the first, it is one switch. */
+async function carryOut(connection: Connection, body: object, isFollowed: boolean, io: Io): Promise<Receipt> {
+  const key = { "idempotency-key": randomUUID() };
+  const asked = { method: "POST", body, isRepeatable: true } as const;
+  if (isFollowed) {
+    const headers = { ...key, accept: "text/event-stream" };
+    const response = await ask(connection, "switches", { ...asked, headers, isStream: true });
+    const receipt = await followSwitch(connection, response, (progress) => {
+      if (io.isWatched && progress.status !== "done") io.note(progressLine(progress));
+    });
+    if (receipt !== null) return receipt;
+  }
+  return parseReceipt(connection, await ask(connection, "switches", { ...asked, headers: key }));
 }
 
 async function confirmEverything(act: Act, { gate }: Connection, io: Io): Promise<void> {
   const answer = await io.ask(`This is about everybody at ${gate}. To ${act} everything, type "everything": `);
   if (answer === null) throw new UsageError(`${act} everything needs --yes where nobody can be asked`);
   if (answer.trim() !== "everything") throw new CommandError(EXIT.no, "Nothing was done.");
-}
-
-async function follow(connection: Connection, response: Response, selector: Selector, io: Io): Promise<Receipt> {
-  const known = await followSwitch(connection, response, (progress) => {
-    if (io.isWatched && progress.status !== "done") io.note(progressLine(progress));
-  });
-  if (known !== null && "jws" in known) return known as Receipt;
-  const id = known === null ? undefined : (known as Progress).switch;
-  if (id === undefined || connection.isBreakGlass)
-    throw new CommandError(
-      id === undefined ? EXIT.unreachable : EXIT.no,
-      id === undefined
-        ? `${connection.gate} broke off before it said anything of ${describeTarget(selector)}: ask again`
-        : `Not through yet: switch ${id} stands, and the gate carries it on.`,
-    );
-  return readSwitch(connection, id);
 }
 
 const progressLine = ({ status, reached, cut, unconfirmed, unreached }: Progress): string =>

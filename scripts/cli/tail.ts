@@ -3,7 +3,7 @@
 import { parseArguments } from "./arguments.ts";
 import { type Command, CommandError, EXIT, type Io, UsageError } from "./command.ts";
 import { CONNECTION, CONNECTION_USAGE, type Connection, connect } from "./connection.ts";
-import { ask, listSwitches, type SwitchSummary } from "./gate-client.ts";
+import { listSwitches, readWhole, type SwitchSummary } from "./gate-client.ts";
 import { utc } from "./printable.ts";
 import { stateOf } from "./receipt-lines.ts";
 import { type RecordLine, recordLine, recordShape } from "./record-line.ts";
@@ -78,7 +78,7 @@ async function tailTranscript(
   let nextSeq = 0;
   const seals = new Set<string>();
   for (;;) {
-    const text = await looking(intervalMs, async () => (await ask(connection, path)).text());
+    const text = await looking(intervalMs, () => readWhole(connection, path));
     let hasEnded = false;
     for (const raw of text.split("\n")) {
       if (raw === "") continue;

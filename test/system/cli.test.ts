@@ -281,6 +281,32 @@ describe("kill", () => {
     expect([keys.length, new Set(keys).size, keys[0]]).toEqual([3, 1, expect.stringMatching(/^[0-9a-f-]{36}$/)]);
   });
 
+  it("whose stream breaks off is asked for again, under the same key", async () => {
+    const keys: unknown[] = [];
+    const breaking = createServer((request, response) => {
+      keys.push([request.headers["idempotency-key"], request.headers.accept]);
+      const headers = {
+        authorization: request.headers.authorization!,
+        "idempotency-key": String(request.headers["idempotency-key"]),
+      };
+      void (async () => {
+        const body = await readAll(request);
+        const answer = await fetch(`${h.origin}${request.url}`, { method: "POST", headers, body });
+        if (request.headers.accept !== "text/event-stream")
+          return void response.writeHead(answer.status).end(await answer.text());
+        response.writeHead(200, { "content-type": "text/event-stream" }).write("event: progress\ndata: {");
+        setTimeout(() => request.socket.destroy(), 50);
+      })();
+    });
+    const gate = `http://127.0.0.1:${await listenOnLoopback(breaking, 0)}`;
+    const killed = await runHere(["kill", "task", "broken", "--reason", "r", "--wait", "--gate", gate], asOscar());
+    await closeServer(breaking);
+    expect(killed).toMatchObject({ code: 0, out: expect.stringContaining("Killed: task broken") });
+    const [[first], [second]] = keys as [string[], string[]];
+    expect([keys.length, second]).toEqual([2, first]);
+    expect((await oscar("switches")).out.match(/kill {2}task broken/g)).toHaveLength(1);
+  });
+
   it("that is not through yet ends with 1, and names who was not reached", async () => {
     const receipt = await json<Receipt>("kill", "task", "slow", "--reason", "r");
     const unreached = [{ instance: "lost", stoppedByMs: Date.now() + 60_000 }];
@@ -545,6 +571,10 @@ describe("who asks", () => {
     await page;
     expect(signedIn.code).toBe(0);
     expect((await run(["ps"])).code).toBe(3);
+    const planted = { gate: "https://other.example", issuer: h.idp.issuer, bucket: door.url };
+    await claimed.publish({ ...planted, github: NOWHERE, slack: NOWHERE, model: NOWHERE });
+    const led = await run(["ps"], { PORTCULLIS_TOKEN: tokenOf("oscar") });
+    expect(led).toMatchObject({ code: 2, err: expect.stringContaining("https://other.example: not on this machine") });
     await door.close();
     claimed.release();
   });

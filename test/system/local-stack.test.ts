@@ -29,8 +29,10 @@ afterAll(() => rm(dir, { recursive: true, force: true }));
 
 describe("secrets", () => {
   it("are made once, for their owner only, and read back the same", async () => {
-    expect((await stat(join(dir, "secrets.json"))).mode & 0o777).toBe(0o600);
-    expect(await readdir(dir)).toEqual(["secrets.json"]);
+    const names = ["break-glass.key", "secrets.json"];
+    for (const name of names) expect((await stat(join(dir, name))).mode & 0o777).toBe(0o600);
+    expect(await readdir(dir)).toEqual(names);
+    expect(secrets.breakGlassKey).toMatch(/^pbg_[A-Za-z0-9_-]{43}$/);
     expect(await loadSecrets(dir)).toEqual(secrets);
   });
 

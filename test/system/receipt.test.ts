@@ -10,7 +10,7 @@ import { pullBucket, SEAL_KEYS_FILE } from "../../scripts/local/verify-folder.ts
 import { type GateRig, type Instance, startGateRig } from "./gate-rig.ts";
 import { pause } from "./hostile-upstream.ts";
 
-const script = new URL("../../scripts/verify.ts", import.meta.url).pathname;
+const script = new URL("../../scripts/cli/main.ts", import.meta.url).pathname;
 
 let rig: GateRig;
 let work: string;
@@ -104,7 +104,7 @@ afterAll(async () => {
   await rm(work, { recursive: true, force: true });
 });
 
-describe("npm run verify -- --receipt", () => {
+describe("portcullis verify --receipt", () => {
   it("a real kill: verified, from the answer and from its JWS alone", async () => {
     const { code, out, err } = await run(folder, "--receipt", answered(), "--issuer", rig.origin);
     expect([code, err]).toEqual([0, ""]);

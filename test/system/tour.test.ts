@@ -97,7 +97,7 @@ describe("npm start", () => {
     "tells the tour, stays up, and prints commands that work as they stand; Ctrl-C leaves nothing behind",
     async () => {
       const run = start();
-      await run.said("-- pull ");
+      await run.said("npx portcullis pull ");
       const output = run.output();
       expect(output.match(/^\d\. .*/gm)).toEqual([
         "1. A platform sets three agents to work for Ada",
@@ -131,7 +131,8 @@ describe("npm start", () => {
       const { grantKeys, githubToken, slackToken, modelKey } = JSON.parse(
         await readFile(join(dir, "secrets.json"), "utf8"),
       );
-      for (const secret of [grantKeys.keys[0].d, githubToken, slackToken, modelKey])
+      const breakGlassKey = (await readFile(join(dir, "break-glass.key"), "utf8")).trim();
+      for (const secret of [grantKeys.keys[0].d, githubToken, slackToken, modelKey, breakGlassKey])
         expect(output).not.toContain(secret);
       expect((await stat(join(dir, "run.json"))).mode & 0o777).toBe(0o600);
 
@@ -156,7 +157,7 @@ describe("npm start", () => {
   );
 
   async function expectCommandsToWork(output: string): Promise<void> {
-    const commands = output.match(/^ {2}npm run -s admin -- .*/gm) ?? [];
+    const commands = output.match(/^ {2}npx portcullis .*/gm) ?? [];
     expect(commands).toHaveLength(3);
     const copy = join(dir, "transcripts-copy");
     const [list, kill, pull] = commands.map((command) => command.replace("transcripts-copy", copy)) as [
@@ -165,12 +166,14 @@ describe("npm start", () => {
       string,
     ];
     const shell = async (command: string) => (await promisify(execFile)("sh", ["-c", command], { cwd: root })).stdout;
-    const target = / kill .*?([A-Za-z0-9_-]{43})/.exec(kill)?.[1];
+    const target = / kill instance ([A-Za-z0-9_-]{43})/.exec(kill)?.[1];
     expect(await shell(list)).toMatch(new RegExp(`^${target} {2}live`, "m"));
-    expect(await shell(kill)).toContain(`Killed ${target}`);
+    expect(await shell(kill)).toContain(`Killed: instance ${target}`);
     expect(await shell(list)).toMatch(new RegExp(`^${target} {2}killed`, "m"));
     expect(await shell(pull)).toMatch(/^\d+ objects of /);
-    const verified = await promisify(execFile)(process.execPath, ["scripts/verify.ts", copy], { cwd: root });
+    const verified = await promisify(execFile)(process.execPath, ["scripts/cli/main.ts", "verify", copy], {
+      cwd: root,
+    });
     expect(verified.stdout).toMatch(/^verified: \d+ transcripts$/m);
   }
 

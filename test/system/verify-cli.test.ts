@@ -17,7 +17,7 @@ const SEGMENT = `transcripts/${PARTITION}/0000000000.jsonl.gz`;
 const BODIES = `bodies/${PARTITION}/0000000000.jsonl.gz`;
 const DEADLINE_MS = Date.parse("2100-01-01T00:00:00Z");
 const ISSUER = "https://gate.test";
-const script = new URL("../../scripts/verify.ts", import.meta.url).pathname;
+const script = new URL("../../scripts/cli/main.ts", import.meta.url).pathname;
 
 const jwk = generateKeyPairSync("ed25519").privateKey.export({ format: "jwk" });
 const ring = new KeyRing(JSON.stringify({ keys: [{ ...jwk, kid: "k" }] }), "test");
@@ -63,7 +63,7 @@ function bucketOf(objects: Map<string, Uint8Array>, appear: [string, Uint8Array]
 
 const run = (...args: string[]): Promise<{ code: number; out: string; err: string }> =>
   new Promise((resolve) =>
-    execFile(process.execPath, [script, ...args], (error, out, err) =>
+    execFile(process.execPath, [script, "verify", ...args], (error, out, err) =>
       resolve({ code: error === null ? 0 : Number(error.code), out, err }),
     ),
   );
@@ -73,12 +73,12 @@ async function pull(objects = bucketObjects()): Promise<void> {
   await writeFile(join(folder, SEAL_KEYS_FILE), JSON.stringify(ring.jwks));
 }
 
-describe("npm run verify", () => {
+describe("portcullis verify", () => {
   it("without a folder: usage", async () => {
     for (const args of [[], ["a", "b"], ["a", "--what"], ["a", "--now", "soon"]]) {
       const { code, out, err } = await run(...args);
       expect([code, out]).toEqual([2, ""]);
-      expect(err).toContain("usage: npm run verify -- <folder>");
+      expect(err).toContain("portcullis verify <folder>");
     }
   });
 
