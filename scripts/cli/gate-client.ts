@@ -1,76 +1,20 @@
 // The admin API, as commands use it: every answer is parsed, every refusal has the exit code that is documented for it.
 
-import { z } from "zod";
+import type { z } from "zod";
 import { CommandError, EXIT } from "./command.ts";
 import type { Connection } from "./connection.ts";
-
-const target = z.object({
-  instance: z.string().optional(),
-  task: z.string().optional(),
-  human: z.string().optional(),
-  agent: z.string().optional(),
-  agentVersion: z.string().optional(),
-  upstream: z.string().optional(),
-});
-const booked = z.object({
-  id: z.string(),
-  reach: z.string(),
-  target,
-  act: z.enum(["kill", "pause"]),
-  reason: z.string(),
-  by: z.string(),
-  cause: z.unknown(),
-  atMs: z.number(),
-  untilMs: z.number().nullable(),
-});
-const opened = z.object({ atMs: z.number(), by: z.string(), reason: z.string() }).nullable();
-const status = z.enum(["accepted", "pending", "done"]);
-
-/** Everything that the gate says is handed on in `--json`; what is stated here is what is read. */
-const receipt = z.looseObject({
-  iss: z.string(),
-  switch: booked,
-  status,
-  opened,
-  reached: z.number(),
-  idle: z.number(),
-  cut: z.number(),
-  unconfirmed: z.number(),
-  acceptedAtMs: z.number(),
-  lastAcknowledgedAtMs: z.number().nullable(),
-  lastByteAtMs: z.number().nullable(),
-  unreached: z.array(z.object({ instance: z.string(), stoppedByMs: z.number() })),
-  jws: z.string(),
-});
-const progress = z.looseObject({
-  switch: z.string(),
-  status,
-  reached: z.number(),
-  idle: z.number(),
-  cut: z.number(),
-  unconfirmed: z.number(),
-  unreached: z.number(),
-});
-const summary = booked.loose().extend({ status, opened, liftAskedBy: z.array(z.string()) });
-const lifted = summary.extend({ awaiting: z.string().optional() });
-const member = z.looseObject({
-  instance: z.string(),
-  human: z.string(),
-  emailDigest: z.string().nullable(),
-  task: z.string(),
-  agent: z.string(),
-  agentVersion: z.string(),
-  upstreams: z.array(z.string()),
-  deadlineMs: z.number(),
-  state: z.enum(["live", "paused", "killed"]),
-});
-
-export type Target = z.infer<typeof target>;
-export type Receipt = z.infer<typeof receipt>;
-export type Progress = z.infer<typeof progress>;
-export type SwitchSummary = z.infer<typeof summary>;
-export type Lifted = z.infer<typeof lifted>;
-export type Member = z.infer<typeof member>;
+import {
+  instancesPage,
+  type Lifted,
+  lifted,
+  type Member,
+  problem,
+  type Receipt,
+  receipt,
+  resumed,
+  type SwitchSummary,
+  switchesPage,
+} from "./gate-answers.ts";
 
 export interface Asked {
   readonly method?: "GET" | "POST";
@@ -160,12 +104,10 @@ async function refusal(connection: Connection, response: Response): Promise<Comm
   }
 }
 
-const problemBody = z.object({ detail: z.string().optional() });
-
 async function problemDetail(response: Response): Promise<string | null> {
   const text = await response.text().catch(() => "");
   try {
-    return problemBody.parse(JSON.parse(text)).detail ?? null;
+    return problem.parse(JSON.parse(text)).detail ?? null;
   } catch {
     return null;
   }
@@ -179,10 +121,6 @@ export async function parseAnswer<T>(connection: Connection, response: Response,
     throw new CommandError(EXIT.unreachable, `${connection.gate} answered, but not as a gate of this version does`);
   }
 }
-
-const instancesPage = z.object({ instances: z.array(member), next: z.string().nullable() });
-const switchesPage = z.object({ switches: z.array(summary), next: z.string().nullable() });
-const resumed = z.object({ switches: z.array(summary) });
 
 /** All of them, page by page. */
 export async function listInstances(connection: Connection): Promise<readonly Member[]> {
@@ -231,9 +169,6 @@ export const parseLifted = (connection: Connection, response: Response): Promise
 
 export const readSwitch = async (connection: Connection, id: string): Promise<Receipt> =>
   parseReceipt(connection, await ask(connection, `switches/${encodeURIComponent(id)}`));
-
-export const receiptEvent = receipt;
-export const progressEvent = progress;
 
 /** A transcript. Throws where it breaks off: a part of it would pass for the whole. */
 export async function readWhole(connection: Connection, path: string): Promise<string> {

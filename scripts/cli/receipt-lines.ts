@@ -1,6 +1,6 @@
 // A switch's receipt in a few lines.
 
-import type { Receipt, SwitchSummary } from "./gate-client.ts";
+import type { Receipt, SwitchSummary } from "./gate-answers.ts";
 import { count, utc } from "./printable.ts";
 import { describeTarget } from "./target.ts";
 

@@ -3,7 +3,7 @@
 import { z } from "zod";
 import { CommandError, EXIT } from "./command.ts";
 import type { Connection } from "./connection.ts";
-import { type Progress, progressEvent, type Receipt, receiptEvent } from "./gate-client.ts";
+import { type Progress, progress as progressEvent, type Receipt, receipt as receiptEvent } from "./gate-answers.ts";
 
 const EVENT_MAX_CHARS = 16_777_216;
 const failure = z.object({ detail: z.string() });

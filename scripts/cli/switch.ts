@@ -5,15 +5,8 @@ import { writeFile } from "node:fs/promises";
 import { onlyOperand, parseArguments, parseReason, parseUntil } from "./arguments.ts";
 import { type Command, CommandError, EXIT, type Io, UsageError } from "./command.ts";
 import { CONNECTION, CONNECTION_USAGE, type Connection, connect } from "./connection.ts";
-import {
-  ask,
-  type Progress,
-  parseLifted,
-  parseReceipt,
-  parseResumed,
-  type Receipt,
-  readSwitch,
-} from "./gate-client.ts";
+import type { Progress, Receipt } from "./gate-answers.ts";
+import { ask, parseLifted, parseReceipt, parseResumed, readSwitch } from "./gate-client.ts";
 import { count } from "./printable.ts";
 import { reachesNobody, receiptLines } from "./receipt-lines.ts";
 import { followSwitch } from "./switch-events.ts";

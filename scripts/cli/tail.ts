@@ -3,7 +3,8 @@
 import { parseArguments } from "./arguments.ts";
 import { type Command, CommandError, EXIT, type Io, UsageError } from "./command.ts";
 import { CONNECTION, CONNECTION_USAGE, type Connection, connect } from "./connection.ts";
-import { listSwitches, readWhole, type SwitchSummary } from "./gate-client.ts";
+import type { SwitchSummary } from "./gate-answers.ts";
+import { listSwitches, readWhole } from "./gate-client.ts";
 import { utc } from "./printable.ts";
 import { stateOf } from "./receipt-lines.ts";
 import { type RecordLine, recordLine, recordShape } from "./record-line.ts";

@@ -3,7 +3,8 @@
 import { REACHES, type Reach } from "../../src/control/switch.ts";
 import { CommandError, EXIT, UsageError } from "./command.ts";
 import type { Connection } from "./connection.ts";
-import { listInstances, type Member, type Target } from "./gate-client.ts";
+import type { Member, Target } from "./gate-answers.ts";
+import { listInstances } from "./gate-client.ts";
 
 export const REACH_USAGE = `  instance <id, or an unambiguous beginning of it>
   task <id>
