@@ -84,7 +84,7 @@ async function refusal(connection: Connection, response: Response): Promise<Comm
         EXIT.forbidden,
         connection.isBreakGlass
           ? `${connection.gate} does not know this break-glass key.`
-          : `${connection.gate} does not accept this token: it has run out, or is not of its admins' client. Sign in again: npx portcullis login --gate ${connection.gate}`,
+          : `${connection.gate} does not accept this token: it has run out, is too old, or is not of its admins' client. Sign in again: npx portcullis login --gate ${connection.gate}`,
       );
     case 403:
       return new CommandError(

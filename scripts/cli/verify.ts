@@ -1,20 +1,23 @@
 // verify: a copy of the transcript bucket, offline.
 
 import { join } from "node:path";
+import type { ReceiptReport } from "../../src/control/verify-receipt.ts";
 import type { TranscriptReport, VerifyReport } from "../../src/transcript/verify.ts";
 import { readSealKeys, SEAL_KEYS_FILE, verifyFolder } from "../local/verify-folder.ts";
+import { describeReceipt, verifyReceiptFile } from "../local/verify-receipt-file.ts";
 import { onlyOperand, parseArguments } from "./arguments.ts";
 import { type Command, CommandError, EXIT, type Io, UsageError } from "./command.ts";
 import { count } from "./printable.ts";
 
 export const verify: Command = {
   summary: "verify a copy of the transcripts, offline",
-  usage: `portcullis verify <folder> [--keys <file>] [--issuer <origin>] [--now <ms or ISO 8601>] [--json]
+  usage: `portcullis verify <folder> [--keys <file>] [--issuer <origin>] [--now <ms or ISO 8601>] [--receipt <file>] [--json]
 
   <folder>  a copy of the bucket: <folder>/transcripts/…, <folder>/bodies/…
   --keys    public seal keys, as /.well-known/portcullis-seal-keys.json gives them (default: <folder>/${SEAL_KEYS_FILE})
   --issuer  whose seals these must be (default: of anyone who holds one of the keys)
   --now     the time to verify at (default: now); past its deadline a transcript must have a sealed end
+  --receipt a switch's receipt, as the admin API answered or as --save kept it: held to itself and to the transcripts here
 
 Exit: 0 all is as it was written, 1 it is not, 2 it could not be verified.`,
   run: async (args, io) => {
@@ -22,18 +25,23 @@ Exit: 0 all is as it was written, 1 it is not, 2 it could not be verified.`,
       keys: { type: "string" },
       issuer: { type: "string" },
       now: { type: "string" },
+      receipt: { type: "string" },
       json: { type: "boolean", default: false },
     });
     const folder = onlyOperand(operands, "folder");
     const nowMs = options.now === undefined ? Date.now() : parseTime(options.now);
-    const report = await verifyOrSay(folder, {
+    const { report, receipt } = await verifyOrSay(folder, {
       keysFile: options.keys ?? join(folder, SEAL_KEYS_FILE),
       issuer: options.issuer ?? null,
       nowMs,
+      receiptFile: options.receipt,
     });
-    if (options.json) io.json(report);
-    else print(report, io);
-    return report.ok ? EXIT.ok : EXIT.no;
+    if (options.json) io.json(receipt === null ? report : { ...report, receipt });
+    else {
+      print(report, io);
+      if (receipt !== null) printReceipt(receipt, io);
+    }
+    return report.ok && receipt?.ok !== false ? EXIT.ok : EXIT.no;
   },
 };
 
@@ -41,11 +49,20 @@ interface Asked {
   readonly keysFile: string;
   readonly issuer: string | null;
   readonly nowMs: number;
+  readonly receiptFile: string | undefined;
 }
 
-async function verifyOrSay(folder: string, { keysFile, issuer, nowMs }: Asked): Promise<VerifyReport> {
+interface Verified {
+  readonly report: VerifyReport;
+  /** Null: none was asked for. */
+  readonly receipt: ReceiptReport | null;
+}
+
+async function verifyOrSay(folder: string, { keysFile, issuer, nowMs, receiptFile }: Asked): Promise<Verified> {
   try {
-    return await verifyFolder(folder, { keys: await readSealKeys(keysFile), issuer, nowMs });
+    const options = { keys: await readSealKeys(keysFile), issuer, nowMs };
+    if (receiptFile !== undefined) return await verifyReceiptFile(folder, receiptFile, options);
+    return { report: await verifyFolder(folder, options), receipt: null };
   } catch (cause) {
     throw new CommandError(EXIT.usage, `not verified: ${(cause as Error).message}`);
   }
@@ -66,6 +83,11 @@ function print({ transcripts, findings, ok }: VerifyReport, io: Io): void {
   printFindings(findings, io);
   const found = [findings, ...transcripts.map((transcript) => transcript.findings)].flat().length;
   io.say(ok ? `verified: ${count(transcripts.length, "transcript")}` : `NOT verified: ${count(found, "finding")}`);
+}
+
+function printReceipt(receipt: ReceiptReport, io: Io): void {
+  for (const line of describeReceipt(receipt)) io.say(line);
+  printFindings(receipt.findings, io);
 }
 
 function printFindings(findings: TranscriptReport["findings"], io: Io): void {

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import type { JsonObject } from "../grant/compact.ts";
-import { emailDigest, humanId } from "../identity/id-token.ts";
+import { emailDigest } from "../identity/email-digest.ts";
+import { humanId } from "../identity/id-token.ts";
 import { err, ok, type Result } from "../result.ts";
 import { type SetError, setError } from "./set-error.ts";
 

@@ -1,7 +1,7 @@
 // The command line against the running gate, as a process of its own: what it prints, and how it ends.
 
 import { spawn } from "node:child_process";
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
@@ -18,8 +18,9 @@ import type { CopiedBucket } from "../../scripts/local/verify-folder.ts";
 import { confirmDevice } from "./device-browser.ts";
 import { type Harness, makeKey, NOWHERE, nowSeconds, startHarness } from "./harness.ts";
 
-const main = fileURLToPath(new URL("../../scripts/cli/main.ts", import.meta.url));
-const launcher = fileURLToPath(new URL("../../bin/portcullis.mjs", import.meta.url));
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const main = join(root, "scripts/cli/main.ts");
+const launcher = join(root, "bin/portcullis.mjs");
 
 let h: Harness;
 let dir: string;
@@ -426,10 +427,16 @@ describe("ps, switches, tail, pull", () => {
     await expect
       .poll(async () => (await oscar("tail", key.thumbprint, "--once", "--json")).out, { timeout: 10_000 })
       .toContain('"type":"seal"');
-    const folder = join(config, "copy");
+    const [folder, receipt] = [join(config, "copy"), join(config, "receipt.jws")];
+    expect((await oscar("kill", "instance", key.thumbprint, "--reason", "r", "--save", receipt)).code).toBe(0);
+    await expect
+      .poll(async () => (await oscar("tail", key.thumbprint, "--once", "--json")).out, { timeout: 10_000 })
+      .toMatch(/"type":"switched"[\s\S]*"type":"seal"/);
     const { code, gate, objects } = await json<{ gate: string; objects: number }>("pull", folder);
     expect([code, gate, objects]).toEqual([0, h.origin, expect.any(Number)]);
-    const verified = await run(["verify", folder, "--issuer", h.origin]);
+    const verified = await run(["verify", folder, "--issuer", h.origin, "--receipt", receipt]);
+    expect(verified.out).toContain("ok   receipt ");
+    expect(verified.out).toContain("held to 1 transcripts");
     expect(verified.out).toMatch(
       new RegExp(`^ok   human=.*/task=build-platform_pulled/instance=${key.thumbprint}`, "m"),
     );
@@ -581,6 +588,15 @@ describe("who asks", () => {
 });
 
 describe("the launcher", () => {
+  // It would install anew, under the feet of all tests.
+  beforeAll(async () => {
+    const [lock, stamp] = await Promise.all(
+      ["package-lock.json", "node_modules/.portcullis-lock"].map((name) => readFile(join(root, name), "utf8")),
+    );
+    const digest = createHash("sha256").update(lock!).digest("hex");
+    expect(stamp, "node_modules is not of this package-lock.json: run node scripts/setup.mjs").toBe(digest);
+  });
+
   it("hands on words, output and exit code", async () => {
     const { code, out } = await run(["ps", "--json"], asOscar(), undefined, launcher);
     expect([code, Array.isArray(JSON.parse(out).instances)]).toEqual([0, true]);

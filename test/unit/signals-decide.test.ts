@@ -3,7 +3,8 @@
 import { describe, expect, it } from "vitest";
 import { findEventNameFault, type SignalOverride } from "../../src/config/signal-acts.ts";
 import type { JsonObject } from "../../src/grant/compact.ts";
-import { emailDigest, humanId } from "../../src/identity/id-token.ts";
+import { emailDigest } from "../../src/identity/email-digest.ts";
+import { humanId } from "../../src/identity/id-token.ts";
 import { decideEvents } from "../../src/signals/decide.ts";
 import { parseSubject } from "../../src/signals/subject.ts";
 
