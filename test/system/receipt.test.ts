@@ -25,7 +25,7 @@ let pauseReceipt: Record<string, unknown>;
 
 const run = (at: string, ...args: string[]): Promise<{ code: number; out: string; err: string }> =>
   new Promise((resolve) =>
-    execFile(process.execPath, [script, at, ...args], (error, out, err) =>
+    execFile(process.execPath, [script, "verify", at, ...args], (error, out, err) =>
       resolve({ code: error === null ? 0 : Number(error.code), out, err }),
     ),
   );
