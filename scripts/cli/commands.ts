@@ -1,5 +1,6 @@
 // Which commands there are, and what becomes of a command line: the table, and one way through it.
 
+import { agent } from "./agent.ts";
 import { type Command, CommandError, EXIT, type Io, UsageError } from "./command.ts";
 import { ps, switches } from "./list.ts";
 import { login, logout } from "./login.ts";
@@ -19,6 +20,7 @@ const commands: ReadonlyMap<string, Command> = new Map([
   ["tail", tail],
   ["pull", pull],
   ["verify", verify],
+  ["agent", agent],
   ["login", login],
   ["logout", logout],
 ]);
@@ -42,7 +44,9 @@ export async function runCommand([name, ...args]: readonly string[], io: Io): Pr
     io.usage(usage(), "not asked");
     return EXIT.usage;
   }
-  if (args.some(isHelp)) {
+  // What comes behind two dashes is of a command that this one runs.
+  const own = args.includes("--") ? args.slice(0, args.indexOf("--")) : args;
+  if (own.some(isHelp)) {
     io.usage(command.usage, "asked");
     return EXIT.ok;
   }

@@ -107,6 +107,13 @@ describe("every command", () => {
   it("says its usage on --help, and the table says all of them", async () => {
     const all = await runHere(["--help"]);
     expect(all).toMatchObject({ code: 0, err: "" });
+    expect(all.out).toMatch(/^ {2}agent /m);
+    expect(await runHere(["agent", "--help"])).toMatchObject({
+      code: 0,
+      out: expect.stringContaining("portcullis agent"),
+    });
+    const behind = await runHere(["kill", "--reason", "r", "--", "--help"]);
+    expect(behind).toMatchObject({ code: 2, err: expect.stringContaining("--help: no such reach") });
     for (const name of [...commands, "login", "logout"]) {
       expect(all.out).toMatch(new RegExp(`^ {2}${name} `, "m"));
       expect(await runHere([name, "--help"])).toMatchObject({

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { Members } from "../../durable-objects/members.ts";
 import { type Attributes, isInReach, REACHES, type Reach, type Target } from "../../src/control/switch.ts";
-import { emailDigest } from "../../src/identity/id-token.ts";
+import { emailDigest } from "../../src/identity/email-digest.ts";
 import type { Enrolment } from "../../src/instance/contract.ts";
 import { type Agent, enrolAgent, flip, ISSUES, recordsOf, rosterStub, switchOf, upstream, verdictOf } from "./kit.ts";
 
