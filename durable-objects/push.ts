@@ -49,16 +49,16 @@ export class Push {
       this.#heard.set(instance, { answer: null, atMs: 0, confirmedUntilMs });
   }
 
-  /** Everybody it went to. */
-  get holders(): Iterable<string> {
-    return this.#heard.keys();
+  /** Says something else to everybody it went to, as far as they can be reached. */
+  async tellAll(tell: (instance: string) => Promise<unknown>): Promise<void> {
+    await atOnce([...this.#heard.keys()], (instance) => tell(instance).catch(() => {}));
   }
 
   /** Starts a round, if none runs and somebody is missing; answers when it is over, or after `waitMs`. */
   async progress(waitMs: number, keep: (work: Promise<unknown>) => void): Promise<ShardProgress> {
     if (this.#round === null && this.#queue.length === 0) this.#queue = this.#missing();
     if (this.#round === null && this.#queue.length > 0) {
-      this.#round = this.#run(this.#queue.splice(0, ROUND_MAX)).finally(() => {
+      this.#round = atOnce(this.#queue.splice(0, ROUND_MAX), (instance) => this.#one(instance)).finally(() => {
         this.#round = null;
       });
       keep(this.#round);
@@ -75,13 +75,6 @@ export class Push {
     return [...this.#heard].flatMap(([instance, { answer }]) =>
       answer === null || answer.unconfirmed > 0 ? [instance] : [],
     );
-  }
-
-  async #run(queue: string[]): Promise<void> {
-    const next = async (): Promise<void> => {
-      for (let instance = queue.shift(); instance !== undefined; instance = queue.shift()) await this.#one(instance);
-    };
-    await Promise.all(Array.from({ length: Math.min(CONCURRENCY, queue.length) }, next));
   }
 
   async #one(instance: string): Promise<void> {
@@ -103,4 +96,12 @@ export class Push {
       stoppedInMs: confirmedUntilMs - nowMs,
     }));
   }
+}
+
+async function atOnce(instances: readonly string[], work: (instance: string) => Promise<unknown>): Promise<void> {
+  let at = 0;
+  const next = async (): Promise<void> => {
+    for (let instance = instances[at++]; instance !== undefined; instance = instances[at++]) await work(instance);
+  };
+  await Promise.all(Array.from({ length: Math.min(CONCURRENCY, instances.length) }, next));
 }

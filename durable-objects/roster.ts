@@ -148,12 +148,8 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
     if (sw.act !== "pause") return;
     const push = this.#pushes.get(sw.id);
     this.#pushes.delete(sw.id);
-    for (const instance of push?.holders ?? [])
-      this.ctx.waitUntil(
-        instanceOf(this.#deployment, instance)
-          .reopen(sw.id)
-          .catch(() => {}),
-      );
+    if (push !== undefined)
+      this.ctx.waitUntil(push.tellAll((instance) => instanceOf(this.#deployment, instance).reopen(sw.id)));
   }
 
   /**

@@ -63,8 +63,11 @@ export class SwitchBook {
       );
   }
 
-  /** The switch that this key made before: `undefined` none, `null` one of another request. */
+  /** The switch that this key or this id made before: `undefined` none, `null` one of another request. */
   repeated(request: FlipRequest): string | null | undefined {
+    const same = this.get(request.id)?.sw;
+    if (same !== undefined)
+      return fingerprint(same) === fingerprint(request) && same.by === request.by ? same.id : null;
     if (request.idempotencyKey === null) return undefined;
     const [row] = this.#sql
       .exec<{ request: string; switch: string }>(
@@ -188,5 +191,12 @@ export class SwitchBook {
 
 const keyOf = ({ by, idempotencyKey }: FlipRequest): string => JSON.stringify([by, idempotencyKey]);
 
-const fingerprint = ({ reach, target, act, reason, cause, untilMs }: FlipRequest): string =>
+const fingerprint = ({
+  reach,
+  target,
+  act,
+  reason,
+  cause,
+  untilMs,
+}: Omit<FlipRequest, "idempotencyKey" | "email">): string =>
   JSON.stringify([reach, Object.entries(target).sort(), act, reason, cause, untilMs]);

@@ -55,6 +55,7 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
 
   /** Persists the switch, hands it to every roster shard, and answers with what came of it so far. */
   async flip(request: FlipRequest): Promise<FlipAnswer> {
+    // Its id is the asker's own: asked again without a key it is the same flip, too.
     const repeated = this.#book.repeated(request);
     if (repeated === null) return { flipped: false };
     if (repeated !== undefined)

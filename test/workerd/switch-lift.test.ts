@@ -115,6 +115,15 @@ describe("a flip that is asked for again", () => {
     expect(listed).toHaveLength(2);
   });
 
+  it("under the same id, without a key, is the same switch; another's or another body is refused, and nothing breaks", async () => {
+    const body = { id: crypto.randomUUID(), reach: "human", target: { human: somebody() } } as const;
+    await flip(body);
+    const again = await board.flip(flipRequest(body));
+    expect(again).toMatchObject({ flipped: true, isRepeated: true, state: { switch: { id: body.id } } });
+    expect(await board.flip(flipRequest({ ...body, reason: "another" }))).toEqual({ flipped: false });
+    expect(await board.flip(flipRequest({ ...body, by: "somebody else" }))).toEqual({ flipped: false });
+  });
+
   it("at the same time is one", async () => {
     const body = { reach: "human", target: { human: somebody() }, idempotencyKey: "k-2" } as const;
     const states = await Promise.all(Array.from({ length: 10 }, () => flip(body)));
