@@ -293,6 +293,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
 
   async read(fromSeq: number, maxLines: number): Promise<UnstoredLines | null> {
     if (this.#ledger.enrolment === null) return null;
+    this.#control.keep();
     return { partition: this.#ledger.partition, lines: this.#ledger.log.unstoredLines(fromSeq, maxLines) };
   }
 
