@@ -1,4 +1,4 @@
-import { defineConfig, type ScopeEntry } from "../../src/config/define.ts";
+import { type ConfigSource, defineConfig, type ScopeEntry } from "../../src/config/define.ts";
 import type { RuleSource } from "../../src/config/rules.ts";
 
 /**
@@ -17,6 +17,8 @@ export interface LocalAddresses {
   readonly platformKey: { readonly kty: string; readonly kid: string; readonly [member: string]: string };
   /** A second platform, whose own client at the identity provider is `other-app`. For tests of what belongs to whom. */
   readonly otherPlatformKey?: { readonly kty: string; readonly kid: string; readonly [member: string]: string };
+  /** Another agent than `triage-bot`, of the same kind, that the second platform provisions. */
+  readonly otherAgent?: string;
   /** What a test may want otherwise than a person who watches. */
   readonly flushAfterMs?: number;
   readonly grantSeconds?: number;
@@ -25,6 +27,8 @@ export interface LocalAddresses {
   /** Who pushes security events. For tests of what comes of them. */
   readonly transmitter?: LocalTransmitter;
   readonly rules?: Readonly<Record<string, RuleSource>>;
+  /** Who may look, besides those who may act. */
+  readonly viewers?: string;
   /** Where a test's own upstream listens, with bounds that are short enough to be reached in a test. */
   readonly hostile?: HostileUpstream;
 }
@@ -103,6 +107,30 @@ const hostileUpstream = () => {
 };
 const WHO_AM_I: ScopeEntry = { type: "http", upstream: "github", operations: ["GET /user"] };
 
+const TRIAGE_BOT: ConfigSource["agents"][string] = {
+  versions: {
+    "1.4.0": {
+      model: "gpt-4.1-mini",
+      promptDigest: "sha256:5f2b0a3c9c6f7b1f0d4e8a6c2b9d7e1f3a5c8b0d2e4f6a8c0b1d3f5a7c9e0b2d",
+      tools: { octokit: "22.0.1", slack: "1.0.0" },
+    },
+  },
+  ceiling: [
+    repositories([...READ, ...COMMENT], ["widgets", "helpdesk"]),
+    WHO_AM_I,
+    CHAT,
+    POST_TO_ENGINEERING,
+    ...hostile("agent"),
+  ],
+  limits: {
+    callsPerSecond: local.callsPerSecond ?? 20,
+    burst: local.burst ?? 40,
+    concurrency: 8,
+    calls: 5_000,
+    ...local.hostile?.limits,
+  },
+};
+
 export default defineConfig({
   origin: local.origin,
   identityProviders: {
@@ -119,7 +147,7 @@ export default defineConfig({
       ? {}
       : {
           "other-platform": {
-            agent: "triage-bot",
+            agent: local.otherAgent ?? "triage-bot",
             identityProvider: "corp",
             subjectAudience: "other-app",
             jwks: { keys: [local.otherPlatformKey as { kty: "EC"; kid: string }] },
@@ -127,29 +155,8 @@ export default defineConfig({
         }),
   },
   agents: {
-    "triage-bot": {
-      versions: {
-        "1.4.0": {
-          model: "gpt-4.1-mini",
-          promptDigest: "sha256:5f2b0a3c9c6f7b1f0d4e8a6c2b9d7e1f3a5c8b0d2e4f6a8c0b1d3f5a7c9e0b2d",
-          tools: { octokit: "22.0.1", slack: "1.0.0" },
-        },
-      },
-      ceiling: [
-        repositories([...READ, ...COMMENT], ["widgets", "helpdesk"]),
-        WHO_AM_I,
-        CHAT,
-        POST_TO_ENGINEERING,
-        ...hostile("agent"),
-      ],
-      limits: {
-        callsPerSecond: local.callsPerSecond ?? 20,
-        burst: local.burst ?? 40,
-        concurrency: 8,
-        calls: 5_000,
-        ...local.hostile?.limits,
-      },
-    },
+    "triage-bot": TRIAGE_BOT,
+    ...(local.otherAgent === undefined ? {} : { [local.otherAgent]: TRIAGE_BOT }),
   },
   rules: { ...local.rules },
   upstreams: {
@@ -191,7 +198,11 @@ export default defineConfig({
   admins: {
     identityProvider: "corp",
     audience: "portcullis-admin",
-    roles: { viewer: ["security-oncall"], operator: ["security-oncall"], auditor: ["security-oncall"] },
+    roles: {
+      viewer: ["security-oncall", ...(local.viewers === undefined ? [] : [local.viewers])],
+      operator: ["security-oncall"],
+      auditor: ["security-oncall"],
+    },
     breakGlass: { oncall: "BREAK_GLASS_ONCALL" },
   },
   transmitters:

@@ -10,13 +10,19 @@ export interface Seen {
   readonly target: string;
   readonly headers: IncomingMessage["headers"];
   readonly rawHeaders: readonly string[];
+  /** When its head was here. */
+  readonly atMs: number;
   readonly chunks: Buffer[];
   bytesIn: number;
+  /** When the last byte of its body came; 0: none did. */
+  lastByteAtMs: number;
   /** All of the body came, by its framing. */
   isWhole: boolean;
   /** The connection was closed before the whole of the body came, or before the answer's end. */
   isBrokenOff: boolean;
   brokenOffAtMs: number;
+  /** When the exchange was over, for whatever reason; 0: it runs. */
+  closedAtMs: number;
 }
 
 export type Behaviour = (request: IncomingMessage, answer: ServerResponse, seen: Seen) => void;
@@ -44,16 +50,20 @@ export async function startHostileUpstream(): Promise<HostileUpstream> {
       target: request.url ?? "",
       headers: request.headers,
       rawHeaders: request.rawHeaders,
+      atMs: Date.now(),
       chunks: [],
       bytesIn: 0,
+      lastByteAtMs: 0,
       isWhole: false,
       isBrokenOff: false,
       brokenOffAtMs: 0,
+      closedAtMs: 0,
     };
     all.push(seen);
     request.on("data", (chunk: Buffer) => {
       seen.chunks.push(chunk);
       seen.bytesIn += chunk.length;
+      seen.lastByteAtMs = Date.now();
     });
     request.on("end", () => {
       seen.isWhole = request.complete;
@@ -61,6 +71,7 @@ export async function startHostileUpstream(): Promise<HostileUpstream> {
     request.on("error", () => {});
     answer.on("error", () => {});
     answer.on("close", () => {
+      seen.closedAtMs = Date.now();
       if (answer.writableFinished && seen.isWhole) return;
       seen.isBrokenOff = true;
       seen.brokenOffAtMs = Date.now();
