@@ -20,7 +20,12 @@ export default {
       const path = PATH.exec(request.url)?.[1] ?? "";
       if (path.startsWith("/oauth/") || path.startsWith("/.well-known/"))
         return await authority.fetch(request, { deployment }, ctx);
-      if (path.startsWith("/admin/")) return await admin.fetch(request, { deployment }, ctx);
+      if (path.startsWith("/admin/")) {
+        const answering = Promise.resolve(admin.fetch(request, { deployment }, ctx));
+        // Who asks for a kill and goes away before the answer would else take this Worker along, and the kill with it.
+        ctx.waitUntil(answering.catch(() => {}));
+        return await answering;
+      }
       if (path.startsWith("/ssf/")) return await signals(request, deployment);
       return await gate(request, deployment, ctx);
     } catch (error) {

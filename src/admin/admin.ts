@@ -1,7 +1,7 @@
 import { Hono } from "hono";
 import { recordUnauthenticated } from "../authority/refused.ts";
 import { authenticateAdmin } from "./authenticate.ts";
-import { type AdminHono, PATH_MAX_CHARS, problem, record, requireRole } from "./door.ts";
+import { type AdminHono, PATH_MAX_CHARS, problem, readBody, record, requireRole } from "./door.ts";
 import { instanceRoutes } from "./instances.ts";
 import { openApiRoute } from "./openapi.ts";
 import { switchRoutes } from "./switches.ts";
@@ -13,6 +13,7 @@ export const admin: AdminHono = new Hono();
 admin.use(async (c, next) => {
   c.header("Cache-Control", "no-store");
   const { deployment } = c.env;
+  c.set("body", readBody(c.req.raw));
   const authenticated = await authenticateAdmin(c.req.raw, deployment, Date.now());
   if (!authenticated.ok) {
     await recordUnauthenticated(deployment, "admin-refused", () => ({

@@ -8,8 +8,14 @@ import { err, ok, type Result } from "../result.ts";
 import type { Fields } from "../transcript/envelope.ts";
 import type { Admin, AdminRole } from "./authenticate.ts";
 
+export interface AdminVariables {
+  admin: Admin;
+  /** On its way since before the token was looked at: who sent it may be gone by then, and what was not read with them. */
+  body: Promise<string | undefined>;
+}
+
 /** What the routes of the admin's door share. */
-export type AdminHono = Hono<{ Bindings: { deployment: Deployment }; Variables: { admin: Admin } }>;
+export type AdminHono = Hono<{ Bindings: { deployment: Deployment }; Variables: AdminVariables }>;
 
 /** Nobody's path is longer than what a record needs in order to be recognised. */
 export const PATH_MAX_CHARS = 256;
@@ -60,9 +66,12 @@ export async function record(deployment: Deployment, type: "refused" | "read", f
   if (!written) throw new Error("the journal is closed");
 }
 
+/** Never rejects; `undefined`: too long, or not UTF-8. */
+export const readBody = (request: Request): Promise<string | undefined> => readText(request, BODY_MAX_BYTES);
+
 /** JSON that has one reading, of a shape. The error names the path of each mistake. */
-export async function parseBody<T>(request: Request, shape: z.ZodType<T>): Promise<Result<T, string>> {
-  const text = await readText(request, BODY_MAX_BYTES);
+export async function parseBody<T>(body: Promise<string | undefined>, shape: z.ZodType<T>): Promise<Result<T, string>> {
+  const text = await body;
   if (text === undefined) return err(`body: longer than ${BODY_MAX_BYTES} bytes, or not UTF-8`);
   const json = parseStrictJson(text);
   if (!json.ok) return err(`body: ${json.error}`);

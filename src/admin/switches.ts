@@ -6,8 +6,7 @@ import { ACTS, REACHES, type Reach, type Target, type TargetMember } from "../co
 import type { Deployment } from "../deployment.ts";
 import { emailDigest } from "../identity/email-digest.ts";
 import { switchboardOf } from "../objects.ts";
-import type { Admin } from "./authenticate.ts";
-import { type AdminHono, parseBody, problem, READERS, refuse, requireRole } from "./door.ts";
+import { type AdminHono, type AdminVariables, parseBody, problem, READERS, refuse, requireRole } from "./door.ts";
 import { followSwitch, wantsEvents } from "./switch-events.ts";
 
 const id = z.string().regex(/^[A-Za-z0-9_-]{1,64}$/, "an id: at most 64 letters, digits, - and _");
@@ -58,7 +57,7 @@ export const switchesQuery = z.strictObject({
 
 const IDEMPOTENCY_KEY_MAX_CHARS = 255;
 
-type Ctx = Context<{ Bindings: { deployment: Deployment }; Variables: { admin: Admin } }>;
+type Ctx = Context<{ Bindings: { deployment: Deployment }; Variables: AdminVariables }>;
 
 export function switchRoutes(admin: AdminHono): void {
   admin.post("/admin/v1/switches", flip);
@@ -73,7 +72,7 @@ async function flip(c: Ctx): Promise<Response> {
   const who = c.get("admin");
   const mayAct = await requireRole(deployment, who, c.req.path, ["operator", "break-glass"]);
   if (mayAct !== null) return mayAct;
-  const body = await parseBody(c.req.raw, flipBody);
+  const body = await parseBody(c.get("body"), flipBody);
   if (!body.ok) return refuse(deployment, who, c.req.path, 400, "Bad Request", body.error);
   const { act, reach, reason, untilMs = null } = body.value;
   const selector = { reach, target: byDigest(body.value.target) };
@@ -148,7 +147,7 @@ async function lift(c: Ctx): Promise<Response> {
   const who = c.get("admin");
   const mayAct = await requireRole(deployment, who, c.req.path, ["operator"]);
   if (mayAct !== null) return mayAct;
-  const body = await parseBody(c.req.raw, liftBody);
+  const body = await parseBody(c.get("body"), liftBody);
   if (!body.ok) return refuse(deployment, who, c.req.path, 400, "Bad Request", body.error);
   const { reason } = body.value;
   const lifted = await switchboardOf(deployment).lift(c.req.param("id")!, { by: who.id, email: who.email, reason });
