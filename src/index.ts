@@ -1,7 +1,7 @@
 import config from "#config";
 import { admin } from "./admin/admin.ts";
 import { authority } from "./authority/authority.ts";
-import { type Env, parseDeployment } from "./deployment.ts";
+import { type Deployment, type Env, parseDeployment } from "./deployment.ts";
 import { gate } from "./gate/gate.ts";
 import { signals } from "./signals/signals.ts";
 
@@ -18,15 +18,13 @@ export default {
     try {
       const deployment = parseDeployment(env, config);
       const path = PATH.exec(request.url)?.[1] ?? "";
-      if (path.startsWith("/oauth/") || path.startsWith("/.well-known/"))
-        return await authority.fetch(request, { deployment }, ctx);
-      if (path.startsWith("/admin/")) {
-        const answering = Promise.resolve(admin.fetch(request, { deployment }, ctx));
-        // Who asks for a kill and goes away before the answer would else take this Worker along, and the kill with it.
+      const control = controlDoor(path);
+      if (control !== undefined) {
+        const answering = Promise.resolve(control(request, deployment, ctx));
+        // Who asks for a kill or a revocation and goes away before the answer would else take this Worker along, and the act with it.
         ctx.waitUntil(answering.catch(() => {}));
         return await answering;
       }
-      if (path.startsWith("/ssf/")) return await signals(request, deployment);
       return await gate(request, deployment, ctx);
     } catch (error) {
       // A bug or broken infrastructure closes the door. What it was goes to the operator's log, never outward.
@@ -35,3 +33,13 @@ export default {
     }
   },
 } satisfies ExportedHandler<Env>;
+
+type Door = (request: Request, deployment: Deployment, ctx: ExecutionContext) => Response | Promise<Response>;
+
+function controlDoor(path: string): Door | undefined {
+  if (path.startsWith("/oauth/") || path.startsWith("/.well-known/"))
+    return (request, deployment, ctx) => authority.fetch(request, { deployment }, ctx);
+  if (path.startsWith("/admin/")) return (request, deployment, ctx) => admin.fetch(request, { deployment }, ctx);
+  if (path.startsWith("/ssf/")) return signals;
+  return undefined;
+}
