@@ -8,6 +8,7 @@ const bench = JSON.parse(process.env["BENCH"] ?? "{}") as {
   readonly issuer?: string;
   readonly confirmationMs?: number;
   readonly shards?: number;
+  readonly flushAfterMs?: number;
 };
 const issuer = bench.issuer ?? "https://idp.invalid";
 
@@ -43,6 +44,7 @@ export default defineConfig({
   boundaries: [ANY],
   admins: { identityProvider: "corp", audience: "admin", roles: { operator: ["oncall"], viewer: ["oncall"] } },
   grants: { grantSeconds: 3_600 },
+  transcripts: bench.flushAfterMs === undefined ? {} : { flushAfterMs: bench.flushAfterMs },
   roster: {
     ...(bench.confirmationMs === undefined ? {} : { confirmationMs: bench.confirmationMs }),
     ...(bench.shards === undefined ? {} : { shards: bench.shards }),

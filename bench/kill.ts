@@ -22,6 +22,7 @@ const SETTINGS = {
   wide: { streams: 500, rounds: 5 },
   one: { streams: 100, rounds: 5 },
   many: { instances: 2_500, streams: 100, rounds: 1 },
+  coldAfterMs: 15_000,
   enrolled: { members: 100_000, active: 100, rounds: 3 },
   shards: 4,
 };
@@ -47,6 +48,8 @@ export async function benchKill(only?: string): Promise<void> {
     upstream: `http://127.0.0.1:${upstream.port}`,
     issuer: admin.issuer,
     confirmationMs: 600_000,
+    // Flushes come later: thousands of transcripts that were begun at the same time would all be on their way at once.
+    flushAfterMs: 600_000,
     shards: SETTINGS.shards,
   };
   const withGate = async <T>(work: (gate: StartedGate) => Promise<T>): Promise<T> => {
@@ -76,6 +79,7 @@ const SCENARIOS: Readonly<Record<string, (gate: StartedGate, admin: BenchAdmin) 
   wide,
   oneInstance,
   many,
+  manyCold,
   enrolled,
 };
 
@@ -112,15 +116,31 @@ async function oneInstance(gate: StartedGate, admin: BenchAdmin) {
 }
 
 /** All of them hold a running confirmation, so all get a push. */
-async function many(gate: StartedGate, admin: BenchAdmin) {
+function many(gate: StartedGate, admin: BenchAdmin) {
+  return killMany(gate, admin, 0);
+}
+
+/** The same after all but those that stream were idle for so long that the runtime has put their objects away. */
+function manyCold(gate: StartedGate, admin: BenchAdmin) {
+  return killMany(gate, admin, SETTINGS.coldAfterMs);
+}
+
+async function killMany(gate: StartedGate, admin: BenchAdmin, idleMs: number) {
   const { instances: count, streams: streaming, rounds: times } = SETTINGS.many;
   const rounds: Measured[] = [];
   for (let i = 0; i < times; i++) {
-    const instances = await enrolMany(gate, count, `many-${i}`);
-    const streams = await openAll(gate, instances.slice(0, streaming));
-    rounds.push(await measure(gate, admin, "task", { task: `many-${i}` }, streams, count));
+    const task = `many-${i}`;
+    const streams = await openAll(gate, await enrolMany(gate, streaming, task));
+    for (let at = 0; at < count - streaming; at += 100) {
+      const asked = { method: "POST", body: JSON.stringify({ task, count: 100 }) };
+      const { enrolled } = (await (await fetch(`${gate.origin}/bench-enrol`, asked)).json()) as { enrolled: boolean };
+      if (!enrolled) throw new Error("not enrolled");
+    }
+    await pause(500 + idleMs);
+    rounds.push(await measure(gate, admin, "task", { task }, streams, count));
   }
-  return report(`${count} instances with a confirmation, ${streaming} of them streaming`, rounds);
+  const state = idleMs === 0 ? "with a confirmation" : "with a confirmation, put away";
+  return report(`${count} instances ${state}, ${streaming} of them streaming`, rounds);
 }
 
 /** Rows of the roster: who holds no confirmation gets no push. */
