@@ -78,7 +78,6 @@ export class Members {
     this.#sql.exec("DELETE FROM members WHERE instance = ?", instance);
   }
 
-  /** Who may act without asking. */
   confirmedAfter(nowMs: number): Enlisted[] {
     return this.#select("confirmed_until_ms > ?", nowMs);
   }
@@ -103,14 +102,14 @@ export class Members {
     return this.#sql.exec("SELECT 1 FROM members LIMIT 1").toArray().length === 0;
   }
 
-  /** How many in reach hold no confirmation. */
-  countIdle({ target }: Switch, nowMs: number): number {
+  /** How many in reach hold no confirmation that ended later than this. */
+  countIdle({ target }: Switch, beforeMs: number): number {
     const entries = Object.entries(target) as [TargetMember, string][];
     const conditions = entries.map(([member], i) => CONDITIONS[member].replaceAll("?1", `?${i + 2}`));
     const { idle } = this.#sql
       .exec<{ idle: number }>(
         `SELECT count(*) AS idle FROM members WHERE ${["confirmed_until_ms <= ?1", ...conditions].join(" AND ")}`,
-        nowMs,
+        beforeMs,
         ...entries.map(([, value]) => value),
       )
       .one();

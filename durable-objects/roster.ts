@@ -1,5 +1,6 @@
 import { DurableObject } from "cloudflare:workers";
 import config from "#config";
+import { mayAct, SILENT_WORKER_CUT_MS } from "../src/control/acknowledgement.ts";
 import type {
   BookedSwitch,
   ConfirmAnswer,
@@ -44,7 +45,7 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
   readonly #members: Members;
   readonly #book = new Map<string, Booked>();
   readonly #pushes = new Map<string, Push>();
-  /** Who may act without asking: made anew from the table at every start. */
+  /** Who may act without asking, or did until a moment ago: made anew from the table at every start. */
   readonly #active: Map<string, Enlisted>;
   #hasJoined: boolean;
   #joining: Promise<boolean> | null = null;
@@ -56,7 +57,9 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
     this.#members = new Members(sql);
     for (const { id, json, opened_at_ms } of sql.exec<SwitchRow>("SELECT * FROM switches"))
       this.#book.set(id, { sw: JSON.parse(json) as Switch, openedAtMs: opened_at_ms });
-    this.#active = new Map(this.#members.confirmedAfter(Date.now()).map((member) => [member.instance, member]));
+    this.#active = new Map(
+      this.#members.confirmedAfter(Date.now() - SILENT_WORKER_CUT_MS).map((member) => [member.instance, member]),
+    );
     this.#hasJoined = sql.exec("SELECT 1 FROM joined").toArray().length > 0;
   }
 
@@ -129,11 +132,12 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
     if (push === undefined) {
       const nowMs = Date.now();
       const booked = this.#book.get(sw.id)!;
-      // Who holds no running confirmation needs no push: it must ask before its next call, and finds the switch here.
+      // Who holds no confirmation needs no push: it must ask before its next call, and finds the switch here. One that ran out
+      // a moment ago is another matter: calls that it covered may run until their next beat.
       push = new Push(
         (instance) => instanceOf(this.#deployment, instance).close(sw),
-        [...this.#active.values()].filter((one) => one.confirmedUntilMs > nowMs && isClosedFor(booked, one)),
-        () => this.#members.countIdle(sw, nowMs),
+        [...this.#active.values()].filter((one) => mayAct(one.confirmedUntilMs, nowMs) && isClosedFor(booked, one)),
+        () => this.#members.countIdle(sw, nowMs - SILENT_WORKER_CUT_MS),
         // Who was killed acts no more, whatever confirmation it holds: the next switch passes it by.
         (instance) => (sw.act === "kill" && isWhole(sw) ? void this.#active.delete(instance) : undefined),
       );
@@ -208,7 +212,7 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
     await Promise.all(overdue.map(({ instance }) => this.#wake(instance)));
     this.#members.forget(nowMs - FORGET_MS);
     for (const [instance, { confirmedUntilMs }] of this.#active)
-      if (confirmedUntilMs < nowMs) this.#active.delete(instance);
+      if (!mayAct(confirmedUntilMs, nowMs)) this.#active.delete(instance);
     this.#forgetOpened(nowMs);
     if (this.#members.isEmpty) await this.ctx.storage.deleteAlarm();
   }

@@ -40,6 +40,13 @@ export interface Reached {
 export const SILENT_WORKER_CUT_MS = 30_000;
 
 /**
+ * Whether somebody may still do something: while its confirmation runs nothing is asked, and for a time after it a call that was admitted
+ * before may run, since its Worker learns of that with its next beat.
+ */
+export const mayAct = (confirmedUntilMs: number, nowMs: number): boolean =>
+  confirmedUntilMs + SILENT_WORKER_CUT_MS > nowMs;
+
+/**
  * Ages as times of the clock that heard of them now. A clock that stepped between two readings makes an age wrong: nothing
  * was acknowledged before it was accepted, and nothing is ahead of now.
  */
@@ -69,7 +76,7 @@ export const aged = (answer: CloseAnswer, sinceMs: number): CloseAnswer => ({
  * is cut as by a Worker that hears nothing.
  */
 export const isSilent = ({ answer, stoppedByMs }: Reached, nowMs: number): boolean => {
-  if (answer === null) return stoppedByMs + SILENT_WORKER_CUT_MS <= nowMs;
+  if (answer === null) return !mayAct(stoppedByMs, nowMs);
   return answer.unconfirmed === 0 || answer.acknowledgedAtMs + SILENT_WORKER_CUT_MS <= nowMs;
 };
 
