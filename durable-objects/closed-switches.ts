@@ -39,7 +39,11 @@ export class ClosedSwitches {
   keep(): readonly Switch[] {
     const taken = this.#unkept;
     this.#unkept = [];
-    for (const sw of taken) this.#sql.exec("INSERT INTO switches (id, json) VALUES (?, ?)", sw.id, JSON.stringify(sw));
+    for (const sw of taken) {
+      // It may have been opened in that moment.
+      const open = this.#known.get(sw.id)?.isOpen === true ? 1 : 0;
+      this.#sql.exec("INSERT INTO switches (id, json, open) VALUES (?, ?, ?)", sw.id, JSON.stringify(sw), open);
+    }
     return taken;
   }
 
