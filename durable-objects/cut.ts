@@ -5,6 +5,7 @@ import type { Lease } from "./lease.ts";
 /** Calls that are being cut: who of their Workers has confirmed, and when. */
 export class Cut {
   readonly #leases: readonly Lease[];
+  readonly #switchId: string | null;
   readonly #startedAtMs = Date.now();
   #doneAtMs: number | null = null;
   readonly done: Promise<unknown>;
@@ -12,6 +13,7 @@ export class Cut {
   /** Breaks the leases: each Worker hears of it at once. */
   constructor(leases: readonly Lease[], cause: Cause, switchId: string | null) {
     this.#leases = leases;
+    this.#switchId = switchId;
     for (const lease of leases) lease.break(cause, switchId);
     this.done = Promise.all(leases.map((lease) => lease.done)).then(() => {
       this.#doneAtMs = Date.now();
@@ -21,7 +23,9 @@ export class Cut {
   /** As of now. A Worker that was given up for its silence has confirmed nothing. */
   answer(nowMs: number): CloseAnswer {
     const confirmed = this.#leases.filter((lease) => lease.isSettled);
-    const lastBytes = confirmed.flatMap(({ lastByteAtMs }) => lastByteAtMs ?? []);
+    // A call that broke by another switch a moment before is waited for, and counted there alone.
+    const own = confirmed.filter((lease) => lease.switchId === this.#switchId);
+    const lastBytes = own.flatMap(({ lastByteAtMs }) => lastByteAtMs ?? []);
     const acknowledgedAtMs = this.#leases.length === 0 ? this.#startedAtMs : (this.#doneAtMs ?? nowMs);
     return {
       cut: confirmed.length,
