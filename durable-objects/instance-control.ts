@@ -188,7 +188,10 @@ export class InstanceControl {
   async cutAll(cause: Cause): Promise<CloseAnswer> {
     const cut = new Cut([...this.#options.leases.values()], cause, null);
     await within(CUT_CONFIRM_MS, cut.done);
-    return cut.answer(Date.now());
+    const nowMs = Date.now();
+    const answer = cut.answer(nowMs);
+    // Of an earlier life of this object nobody confirms, here as with a switch.
+    return { ...answer, unconfirmed: answer.unconfirmed + this.#ledger.orphanedAt(nowMs) };
   }
 
   // --- rules ------------------------------------------------------------------------------------------------------
