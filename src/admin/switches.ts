@@ -13,6 +13,9 @@ const id = z.string().regex(/^[A-Za-z0-9_-]{1,64}$/, "an id: at most 64 letters,
 const email = z.email().max(254);
 const name = z.string().regex(/^[A-Za-z0-9._+-]{1,64}$/, "a name, as in the configuration");
 
+/** The year 2100: beyond it no alarm can be set, and no reader's date be printed. Who means never leaves it out. */
+const UNTIL_MAX_MS = 4_102_444_800_000;
+
 /** What each member of a target looks like. A human may be named by the address that the identity provider gave. */
 const target = z.strictObject({
   instance: id.optional(),
@@ -32,7 +35,7 @@ export const flipBody = z
     target,
     reason,
     /** When it opens by itself, in milliseconds since 1970. */
-    untilMs: z.number().int().positive().optional(),
+    untilMs: z.number().int().positive().max(UNTIL_MAX_MS).optional(),
   })
   .superRefine(({ act, reach, target, untilMs }, ctx) => {
     const wanted: readonly TargetMember[] = REACHES[reach];
