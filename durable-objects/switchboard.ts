@@ -87,7 +87,7 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
         return { kind: "second-operator", state: this.#stateOf(entry) };
       }
     }
-    await this.#open(entry, request, nowMs);
+    await this.#open([entry], request, nowMs);
     return { kind: "opened", state: this.#stateOf(this.#book.get(id)!) };
   }
 
@@ -101,16 +101,21 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
       .filter(
         ({ sw }) => sw.act === "pause" && JSON.stringify([sw.reach, Object.entries(sw.target).sort()]) === wanted,
       );
-    for (const entry of paused) await this.#open(entry, request, Date.now());
+    await this.#open(paused, request, Date.now());
     return paused.map(({ sw }) => this.#stateOf(this.#book.get(sw.id)!));
   }
 
-  async #open(entry: Entry, { by, email, reason }: OpenRequest, nowMs: number): Promise<void> {
-    this.#book.open(entry.sw.id, { atMs: nowMs, by, reason });
-    this.#tell({ deed: entry.sw.act === "pause" ? "resume" : "lift", switch: entry.sw.id, by, email, reason });
-    this.#wake.by(nowMs + RETRY_MS);
-    await within(FLIP_WAIT_MS, this.#openAtShards(entry.sw));
+  /** INVARIANT: all of them are open in the book before anything is waited for: nobody else opens one meanwhile. */
+  async #open(entries: readonly Entry[], request: OpenRequest, nowMs: number): Promise<void> {
+    for (const entry of entries) this.#bookOpening(entry, request, nowMs);
+    await within(FLIP_WAIT_MS, Promise.all(entries.map(({ sw }) => this.#openAtShards(sw))));
     this.ctx.waitUntil(this.#tellAll());
+  }
+
+  #bookOpening({ sw }: Entry, { by, email, reason }: OpenRequest, nowMs: number): void {
+    this.#book.open(sw.id, { atMs: nowMs, by, reason });
+    this.#tell({ deed: sw.act === "pause" ? "resume" : "lift", switch: sw.id, by, email, reason });
+    this.#wake.by(nowMs + RETRY_MS);
   }
 
   // --- reading ----------------------------------------------------------------------------------------------------
@@ -256,9 +261,10 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
   override async alarm(): Promise<void> {
     this.#wake.rang();
     const nowMs = Date.now();
+    // Said to the shards below, beside the rest: a shard that is out of reach must not hold up a kill.
     for (const entry of this.#book.closed())
       if (entry.sw.untilMs !== null && entry.sw.untilMs <= nowMs)
-        await this.#open(entry, { by: "expiry", email: null, reason: "its time is over" }, nowMs);
+        this.#bookOpening(entry, { by: "expiry", email: null, reason: "its time is over" }, nowMs);
     const unfinished = this.#book.unfinished();
     const next = this.#nextWakeMs(nowMs);
     if (next !== null) this.#wake.by(next);
