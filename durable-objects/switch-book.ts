@@ -136,6 +136,15 @@ export class SwitchBook {
     return outcomes;
   }
 
+  /** The same without who was reached. */
+  idleOf(id: string): Map<number, ShardOutcome> {
+    const rows = this.#sql.exec<Pick<OutcomeRow, "shard" | "idle">>(
+      "SELECT shard, idle FROM outcomes WHERE switch = ? AND part = 0",
+      id,
+    );
+    return new Map(rows.toArray().map(({ shard, idle }) => [shard, { idle, reached: [] }]));
+  }
+
   setOutcome(id: string, shard: number, { idle, reached }: ShardOutcome): void {
     for (let part = 0; part === 0 || part * REACHED_PER_ROW < reached.length; part++)
       this.#sql.exec(

@@ -127,15 +127,15 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
 
   async list(before: string | null, limit: number): Promise<readonly FlipState[]> {
     const no = before === null ? Number.MAX_SAFE_INTEGER : (this.#book.get(before)?.no ?? 0);
-    return this.#book.before(no, limit).map((entry) => ({ ...this.#stateOf(entry), reached: [] }));
+    // Without looking at who was reached: of a page of switches that is more than this object could hold.
+    return this.#book.before(no, limit).map((entry) => this.#stateOf(entry, this.#countsOf(entry.sw.id)));
   }
 
   async shards(): Promise<readonly number[]> {
     return this.#book.shards();
   }
 
-  #stateOf({ sw, isDone, opened }: Entry): FlipState {
-    const outcomes = this.#outcomesOf(sw.id);
+  #stateOf({ sw, isDone, opened }: Entry, outcomes = this.#outcomesOf(sw.id)): FlipState {
     const isHeard = outcomes.size > 0 || this.#book.shards().length === 0;
     return {
       switch: sw,
@@ -149,6 +149,12 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
 
   #outcomesOf(id: string): Map<number, ShardOutcome> {
     return new Map([...this.#book.outcome(id), ...(this.#progress.get(id) ?? [])]);
+  }
+
+  #countsOf(id: string): Map<number, ShardOutcome> {
+    const progress = [...(this.#progress.get(id) ?? [])];
+    const counts = progress.map(([shard, { idle }]) => [shard, { idle, reached: [] }] as const);
+    return new Map([...this.#book.idleOf(id), ...counts]);
   }
 
   // --- the shards -------------------------------------------------------------------------------------------------
