@@ -213,6 +213,12 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
     this.#members.forget(nowMs - FORGET_MS);
     for (const [instance, { confirmedUntilMs }] of this.#active)
       if (!mayAct(confirmedUntilMs, nowMs)) this.#active.delete(instance);
+    for (const id of this.#pushes.keys()) {
+      // Long over; asked once more, it is made anew. Of a closed pause it still knows whom to tell of the end.
+      const { sw, openedAtMs = null } = this.#book.get(id) ?? {};
+      const isPaused = sw?.act === "pause" && openedAtMs === null;
+      if (!isPaused && (sw?.atMs ?? 0) < nowMs - PURGE_MS) this.#pushes.delete(id);
+    }
     this.#forgetOpened(nowMs);
     if (this.#members.isEmpty) await this.ctx.storage.deleteAlarm();
   }
