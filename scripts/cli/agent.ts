@@ -10,6 +10,7 @@ import { hasProc } from "../sidecar/process-tree.ts";
 import { type Provisioned, provision } from "../sidecar/provision.ts";
 import { createRelay } from "../sidecar/relay.ts";
 import { passSignals } from "../sidecar/signals.ts";
+import { printable } from "./printable.ts";
 
 export const agent = {
   summary: "runs a command as one governed instance",
@@ -31,8 +32,8 @@ export const agent = {
   },
 };
 
-/** stdout is the command's. */
-const complain = (line: string): void => console.error(`portcullis: ${line}`);
+/** stdout is the command's. A line may quote what others have said: the authority, the platform's program. */
+const complain = (line: string): void => console.error(`portcullis: ${printable(line)}`);
 
 async function govern(options: Options): Promise<number> {
   const say = (line: string): void => void (options.quiet || complain(line));
