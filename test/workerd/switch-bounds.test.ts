@@ -1,0 +1,173 @@
+import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { Roster } from "../../durable-objects/roster.ts";
+import { flipBody } from "../../src/admin/switches.ts";
+import { receiptOf } from "../../src/control/receipt.ts";
+import { instanceOf, rosterOf, switchboardOf } from "../../src/objects.ts";
+import {
+  type Agent,
+  boardStub,
+  deployment,
+  enrolAgent,
+  flip,
+  flipRequest,
+  instanceStub,
+  operator,
+  recordsOf,
+  rosterStub,
+  settlement,
+  switchOf,
+  verdictOf,
+} from "./kit.ts";
+
+afterEach(() => vi.restoreAllMocks());
+
+const board = switchboardOf(deployment);
+
+async function admitted(agent: Agent) {
+  const admission = await instanceOf(deployment, agent.id).admit(agent.admission());
+  if (!admission.admitted) throw new Error("not admitted");
+  return admission.lease;
+}
+
+/** Its roster's end of the confirmation, as it stands there. */
+async function confirmUntil(agent: Agent, untilMs: number): Promise<void> {
+  const stub = rosterStub(agent.enrolment.rosterShard);
+  await runInDurableObject(stub, (_roster, { storage }) => {
+    storage.sql.exec("UPDATE members SET confirmed_until_ms = ? WHERE instance = ?", untilMs, agent.id);
+  });
+  await evictDurableObject(stub);
+}
+
+describe("a confirmation that ran out a moment ago", () => {
+  it("may still cover a running call: it is cut, and the switch is not done before", async () => {
+    const human = crypto.randomUUID();
+    const agent = await enrolAgent({ human });
+    const lease = await admitted(agent);
+    await confirmUntil(agent, Date.now() - 1_000);
+    const flipping = flip({ reach: "human", target: { human } });
+    expect(await lease.broken()).toBe("switched");
+    await lease.settle(settlement({ outcome: "cut" }));
+    expect(receiptOf(await flipping, "x")).toMatchObject({ status: "done", reached: 1, idle: 0, cut: 1 });
+  });
+
+  it("is long over after half a minute: who held it is idle", async () => {
+    const human = crypto.randomUUID();
+    await confirmUntil(await enrolAgent({ human }), Date.now() - 31_000);
+    expect(await flip({ reach: "human", target: { human } })).toMatchObject({ status: "done", reached: [], idle: 1 });
+  });
+
+  it("is none, where its answer came when it was over", async () => {
+    const agent = await enrolAgent();
+    await evictDurableObject(instanceStub(agent.id));
+    const atMs = Date.now();
+    let now = atMs;
+    vi.spyOn(Date, "now").mockImplementation(() => now);
+    const { confirm } = Roster.prototype;
+    vi.spyOn(Roster.prototype, "confirm").mockImplementation(async function (this: Roster, id) {
+      const answer = await confirm.call(this, id);
+      now = atMs + answer.validMs + 1_000;
+      return answer;
+    });
+    const admission = await instanceOf(deployment, agent.id).admit(agent.admission());
+    expect(admission).toMatchObject({ admitted: false, denial: { kind: "unavailable" } });
+  });
+});
+
+describe("two switches on one call", () => {
+  it("leave its last byte with the one that cut it: a receipt without a cut has none", async () => {
+    const human = crypto.randomUUID();
+    const agent = await enrolAgent({ human });
+    const lease = await admitted(agent);
+    const instance = instanceOf(deployment, agent.id);
+    const target = { human };
+    const [first, second] = [switchOf({ act: "pause", reach: "human", target }), switchOf({ reach: "human", target })];
+    const closing = [instance.close(first), instance.close(second)];
+    await lease.broken();
+    // Calls on one stub come in order: both are there now.
+    await instance.introspect();
+    const nowMs = Date.now();
+    await lease.settle(
+      settlement({
+        outcome: "cut",
+        timing: { startedAtMs: nowMs, firstByteAtMs: nowMs, lastByteAtMs: nowMs, endedAtMs: nowMs },
+      }),
+    );
+    expect((await Promise.all(closing)).map(({ cut, lastByteAgeMs }) => [cut, lastByteAgeMs === null])).toEqual([
+      [1, false],
+      [0, true],
+    ]);
+  });
+});
+
+describe("an opening", () => {
+  it("is one: who comes second finds it open, and takes nobody's place", async () => {
+    const human = crypto.randomUUID();
+    const pause = { act: "pause", reach: "human", target: { human } } as const;
+    await flip(pause);
+    const second = await flip(pause);
+    const [, lifted] = await Promise.all([
+      board.resume(pause, operator("one")),
+      board.lift(second.switch.id, operator("two")),
+    ]);
+    expect(lifted.kind).toBe("open-already");
+    expect((await board.read(second.switch.id))?.opened?.by).toBe("one");
+  });
+
+  it("by time waits for no shard before a kill is carried on", async () => {
+    const agent = await enrolAgent({ human: crypto.randomUUID() });
+    const untilMs = Date.now() + 600_000;
+    const timed = await flip({ act: "pause", reach: "human", target: { human: "nobody" }, untilMs });
+    const opens: string[] = [];
+    const held = Promise.withResolvers<void>();
+    vi.spyOn(Date, "now").mockReturnValue(untilMs);
+    const { open } = Roster.prototype;
+    vi.spyOn(Roster.prototype, "open").mockImplementation(async function (this: Roster, sw) {
+      opens.push(sw.id);
+      await held.promise;
+      return open.call(this, sw);
+    });
+    const kill = flipRequest({ reach: "human", target: { human: agent.enrolment.human } });
+    await runInDurableObject(boardStub(), (_board, { storage }) => {
+      const { idempotencyKey: _, email: __, ...sw } = kill;
+      storage.sql.exec("INSERT INTO switches (id, json) VALUES (?, ?)", kill.id, JSON.stringify({ ...sw, atMs: 1 }));
+    });
+    const ringing = runDurableObjectAlarm(boardStub());
+    await vi.waitFor(() => expect(opens).toContain(timed.switch.id));
+    await vi.waitFor(async () => expect((await board.read(kill.id))?.status).toBe("done"), { timeout: 4_000 });
+    held.resolve();
+    await ringing;
+  });
+
+  it("that comes before the pause is on record stays one over a reset", async () => {
+    const agent = await enrolAgent();
+    const instance = instanceOf(deployment, agent.id);
+    const pause = switchOf({ act: "pause", reach: "instance", target: { instance: agent.id } });
+    await instance.close(pause);
+    await instance.reopen(pause.id);
+    await evictDurableObject(instanceStub(agent.id));
+    expect(await verdictOf(agent)).toBe("admitted");
+    const switched = (await recordsOf(agent)).filter(({ type }) => type === "switched");
+    expect(switched.map(({ act }) => act)).toEqual(["pause", "resume"]);
+  });
+});
+
+describe("a revocation", () => {
+  it("keeps on the roster whose Workers lost a reset object: they have confirmed nothing", async () => {
+    const agent = await enrolAgent();
+    await admitted(agent);
+    const instance = () => instanceStub(agent.id);
+    await runInDurableObject(instance(), (_instance, state) => state.abort("reset by a test")).catch(() => {});
+    expect(await instanceOf(deployment, agent.id).revoke("platform", "test")).toMatchObject({ unconfirmed: 1 });
+    const members = await rosterOf(deployment, agent.enrolment.rosterShard).list("", 1_000);
+    expect(members.map(({ instance }) => instance)).toContain(agent.id);
+  });
+});
+
+it("a time that no alarm can be set to, and no reader can print, is refused", () => {
+  const body = { act: "kill", reach: "everything", target: {}, reason: "r" };
+  expect(flipBody.safeParse({ ...body, untilMs: Date.UTC(2100, 0, 1) }).success).toBe(true);
+  expect(flipBody.safeParse({ ...body, untilMs: Date.UTC(2100, 0, 1) + 1 }).error?.issues[0]?.path).toEqual([
+    "untilMs",
+  ]);
+});
