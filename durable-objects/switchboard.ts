@@ -4,6 +4,7 @@ import { isSilent, mergeReached, onClock } from "../src/control/acknowledgement.
 import type {
   BookedSwitch,
   FlipAnswer,
+  FlipProgress,
   FlipRequest,
   FlipState,
   LiftAnswer,
@@ -11,6 +12,7 @@ import type {
   ShardProgress,
   SwitchboardCalls,
 } from "../src/control/contract.ts";
+import { progressOf } from "../src/control/receipt.ts";
 import { needsTwoToLift, type Switch, switchFields } from "../src/control/switch.ts";
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
 import { journalOf, rosterOf } from "../src/objects.ts";
@@ -125,6 +127,11 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
     return entry === undefined ? null : this.#stateOf(entry);
   }
 
+  async progress(id: string): Promise<FlipProgress | null> {
+    const entry = this.#book.get(id);
+    return entry === undefined ? null : progressOf(this.#stateOf(entry));
+  }
+
   async list(before: string | null, limit: number): Promise<readonly FlipState[]> {
     const no = before === null ? Number.MAX_SAFE_INTEGER : (this.#book.get(before)?.no ?? 0);
     // Without looking at who was reached: of a page of switches that is more than this object could hold.
@@ -148,7 +155,8 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
   }
 
   #outcomesOf(id: string): Map<number, ShardOutcome> {
-    return new Map([...this.#book.outcome(id), ...(this.#progress.get(id) ?? [])]);
+    // What is being carried out began with what stood in the book.
+    return this.#progress.get(id) ?? this.#book.outcome(id);
   }
 
   #countsOf(id: string): Map<number, ShardOutcome> {

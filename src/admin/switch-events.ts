@@ -1,10 +1,12 @@
-import type { FlipAnswer, FlipState } from "../control/contract.ts";
+import type { FlipAnswer } from "../control/contract.ts";
 import { receiptOf, signReceipt } from "../control/receipt.ts";
 import type { Deployment } from "../deployment.ts";
 import { switchboardOf } from "../objects.ts";
 
-/** How often the switchboard is asked, and for how long at most: a switch that is not done by then is asked for again. */
+/** How often the switchboard is asked, later on how often, and for how long at most: a switch that is not done by then is asked for again. */
 const POLL_MS = 100;
+const PATIENT_AFTER_MS = 5_000;
+const PATIENT_POLL_MS = 1_000;
 const FOLLOW_MS = 120_000;
 
 export const wantsEvents = (request: Request): boolean =>
@@ -32,26 +34,29 @@ export function followSwitch(deployment: Deployment, id: string, flipping: Promi
       failure = "the switchboard could not be reached";
     },
   );
-  const untilMs = Date.now() + FOLLOW_MS;
+  const sinceMs = Date.now();
   let told = "";
   const body = new ReadableStream<Uint8Array>({
     async pull(controller) {
       for (;;) {
-        const state = await switchboardOf(deployment).read(switchId);
+        // Figures alone: the whole state may be megabytes, and whom it is asked of has a switch to carry out.
+        const board = switchboardOf(deployment);
+        const figures = await board.progress(switchId);
         if (failure !== null) return end(controller, event("error", { detail: failure }));
-        const figures = state === null ? null : progressOf(deployment, state);
         const text = JSON.stringify(figures);
-        if (isAccepted && state?.status === "done") {
+        const state = isAccepted && figures?.status === "done" ? await board.read(switchId) : null;
+        if (state !== null) {
           const receipt = receiptOf(state, deployment.config.origin);
           const jws = signReceipt(deployment.sealKeys, receipt);
           return end(controller, event("receipt", { ...receipt, jws }));
         }
-        if (Date.now() >= untilMs) return end(controller, event("pending", figures));
+        const passedMs = Date.now() - sinceMs;
+        if (passedMs >= FOLLOW_MS) return end(controller, event("pending", figures));
         if (figures !== null && text !== told) {
           told = text;
           return controller.enqueue(event("progress", figures));
         }
-        await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+        await new Promise((resolve) => setTimeout(resolve, passedMs < PATIENT_AFTER_MS ? POLL_MS : PATIENT_POLL_MS));
       }
     },
   });
@@ -61,9 +66,4 @@ export function followSwitch(deployment: Deployment, id: string, flipping: Promi
 function end(controller: ReadableStreamDefaultController<Uint8Array>, last: Uint8Array): void {
   controller.enqueue(last);
   controller.close();
-}
-
-function progressOf({ config }: Deployment, state: FlipState) {
-  const { status, reached, idle, cut, unconfirmed, unreached } = receiptOf(state, config.origin);
-  return { switch: state.switch.id, status, reached, idle, cut, unconfirmed, unreached: unreached.length };
 }

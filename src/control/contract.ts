@@ -97,6 +97,17 @@ export interface FlipState {
   readonly liftAskedBy: readonly string[];
 }
 
+/** What may be asked for often: figures of a switch, without the instances. */
+export interface FlipProgress {
+  readonly switch: string;
+  readonly status: FlipStatus;
+  readonly reached: number;
+  readonly idle: number;
+  readonly cut: number;
+  readonly unconfirmed: number;
+  readonly unreached: number;
+}
+
 export interface Opening {
   readonly atMs: number;
   /** `expiry`: its time was over. */
@@ -125,6 +136,7 @@ export interface SwitchboardCalls {
     request: OpenRequest,
   ): Promise<readonly FlipState[]>;
   read(id: string): Promise<FlipState | null>;
+  progress(id: string): Promise<FlipProgress | null>;
   /** Newest first; those before this one. `reached` is left out. */
   list(before: string | null, limit: number): Promise<readonly FlipState[]>;
   /** A roster shard that comes up: from then on it gets every switch. */

@@ -1,6 +1,6 @@
 import type { KeyRing } from "../grant/keys.ts";
 import type { Json } from "../scope/call.ts";
-import type { FlipState, FlipStatus, Opening } from "./contract.ts";
+import type { FlipProgress, FlipState, FlipStatus, Opening } from "./contract.ts";
 import type { Switch } from "./switch.ts";
 
 export const RECEIPT_TYPE = "portcullis-receipt+jwt";
@@ -76,6 +76,22 @@ export function receiptOf(state: FlipState, issuer: string): Receipt {
     unreached: reached.flatMap(({ instance, answer, stoppedByMs }) =>
       answer === null ? [{ instance, stoppedByMs }] : [],
     ),
+  };
+}
+
+/** Pure. The same figures as in the receipt. */
+export function progressOf({ switch: { id }, status, reached, idle }: FlipState): FlipProgress {
+  const answers = reached.flatMap(({ answer }) => answer ?? []);
+  const sum = (pick: (one: (typeof answers)[0]) => number): number =>
+    answers.reduce((total, one) => total + pick(one), 0);
+  return {
+    switch: id,
+    status,
+    reached: answers.length,
+    idle,
+    cut: sum(({ cut }) => cut),
+    unconfirmed: sum(({ unconfirmed }) => unconfirmed),
+    unreached: reached.length - answers.length,
   };
 }
 

@@ -152,6 +152,25 @@ describe("an opening", () => {
   });
 });
 
+it("progress has the figures of the receipt", async () => {
+  const human = crypto.randomUUID();
+  await enrolAgent({ human });
+  const { switch: sw } = await flip({ reach: "human", target: { human } });
+  const receipt = receiptOf((await board.read(sw.id))!, "x");
+  const { status, reached, idle, cut, unconfirmed, unreached } = receipt;
+  expect(await board.progress(sw.id)).toEqual({
+    switch: sw.id,
+    status,
+    reached,
+    idle,
+    cut,
+    unconfirmed,
+    unreached: unreached.length,
+  });
+  expect(reached).toBe(1);
+  expect(await board.progress(crypto.randomUUID())).toBeNull();
+});
+
 describe("a revocation", () => {
   it("keeps on the roster whose Workers lost a reset object: they have confirmed nothing", async () => {
     const agent = await enrolAgent();
