@@ -71,7 +71,7 @@ async function carryOut(connection: Connection, body: object, isFollowed: boolea
   if (isFollowed) {
     const headers = { ...key, accept: "text/event-stream" };
     const response = await ask(connection, "switches", { ...asked, headers, isStream: true });
-    const receipt = await followSwitch(connection, response, (progress) => {
+    const receipt = await followSwitch(response, (progress) => {
       if (io.isWatched && progress.status !== "done") io.note(progressLine(progress));
     });
     if (receipt !== null) return receipt;
