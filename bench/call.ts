@@ -1,18 +1,24 @@
-import { existsSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 import { type Run, run, startUpstream } from "./load.ts";
-import { cpuMs, enrol, median, round, type StartedWorker, startGate, startWorker, workerdVersion } from "./worker.ts";
+import {
+  cpuMs,
+  enrol,
+  MEMORY,
+  median,
+  round,
+  type StartedWorker,
+  startGate,
+  startWorker,
+  workerdVersion,
+} from "./worker.ts";
 
 /**
  * A governed call against a bare pass-through Worker: CPU of workerd per call, throughput, and what it adds to the
  * median latency. Both in the same run, in turns, through their direct sockets, against the same upstream.
  */
 const SETTINGS = { rounds: 5, calls: 3_000, concurrency: 16, latencyCalls: 400, instances: 8, answerBytes: 1_024 };
-
-/** A file system without a disk behind it, where there is one. */
-const MEMORY = existsSync("/dev/shm") ? "/dev/shm" : tmpdir();
 
 interface Target extends StartedWorker {
   readonly name: string;

@@ -1,9 +1,13 @@
 import { createHash, createPrivateKey, generateKeyPairSync, type KeyObject, randomUUID, sign } from "node:crypto";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { convertV4MiniflareOptions, Log, LogLevel, Miniflare } from "miniflare";
 import { bundleWorker, COMPATIBILITY_DATE, COMPATIBILITY_FLAGS } from "../scripts/local/gate.ts";
 import { choosePort } from "../scripts/local/ports.ts";
+
+/** A file system without a disk behind it, where there is one. */
+export const MEMORY = existsSync("/dev/shm") ? "/dev/shm" : tmpdir();
 
 /** A Worker in a workerd of its own, whose CPU time can be read. */
 export interface StartedWorker {

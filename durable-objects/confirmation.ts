@@ -13,14 +13,16 @@ export const ROSTER_ANSWER_MS = 5_000;
  */
 export class Confirmation {
   readonly #deployment: () => Deployment;
+  readonly #isRunning: () => boolean;
   readonly #onAsk: () => (answer: ConfirmAnswer) => void;
   #untilMs = 0;
   #askedAtMs = 0;
   #asking: Promise<boolean> | null = null;
 
   /** @param onAsk called before each question; what it returns gets the answer before that counts. */
-  constructor(deployment: () => Deployment, onAsk: () => (answer: ConfirmAnswer) => void) {
+  constructor(deployment: () => Deployment, isRunning: () => boolean, onAsk: () => (answer: ConfirmAnswer) => void) {
     this.#deployment = deployment;
+    this.#isRunning = isRunning;
     this.#onAsk = onAsk;
   }
 
@@ -55,7 +57,8 @@ export class Confirmation {
     this.#askedAtMs = sentAtMs;
     const onAnswer = this.#onAsk();
     try {
-      const answer = await within(ROSTER_ANSWER_MS, rosterOf(this.#deployment(), rosterShard).confirm(instance));
+      const asked = rosterOf(this.#deployment(), rosterShard).confirm(instance, this.#isRunning());
+      const answer = await within(ROSTER_ANSWER_MS, asked);
       if (answer === undefined) return false;
       onAnswer(answer);
       if (!answer.confirmed) return false;

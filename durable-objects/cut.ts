@@ -20,6 +20,11 @@ export class Cut {
     });
   }
 
+  /** Nothing ran. */
+  get isEmpty(): boolean {
+    return this.#leases.length === 0;
+  }
+
   /** As of now. A Worker that was given up for its silence has confirmed nothing. */
   answer(nowMs: number): CloseAnswer {
     const confirmed = this.#leases.filter((lease) => lease.isSettled);

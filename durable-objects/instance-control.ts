@@ -46,7 +46,11 @@ export class InstanceControl {
   constructor(options: ControlOptions) {
     this.#options = options;
     this.#switches = new ClosedSwitches(options.ctx.storage.sql);
-    this.#confirmation = new Confirmation(options.deployment, () => this.#onConfirmation());
+    this.#confirmation = new Confirmation(
+      options.deployment,
+      () => options.leases.size > 0,
+      () => this.#onConfirmation(),
+    );
   }
 
   get #ledger(): Ledger {
@@ -133,7 +137,7 @@ export class InstanceControl {
   /** A switch in whose reach this instance is. Answers when the running calls in its reach are cut; asked again, how far that is. */
   async close(sw: Switch): Promise<CloseAnswer> {
     const cut = this.take(sw);
-    await within(CUT_CONFIRM_MS, cut.done);
+    if (!cut.isEmpty) await within(CUT_CONFIRM_MS, cut.done);
     const nowMs = Date.now();
     const answer = cut.answer(nowMs);
     const { state } = this.#ledger;

@@ -2,7 +2,7 @@ import { aged, type CloseAnswer, type Pushed } from "../src/control/acknowledgem
 import type { ShardProgress } from "../src/control/contract.ts";
 import { within } from "../src/within.ts";
 
-/** Pushes that run at the same time: those that cut come before what the first of them leave to do. */
+/** Pushes that run at the same time: enough to keep many objects at work, and few enough that the first to be cut need not wait for the last to be told. */
 const CONCURRENCY = 1_000;
 /** Of one invocation, which may ask others 10,000 times on the platform: the next question starts the rest. */
 export const ROUND_MAX = 5_000;

@@ -46,7 +46,7 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
   readonly #book = new Map<string, Booked>();
   readonly #pushes = new Map<string, Push>();
   /** Who may act without asking, or did until a moment ago: made anew from the table at every start. */
-  readonly #active: Map<string, Enlisted>;
+  readonly #active: Map<string, Enlisted & { readonly isRunning?: boolean }>;
   #hasJoined: boolean;
   #joining: Promise<boolean> | null = null;
 
@@ -87,7 +87,7 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
   }
 
   /** Measured here from the answer on, by the instance from its question on: the roster never believes it shorter. */
-  async confirm(instance: string): Promise<ConfirmAnswer> {
+  async confirm(instance: string, isRunning = false): Promise<ConfirmAnswer> {
     const member = this.#members.get(instance);
     if (member === undefined) return { confirmed: false, closed: [], validMs: 0 };
     const closed = this.#closedFor(member);
@@ -95,7 +95,7 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
     const { confirmationMs } = config.roster;
     const confirmedUntilMs = Date.now() + confirmationMs;
     this.#members.confirm(instance, confirmedUntilMs);
-    this.#active.set(instance, { ...member, confirmedUntilMs });
+    this.#active.set(instance, { ...member, confirmedUntilMs, isRunning });
     return { confirmed: true, closed, validMs: confirmationMs };
   }
 
@@ -136,7 +136,10 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
       // a moment ago is another matter: calls that it covered may run until their next beat.
       push = new Push(
         (instance) => instanceOf(this.#deployment, instance).close(sw),
-        [...this.#active.values()].filter((one) => mayAct(one.confirmedUntilMs, nowMs) && isClosedFor(booked, one)),
+        // First those that ran calls when they were last heard of: with them there is something to cut.
+        [...this.#active.values()]
+          .filter((one) => mayAct(one.confirmedUntilMs, nowMs) && isClosedFor(booked, one))
+          .sort((a, b) => Number(b.isRunning ?? false) - Number(a.isRunning ?? false)),
         () => this.#members.countIdle(sw, nowMs - SILENT_WORKER_CUT_MS),
         // Who was killed acts no more, whatever confirmation it holds: the next switch passes it by.
         (instance) => (sw.act === "kill" && isWhole(sw) ? void this.#active.delete(instance) : undefined),

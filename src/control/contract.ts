@@ -47,7 +47,8 @@ export interface BookedSwitch {
 export interface RosterCalls {
   /** Null: the shard has come up, and the switchboard can't tell it what is closed. It takes nobody. */
   enlist(attributes: Attributes): Promise<EnlistAnswer | null>;
-  confirm(instance: string): Promise<ConfirmAnswer>;
+  /** @param isRunning whether calls of it run: then a switch is pushed to it before others. */
+  confirm(instance: string, isRunning?: boolean): Promise<ConfirmAnswer>;
   /** The instance admits nothing any more. Answers with what had been closed for it. */
   leave(instance: string): Promise<readonly Switch[]>;
   /** Takes a closed switch, and pushes it; answers when all pushes have, or after `waitMs` with what is known. Asked again it goes on. */
