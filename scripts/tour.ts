@@ -4,6 +4,7 @@ import { createAdmin } from "./local/admin.ts";
 import { limits, type Organisation } from "./local/organisation.ts";
 import { killInMidStream } from "./tour/kill.ts";
 import { Narrator, type Print } from "./tour/narrator.ts";
+import { verifyKillReceipt } from "./tour/receipt.ts";
 import { provisionShortLived, refuseBurst, refuseExpired, refuseOutOfScope, refuseStrangers } from "./tour/refusals.ts";
 import { forgeTranscripts } from "./tour/tamper.ts";
 import { provisionTeam, type Team } from "./tour/team.ts";
@@ -38,11 +39,12 @@ export async function runTour(organisation: Organisation, dir: string, print: Pr
       await refuseExpired(organisation, shortLived, tour);
       return shortLived;
     });
-    await tour.step("One of three is killed in the middle of its stream", () =>
+    const receipt = await tour.step("One of three is killed in the middle of its stream", () =>
       killInMidStream(organisation, ours, admin, tour),
     );
     await tour.step("The whole story is in the bucket, and can't be retold", async () => {
       const pulled = await readTranscripts(organisation, ours, visitor, admin, dir, tour);
+      await verifyKillReceipt(pulled, receipt, dir, tour);
       await forgeTranscripts(pulled, dir, tour);
     });
   } catch {

@@ -1,6 +1,6 @@
 // Step 4: three long answers stream at once, and an admin stops one of them in the middle of a byte stream.
 
-import type { Admin } from "../local/admin.ts";
+import type { Admin, KillReceipt } from "../local/admin.ts";
 import { modelName, slowAnswer, slowPrompt } from "../local/model.ts";
 import type { Organisation } from "../local/organisation.ts";
 import { askToRenew, type Instance, readRefusal } from "../local/platform.ts";
@@ -18,7 +18,7 @@ export async function killInMidStream(
   team: Team,
   admin: Admin,
   tour: Narrator,
-): Promise<void> {
+): Promise<KillReceipt> {
   const { gate, model, slowChunks } = organisation;
   const before = model.requests().at(-1)?.id ?? 0;
   const { reader } = team;
@@ -80,6 +80,7 @@ export async function killInMidStream(
     [team.triager, reader, team.counter].map(stateOf),
     ["live", "killed", "live"],
   );
+  return receipt;
 }
 
 interface StreamEnd {
