@@ -1,6 +1,7 @@
 import { generateKeyPairSync } from "node:crypto";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
+import type { Receipt } from "../src/control/receipt.ts";
 import { part, seconds, signEs256 } from "./worker.ts";
 
 /** The least of an identity provider: one key, and one operator who is signed in already. */
@@ -31,32 +32,18 @@ export async function startAdmin(): Promise<BenchAdmin> {
   return { issuer, token, close: () => server.close() };
 }
 
-export interface BenchReceipt {
-  readonly status: string;
-  readonly reached: number;
-  readonly idle: number;
-  readonly cut: number;
-  readonly unconfirmed: number;
-  readonly acceptedAtMs: number;
-  readonly firstAcknowledgedAtMs: number | null;
-  readonly p50AcknowledgedAtMs: number | null;
-  readonly p99AcknowledgedAtMs: number | null;
-  readonly lastAcknowledgedAtMs: number | null;
-  readonly unreached: readonly unknown[];
-}
-
 /** Closes a switch, and says what its receipt says. */
 export async function kill(
   origin: string,
   { token }: BenchAdmin,
   reach: string,
   target: Readonly<Record<string, string>>,
-): Promise<BenchReceipt> {
+): Promise<Receipt> {
   const answer = await fetch(`${origin}/admin/v1/switches`, {
     method: "POST",
     headers: { authorization: `Bearer ${token}` },
     body: JSON.stringify({ act: "kill", reach, target, reason: "bench" }),
   });
   if (answer.status !== 201) throw new Error(`${answer.status}: ${await answer.text()}`);
-  return (await answer.json()) as BenchReceipt;
+  return (await answer.json()) as Receipt;
 }

@@ -1,5 +1,6 @@
 import { tmpdir } from "node:os";
-import { type BenchAdmin, type BenchReceipt, kill, startAdmin } from "./admin.ts";
+import type { Receipt } from "../src/control/receipt.ts";
+import { type BenchAdmin, kill, startAdmin } from "./admin.ts";
 import { nowMs, type OpenStream, openStream, type StreamEnd, startStreams } from "./streams.ts";
 import {
   type BenchInstance,
@@ -217,7 +218,7 @@ async function measure(
   const askedAtMs = nowMs();
   const killing = kill(gate.origin, admin, reach, target);
   const ends: StreamEnd[] = await Promise.all(streams.map(({ end }) => end));
-  const receipt: BenchReceipt = await killing;
+  const receipt: Receipt = await killing;
   const receivedAtMs = nowMs();
   const usedMs = cpuMs(gate.pid) - cpuBeforeMs;
   if (receipt.reached !== reached || receipt.cut !== streams.length || receipt.unreached.length > 0)

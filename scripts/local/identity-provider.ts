@@ -4,28 +4,11 @@
 import { randomBytes } from "node:crypto";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import Provider, { type ClientMetadata, type Configuration, type KoaContextWithOIDC } from "oidc-provider";
+import { type Human, humans, type OidcClient, oidcClients } from "./humans.ts";
 import { createMemoryStorage } from "./identity-provider-storage.ts";
 import { closeServer, listenOnLoopback, loopback } from "./ports.ts";
 import type { Es256PrivateJwk } from "./secrets.ts";
 import { headlessRedirectUri, scope, signInAt } from "./sign-in.ts";
-
-interface Person {
-  readonly sub: string;
-  readonly name: string;
-  readonly email: string;
-  readonly groups: readonly string[];
-}
-
-export const humans = {
-  ada: { sub: "00u1kq7ada", name: "Ada", email: "ada@acme.example", groups: ["engineering"] },
-  grace: { sub: "00u2mv4grace", name: "Grace", email: "grace@acme.example", groups: ["support"] },
-  oscar: { sub: "00u3zr9oscar", name: "Oscar", email: "oscar@acme.example", groups: ["security-oncall"] },
-} as const satisfies Readonly<Record<string, Person>>;
-export type Human = keyof typeof humans;
-
-/** `build-platform-app` is where humans set agents to work, `portcullis-admin` the gate's own; the gate knows nothing of `other-app`. */
-export const oidcClients = ["build-platform-app", "portcullis-admin", "other-app"] as const;
-export type OidcClient = (typeof oidcClients)[number];
 
 export interface IdentityProvider {
   readonly issuer: string;

@@ -13,7 +13,7 @@ import {
   randomPKCECodeVerifier,
   randomState,
 } from "openid-client";
-import type { Human, OidcClient } from "./identity-provider.ts";
+import type { Human, OidcClient } from "./humans.ts";
 import { loopback } from "./ports.ts";
 
 export const scope = "openid email groups";

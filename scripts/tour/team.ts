@@ -2,7 +2,7 @@
 
 import { decodeJwt, decodeProtectedHeader } from "jose";
 import type { ScopeEntry } from "../../src/config/define.ts";
-import { humans } from "../local/identity-provider.ts";
+import { humans } from "../local/humans.ts";
 import { modelName } from "../local/model.ts";
 import type { Organisation } from "../local/organisation.ts";
 import {

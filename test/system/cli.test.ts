@@ -11,7 +11,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { runCommand } from "../../scripts/cli/commands.ts";
 import { createIo } from "../../scripts/cli/terminal.ts";
 import { startBucketDoor } from "../../scripts/local/bucket-door.ts";
-import { humans } from "../../scripts/local/identity-provider.ts";
+import { humans } from "../../scripts/local/humans.ts";
 import { closeServer, listenOnLoopback } from "../../scripts/local/ports.ts";
 import { claimFolder } from "../../scripts/local/run-file.ts";
 import type { CopiedBucket } from "../../scripts/local/verify-folder.ts";

@@ -8,7 +8,8 @@ import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import type { LocalAddresses } from "../../scripts/local/config.ts";
 import { type LocalGate, startGate } from "../../scripts/local/gate.ts";
-import { humans, type IdentityProvider, startIdentityProvider } from "../../scripts/local/identity-provider.ts";
+import { humans } from "../../scripts/local/humans.ts";
+import { type IdentityProvider, startIdentityProvider } from "../../scripts/local/identity-provider.ts";
 import { type LocalSecrets, loadSecrets } from "../../scripts/local/secrets.ts";
 
 /** Nobody listens there: for tests that never reach an upstream. */

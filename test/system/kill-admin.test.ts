@@ -2,7 +2,7 @@
 
 import { connect } from "node:net";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { humans } from "../../scripts/local/identity-provider.ts";
+import { humans } from "../../scripts/local/humans.ts";
 import type { Receipt } from "../../src/control/receipt.ts";
 import { readReceipt } from "../../src/control/verify-receipt.ts";
 import { type GateRig, type Instance, startGateRig } from "./gate-rig.ts";

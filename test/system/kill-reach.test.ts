@@ -2,7 +2,7 @@
 // agent hears is what any other stopped one hears, to the byte.
 
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { humans } from "../../scripts/local/identity-provider.ts";
+import { humans } from "../../scripts/local/humans.ts";
 import { type GateRig, type Heard, type Instance, startGateRig } from "./gate-rig.ts";
 import type { Client, HumanName } from "./harness.ts";
 import { pause } from "./hostile-upstream.ts";

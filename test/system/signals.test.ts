@@ -3,7 +3,7 @@
 import { createHash, createPrivateKey, generateKeyPairSync, type KeyObject, randomUUID, sign } from "node:crypto";
 import { createServer, type Server, type ServerResponse } from "node:http";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { humans } from "../../scripts/local/identity-provider.ts";
+import { humans } from "../../scripts/local/humans.ts";
 import { closeServer, listenOnLoopback } from "../../scripts/local/ports.ts";
 import {
   type Answer,

@@ -1,0 +1,19 @@
+// Who works in the local organisation, and what they sign in to.
+
+interface Person {
+  readonly sub: string;
+  readonly name: string;
+  readonly email: string;
+  readonly groups: readonly string[];
+}
+
+export const humans = {
+  ada: { sub: "00u1kq7ada", name: "Ada", email: "ada@acme.example", groups: ["engineering"] },
+  grace: { sub: "00u2mv4grace", name: "Grace", email: "grace@acme.example", groups: ["support"] },
+  oscar: { sub: "00u3zr9oscar", name: "Oscar", email: "oscar@acme.example", groups: ["security-oncall"] },
+} as const satisfies Readonly<Record<string, Person>>;
+export type Human = keyof typeof humans;
+
+/** `build-platform-app` is where humans set agents to work, `portcullis-admin` the gate's own; the gate knows nothing of `other-app`. */
+export const oidcClients = ["build-platform-app", "portcullis-admin", "other-app"] as const;
+export type OidcClient = (typeof oidcClients)[number];
