@@ -6,8 +6,8 @@ type SwitchRow = {
   no: number;
   id: string;
   json: string;
-  /** 1: nobody in reach can act any more. */
-  done: number;
+  /** 0: to be carried on. 1: nobody in reach could act any more. 2: a pause that was resumed before that. */
+  done: 0 | 1 | 2;
   /** JSON of `Opening`; null while it is closed. */
   opened: string | null;
   /** 1: every shard knows that it is open. */
@@ -15,25 +15,41 @@ type SwitchRow = {
 };
 type OutcomeRow = { shard: number; idle: number; reached: string };
 
+const UNFINISHED = "(done = 0 OR (opened IS NOT NULL AND open_done = 0))";
+const OPENED_AT = "json_extract(opened, '$.atMs')";
+const UNTIL = "json_extract(json, '$.untilMs')";
+const IS_PAUSE = "json_extract(json, '$.act') = 'pause'";
+
+/** What is looked for with every alarm is found without a look at the rest: the book grows for as long as switches are kept. */
 const SCHEMA = [
   `CREATE TABLE IF NOT EXISTS switches (no INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, json TEXT NOT NULL,
      done INTEGER NOT NULL DEFAULT 0, opened TEXT, open_done INTEGER NOT NULL DEFAULT 0)`,
+  `CREATE INDEX IF NOT EXISTS switches_unfinished ON switches (no) WHERE ${UNFINISHED}`,
+  `CREATE INDEX IF NOT EXISTS switches_closed ON switches (no) WHERE opened IS NULL`,
+  `CREATE INDEX IF NOT EXISTS switches_paused ON switches (no) WHERE opened IS NULL AND ${IS_PAUSE}`,
+  `CREATE INDEX IF NOT EXISTS switches_timed ON switches (${UNTIL}) WHERE opened IS NULL AND ${UNTIL} IS NOT NULL`,
+  `CREATE INDEX IF NOT EXISTS switches_opened ON switches (${OPENED_AT}) WHERE opened IS NOT NULL`,
   `CREATE TABLE IF NOT EXISTS outcomes (switch TEXT NOT NULL, shard INTEGER NOT NULL, part INTEGER NOT NULL,
      idle INTEGER NOT NULL, reached TEXT NOT NULL, PRIMARY KEY (switch, shard, part)) WITHOUT ROWID`,
   `CREATE TABLE IF NOT EXISTS lifts (switch TEXT NOT NULL, by TEXT NOT NULL, at_ms INTEGER NOT NULL,
      PRIMARY KEY (switch, by)) WITHOUT ROWID`,
   `CREATE TABLE IF NOT EXISTS idempotency (by_key TEXT PRIMARY KEY, request TEXT NOT NULL, switch TEXT NOT NULL) WITHOUT ROWID`,
+  "CREATE INDEX IF NOT EXISTS idempotency_switch ON idempotency (switch)",
   "CREATE TABLE IF NOT EXISTS shards (shard INTEGER PRIMARY KEY)",
   "CREATE TABLE IF NOT EXISTS acts (no INTEGER PRIMARY KEY, json TEXT NOT NULL)",
 ];
 
 /** Of one row: a SQLite value holds 2 MB on the platform. */
 const REACHED_PER_ROW = 5_000;
+/** Forgotten with one alarm: each follows a flip or an opening, so this keeps up with them. */
+const FORGOTTEN_AT_ONCE = 100;
 
 export interface Entry {
   readonly no: number;
   readonly sw: Switch;
   readonly isDone: boolean;
+  /** A pause that was resumed before it was done: it is carried on no more. */
+  readonly isGivenUp: boolean;
   readonly opened: Opening | null;
   readonly isOpenDone: boolean;
 }
@@ -85,27 +101,76 @@ export class SwitchBook {
 
   /** Not through: to be pushed, or to be opened at the shards. */
   unfinished(): Entry[] {
-    return this.#select("done = 0 OR (opened IS NOT NULL AND open_done = 0)");
+    return this.#select(UNFINISHED);
   }
 
-  closed(): Entry[] {
-    return this.#select("opened IS NULL");
+  get hasUnfinished(): boolean {
+    return this.#sql.exec(`SELECT 1 FROM switches WHERE ${UNFINISHED} LIMIT 1`).toArray().length > 0;
   }
 
-  all(): Entry[] {
-    return this.#select("1");
+  closedPauses(): Entry[] {
+    return this.#select(`opened IS NULL AND ${IS_PAUSE}`);
+  }
+
+  /** Closed, and their time is over. */
+  due(nowMs: number): Entry[] {
+    return this.#select(`opened IS NULL AND ${UNTIL} IS NOT NULL AND ${UNTIL} <= ?`, nowMs);
+  }
+
+  /** When the next one opens by itself. */
+  get nextUntilMs(): number | null {
+    const [row] = this.#sql
+      .exec<{ at: number }>(
+        `SELECT ${UNTIL} AS at FROM switches WHERE opened IS NULL AND ${UNTIL} IS NOT NULL ORDER BY ${UNTIL} LIMIT 1`,
+      )
+      .toArray();
+    return row?.at ?? null;
+  }
+
+  /** What a shard that comes up must know: all that is closed, was opened since, or may still be pushed. */
+  standing(sinceMs: number): Entry[] {
+    return [
+      ...this.#select("opened IS NULL"),
+      ...this.#select(`opened IS NOT NULL AND ${OPENED_AT} > ?`, sinceMs),
+      ...this.#select(`${UNFINISHED} AND opened IS NOT NULL AND ${OPENED_AT} <= ?`, sinceMs),
+    ];
+  }
+
+  /** Through, and opened by then: nobody who lives was in their reach, and no shard knows them any more. */
+  forget(openedByMs: number): void {
+    const forgotten = this.#sql
+      .exec<{ id: string }>(
+        `SELECT id FROM switches WHERE opened IS NOT NULL AND ${OPENED_AT} <= ? AND NOT ${UNFINISHED}
+           ORDER BY ${OPENED_AT} LIMIT ?`,
+        openedByMs,
+        FORGOTTEN_AT_ONCE,
+      )
+      .toArray();
+    for (const { id } of forgotten)
+      for (const statement of [
+        "DELETE FROM outcomes WHERE switch = ?",
+        "DELETE FROM idempotency WHERE switch = ?",
+        "DELETE FROM switches WHERE id = ?",
+      ])
+        this.#sql.exec(statement, id);
   }
 
   before(no: number, limit: number): Entry[] {
     return this.#select("no < ? ORDER BY no DESC LIMIT ?", no, limit);
   }
 
+  /** A pause that was resumed meanwhile holds nobody: that all have stopped would not be true of it. */
   setDone(id: string): void {
-    this.#sql.exec("UPDATE switches SET done = 1 WHERE id = ?", id);
+    this.#sql.exec("UPDATE switches SET done = 1 WHERE id = ? AND done = 0", id);
   }
 
+  /** A kill that is lifted stays final for who was in reach, and is carried on. A pause is not. */
   open(id: string, opening: Opening): void {
-    this.#sql.exec("UPDATE switches SET opened = ? WHERE id = ?", JSON.stringify(opening), id);
+    this.#sql.exec(
+      `UPDATE switches SET opened = ?, done = CASE WHEN done = 0 AND ${IS_PAUSE} THEN 2 ELSE done END WHERE id = ?`,
+      JSON.stringify(opening),
+      id,
+    );
     this.#sql.exec("DELETE FROM lifts WHERE switch = ?", id);
   }
 
@@ -180,6 +245,10 @@ export class SwitchBook {
       .map(({ no, json }) => ({ no, entry: JSON.parse(json) as JournalEntry }));
   }
 
+  get hasUntold(): boolean {
+    return this.#sql.exec("SELECT 1 FROM acts LIMIT 1").toArray().length > 0;
+  }
+
   told(no: number): void {
     this.#sql.exec("DELETE FROM acts WHERE no = ?", no);
   }
@@ -192,6 +261,7 @@ export class SwitchBook {
         no,
         sw: JSON.parse(json) as Switch,
         isDone: done === 1,
+        isGivenUp: done === 2,
         opened: opened === null ? null : (JSON.parse(opened) as Opening),
         isOpenDone: open_done === 1,
       }));

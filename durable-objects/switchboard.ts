@@ -32,6 +32,9 @@ const FLIP_WAIT_MS = 8_000;
 const JOURNAL_TIMEOUT_MS = 5_000;
 /** Two operators who agree do so within this. */
 const LIFT_WINDOW_MS = 3_600_000;
+const LONGEST_TASK_MS = config.grants.taskSeconds * 1_000;
+/** After the longest task, as at the shards. Longer than anybody asks again with the same idempotency key. */
+const FORGET_MS = 604_800_000;
 
 /** The book of switches. Traffic only on flips: no call ever asks here. */
 export class Switchboard extends DurableObject<Env> implements SwitchboardCalls {
@@ -99,10 +102,8 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
   ): Promise<readonly FlipState[]> {
     const wanted = JSON.stringify([reach, Object.entries(target).sort()]);
     const paused = this.#book
-      .closed()
-      .filter(
-        ({ sw }) => sw.act === "pause" && JSON.stringify([sw.reach, Object.entries(sw.target).sort()]) === wanted,
-      );
+      .closedPauses()
+      .filter(({ sw }) => JSON.stringify([sw.reach, Object.entries(sw.target).sort()]) === wanted);
     await this.#open(paused, request, Date.now());
     return paused.map(({ sw }) => this.#stateOf(this.#book.get(sw.id)!));
   }
@@ -142,11 +143,11 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
     return this.#book.shards();
   }
 
-  #stateOf({ sw, isDone, opened }: Entry, outcomes = this.#outcomesOf(sw.id)): FlipState {
+  #stateOf({ sw, isDone, isGivenUp, opened }: Entry, outcomes = this.#outcomesOf(sw.id)): FlipState {
     const isHeard = outcomes.size > 0 || this.#book.shards().length === 0;
     return {
       switch: sw,
-      status: isDone ? "done" : isHeard ? "pending" : "accepted",
+      status: isDone ? "done" : isGivenUp ? "resumed" : isHeard ? "pending" : "accepted",
       reached: [...outcomes.values()].flatMap(({ reached }) => reached),
       idle: [...outcomes.values()].reduce((sum, { idle }) => sum + idle, 0),
       opened,
@@ -170,7 +171,9 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
   /** INVARIANT: synchronous. Of a flip and a shard that comes up, one finds the other. */
   async join(shard: number): Promise<readonly BookedSwitch[]> {
     this.#book.join(shard);
-    return this.#book.all().map(({ sw, opened }) => ({ switch: sw, isOpen: opened !== null }));
+    // What was opened before the oldest task began is nothing to anybody who may come.
+    const sinceMs = Date.now() - LONGEST_TASK_MS;
+    return this.#book.standing(sinceMs).map(({ sw, opened }) => ({ switch: sw, isOpen: opened !== null }));
   }
 
   /** Runs as often as needed, and once at a time: shards and instances know a switch by its id. */
@@ -276,28 +279,26 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
     this.#wake.rang();
     const nowMs = Date.now();
     // Said to the shards below, beside the rest: a shard that is out of reach must not hold up a kill.
-    for (const entry of this.#book.closed())
-      if (entry.sw.untilMs !== null && entry.sw.untilMs <= nowMs)
-        this.#bookOpening(entry, { by: "expiry", email: null, reason: "its time is over" }, nowMs);
+    for (const entry of this.#book.due(nowMs))
+      this.#bookOpening(entry, { by: "expiry", email: null, reason: "its time is over" }, nowMs);
     const unfinished = this.#book.unfinished();
     const next = this.#nextWakeMs(nowMs);
     if (next !== null) this.#wake.by(next);
     await Promise.all(
-      unfinished.map(async ({ sw, isDone, opened, isOpenDone }) => {
-        // A pause that was resumed is pushed no more; a kill that was lifted stays final for who was in reach.
-        if (opened !== null && sw.act === "pause") this.#book.setDone(sw.id);
-        else if (!isDone) await this.#carryOut(sw);
+      unfinished.map(async ({ sw, isDone, isGivenUp, opened, isOpenDone }) => {
+        if (!isDone && !isGivenUp) await this.#carryOut(sw);
         if (opened !== null && !isOpenDone) await this.#openAtShards(sw);
       }),
     );
     await this.#tellAll();
+    // Each flip and each opening rings once at least: what the book is to grow by, it is looked through for.
+    this.#book.forget(nowMs - LONGEST_TASK_MS - FORGET_MS);
   }
 
   /** What is not through is tried again soon, and nothing is armed for what is. */
   #nextWakeMs(nowMs: number): number | null {
-    const isUnfinished = this.#book.unfinished().length > 0 || this.#book.untold().length > 0;
-    const times = this.#book.closed().flatMap(({ sw }) => sw.untilMs ?? []);
-    if (isUnfinished) times.push(nowMs + RETRY_MS);
+    const times = [this.#book.nextUntilMs].filter((time) => time !== null);
+    if (this.#book.hasUnfinished || this.#book.hasUntold) times.push(nowMs + RETRY_MS);
     return times.length === 0 ? null : Math.max(nowMs, Math.min(...times));
   }
 }

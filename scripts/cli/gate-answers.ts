@@ -22,7 +22,7 @@ const booked = z.object({
   untilMs: z.number().nullable(),
 });
 const opened = z.object({ atMs: z.number(), by: z.string(), reason: z.string() }).nullable();
-const status = z.enum(["accepted", "pending", "done"]);
+const status = z.enum(["accepted", "pending", "done", "resumed"]);
 
 export const receipt = z.looseObject({
   iss: z.string(),

@@ -6,12 +6,19 @@ import { describeTarget } from "./target.ts";
 
 const NAMED_MAX = 20;
 
+const HOW_FAR: Readonly<Record<Receipt["status"], string>> = {
+  accepted: ", and not through yet (accepted)",
+  pending: ", and not through yet (pending)",
+  done: "",
+  resumed: ", and resumed before all had stopped",
+};
+
 /** Pure. */
 export function receiptLines(receipt: Receipt, nowMs: number): string[] {
   const { switch: sw, status, opened, reached, idle, cut, unconfirmed, unreached } = receipt;
   const did = sw.act === "kill" ? "Killed" : "Paused";
   const lines = [
-    `${status === "done" ? did : `${did}, and not through yet (${status})`}: ${describeTarget(sw)}`,
+    `${did}${HOW_FAR[status]}: ${describeTarget(sw)}`,
     `  switch ${sw.id} at ${receipt.iss}, ${utc(sw.atMs)}${sw.untilMs === null ? "" : `, until ${utc(sw.untilMs)}`}`,
     `  by ${sw.by}: ${sw.reason}`,
     `  reached ${count(reached, "instance")} (${idle} more idle), cut ${count(cut, "running call")}`,

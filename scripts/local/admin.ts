@@ -17,7 +17,7 @@ const listing = z.object({ instances: z.array(member) });
 /** Times are on the gate's clock. */
 const receipt = z.object({
   switch: z.object({ id: z.string() }),
-  status: z.enum(["done", "pending", "accepted"]),
+  status: z.enum(["done", "pending", "accepted", "resumed"]),
   reached: z.number(),
   cut: z.number(),
   unconfirmed: z.number(),

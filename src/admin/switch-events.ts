@@ -1,4 +1,4 @@
-import type { FlipAnswer } from "../control/contract.ts";
+import type { FlipAnswer, FlipProgress } from "../control/contract.ts";
 import { receiptOf, signReceipt } from "../control/receipt.ts";
 import type { Deployment } from "../deployment.ts";
 import { switchboardOf } from "../objects.ts";
@@ -44,7 +44,7 @@ export function followSwitch(deployment: Deployment, id: string, flipping: Promi
         const figures = await board.progress(switchId);
         if (failure !== null) return end(controller, event("error", { detail: failure }));
         const text = JSON.stringify(figures);
-        const state = isAccepted && figures?.status === "done" ? await board.read(switchId) : null;
+        const state = isAccepted && isThrough(figures) ? await board.read(switchId) : null;
         if (state !== null) {
           const receipt = receiptOf(state, deployment.config.origin);
           const jws = signReceipt(deployment.sealKeys, receipt);
@@ -62,6 +62,10 @@ export function followSwitch(deployment: Deployment, id: string, flipping: Promi
   });
   return new Response(body, { headers: { "Content-Type": "text/event-stream", "Cache-Control": "no-store" } });
 }
+
+/** Nothing more will come of it. */
+const isThrough = (figures: FlipProgress | null): boolean =>
+  figures?.status === "done" || figures?.status === "resumed";
 
 function end(controller: ReadableStreamDefaultController<Uint8Array>, last: Uint8Array): void {
   controller.enqueue(last);

@@ -83,8 +83,12 @@ export interface OpenRequest {
   readonly reason: string;
 }
 
-/** `accepted`: it stands, and no roster shard has answered yet. `pending`: somebody in reach may still act. `done`: nobody can any more. */
-export type FlipStatus = "accepted" | "pending" | "done";
+/**
+ * `accepted`: it stands, and no roster shard has answered yet. `pending`: somebody in reach may still act. `done`: nobody
+ * can any more; of a switch that was opened, nobody could. `resumed`: a pause that was opened before that, and is carried
+ * on no more: some have perhaps never heard of it.
+ */
+export type FlipStatus = "accepted" | "pending" | "done" | "resumed";
 
 /** A switch in the book, and how far it is. */
 export interface FlipState {

@@ -44,8 +44,10 @@ export const switchMembers = {
 export const switchShape = z.strictObject(switchMembers) satisfies z.ZodType<Switch>;
 
 export const statusShape = z
-  .enum(["accepted", "pending", "done"])
-  .describe("accepted: it stands, no shard has answered; pending: somebody in reach may still act; done: nobody can");
+  .enum(["accepted", "pending", "done", "resumed"])
+  .describe(
+    "accepted: it stands, no shard has answered; pending: somebody in reach may still act; done: nobody can, or could before it was opened; resumed: a pause that was opened before it was done, and is carried on no more",
+  );
 
 export const openingShape = z.strictObject({
   atMs: timeMs,
