@@ -9,6 +9,8 @@ const PATIENT_AFTER_MS = 5_000;
 const PATIENT_POLL_MS = 1_000;
 const FOLLOW_MS = 120_000;
 
+export const USED_KEY = "Idempotency-Key: used for another switch";
+
 export const wantsEvents = (request: Request): boolean =>
   /(^|,)\s*text\/event-stream\s*(;|,|$)/i.test(request.headers.get("accept") ?? "");
 
@@ -28,10 +30,10 @@ export function followSwitch(deployment: Deployment, id: string, flipping: Promi
     (answer) => {
       isAccepted = true;
       if (answer.flipped) switchId = answer.state.switch.id;
-      else failure = "Idempotency-Key: used for another switch";
+      else failure = USED_KEY;
     },
     () => {
-      failure = "the switchboard could not be reached";
+      failure = "the switchboard or the journal could not be reached";
     },
   );
   const sinceMs = Date.now();

@@ -7,7 +7,7 @@ import type { Deployment } from "../deployment.ts";
 import { emailDigest } from "../identity/email-digest.ts";
 import { switchboardOf } from "../objects.ts";
 import { type AdminHono, type AdminVariables, parseBody, problem, READERS, refuse, requireRole } from "./door.ts";
-import { followSwitch, wantsEvents } from "./switch-events.ts";
+import { followSwitch, USED_KEY, wantsEvents } from "./switch-events.ts";
 
 const id = z.string().regex(/^[A-Za-z0-9_-]{1,64}$/, "an id: at most 64 letters, digits, - and _");
 const email = z.email().max(254);
@@ -103,19 +103,16 @@ async function flip(c: Ctx): Promise<Response> {
   };
   const flipping = switchboardOf(deployment).flip(request);
   if (wantsEvents(c.req.raw)) {
-    c.executionCtx.waitUntil(flipping.catch(() => {}));
-    return followSwitch(deployment, request.id, flipping);
+    // On record before it is said, as without a stream, and whoever still listens.
+    const recorded = flipping.then(async (answer) => {
+      if (!answer.flipped) await refuse(deployment, who, c.req.path, 422, "Unprocessable Content", USED_KEY);
+      return answer;
+    });
+    c.executionCtx.waitUntil(recorded.catch(() => {}));
+    return followSwitch(deployment, request.id, recorded);
   }
   const flipped = await flipping;
-  if (!flipped.flipped)
-    return refuse(
-      deployment,
-      who,
-      c.req.path,
-      422,
-      "Unprocessable Content",
-      "Idempotency-Key: used for another switch",
-    );
+  if (!flipped.flipped) return refuse(deployment, who, c.req.path, 422, "Unprocessable Content", USED_KEY);
   const { state, isRepeated } = flipped;
   c.header("Location", `/admin/v1/switches/${state.switch.id}`);
   return c.json(signed(deployment, state), isRepeated ? 200 : state.status === "done" ? 201 : 202);
