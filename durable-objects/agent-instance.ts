@@ -51,6 +51,8 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   #refusals = new RefusalCount(0);
   #ceilings: readonly Layer[] | null = null;
   #isEnrolling = false;
+  /** Ended, and on the roster until every Worker that has confirmed nothing has surely cut by itself. */
+  #leaveAtMs: number | null = null;
   #parsed: Deployment | null = null;
 
   constructor(ctx: DurableObjectState, env: Env) {
@@ -61,6 +63,8 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     this.#ledger = new Ledger({ ctx, deployment, wakeBy, beforeRecord: () => this.#control.keep() });
     const ledger = () => this.#ledger;
     this.#control = new InstanceControl({ ctx, deployment, ledger, watch: this.#watch, leases: this.#leases, wakeBy });
+    // Whether it has left is not kept: to leave twice is nothing.
+    if (this.#ledger.log.isClosed) this.#leaveAtMs = this.#ledger.state.orphaned?.untilMs ?? null;
     this.#wake = new Wake(ctx, () => this.#nextWakeMs());
     if (this.#ledger.enrolment !== null) this.#follow(this.#ledger.enrolment);
     try {
@@ -306,6 +310,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       this.#recordOrphans();
       this.#watch.handOver();
       if (!this.#ledger.log.isClosed && Date.now() >= this.#ledger.endsAtMs) await this.#end(enrolment);
+      await this.#leaveIfDue(enrolment, Date.now());
       this.#giveUpSilent(Date.now());
       if (!this.#ledger.log.isClosed) this.#recordCounted(Date.now(), false);
       this.#ledger.sealIfDue(Date.now());
@@ -321,12 +326,23 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
 
   /** The last calls are cut and answered before the end is written, and what was closed while nobody called is on record. */
   async #end(enrolment: Enrolment): Promise<void> {
-    await this.#control.cutAll("expired");
-    await this.#control.leave(enrolment);
+    const { unconfirmed } = await this.#control.cutAll("expired");
+    // Who has not confirmed may still pass bytes: it stays within reach of a switch, whose receipt counts it.
+    if (unconfirmed === 0) await this.#control.leave(enrolment);
+    else await this.#control.learn(enrolment);
     if (this.#ledger.log.isClosed) return;
+    const nowMs = Date.now();
+    this.#ledger.countOrphans(this.#leases.size, nowMs);
     for (const lease of this.#leases.values()) lease.abandon();
-    this.#recordCounted(Date.now(), true);
-    this.#ledger.end(Date.now());
+    this.#recordCounted(nowMs, true);
+    this.#ledger.end(nowMs);
+    if (unconfirmed > 0) this.#leaveAtMs = this.#ledger.state.orphaned?.untilMs ?? nowMs;
+  }
+
+  async #leaveIfDue(enrolment: Enrolment, nowMs: number): Promise<void> {
+    if (this.#leaveAtMs === null || nowMs < this.#leaveAtMs) return;
+    this.#leaveAtMs = null;
+    await this.#control.leave(enrolment);
   }
 
   #recordOrphans(): void {
@@ -342,6 +358,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
         this.#ledger.log.isClosed ? null : this.#refusals.dueAtMs,
         this.#leases.size === 0 ? null : nowMs + SILENT_MS,
         this.#watch.dueAtMs(nowMs),
+        this.#leaveAtMs,
       ].filter((time) => time !== null);
       const times = [...this.#ledger.wakeTimes(nowMs), ...others];
       return times.length === 0 ? null : Math.min(...times);

@@ -132,6 +132,11 @@ export class InstanceControl {
     for (const sw of closed ?? []) this.take(sw);
   }
 
+  /** What `leave` would say, of one who stays within reach of a switch. */
+  async learn(enrolment: Enrolment): Promise<void> {
+    await this.#confirmation.ask(enrolment);
+  }
+
   // --- switches ---------------------------------------------------------------------------------------------------
 
   /** A switch in whose reach this instance is. Answers when the running calls in its reach are cut; asked again, how far that is. */

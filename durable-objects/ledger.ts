@@ -24,7 +24,7 @@ export interface State {
   readonly stopped: "revoked" | "switched" | null;
   /** Calls that a switch has cut, and whose Worker has confirmed it, by the switch's id. */
   readonly cuts?: Readonly<Record<string, number>>;
-  /** Calls that died with an earlier life of this object: their Workers cut by themselves until then, and confirm it to nobody. */
+  /** Calls that died with an earlier life of this object, or that its end gave up: their Workers cut by themselves until then, and confirm it to nobody. */
   readonly orphaned?: { readonly calls: number; readonly untilMs: number };
 }
 
@@ -133,8 +133,7 @@ export class Ledger {
     if (orphans.length === 0) return;
     const { streamLeadBytes } = this.#options.deployment().config.transcripts;
     // Durable with the records: another reset must not make them look confirmed.
-    const calls = this.orphanedAt(nowMs) + orphans.length;
-    this.change({ orphaned: { calls, untilMs: nowMs + SILENT_WORKER_CUT_MS } });
+    this.countOrphans(orphans.length, nowMs);
     for (const seq of orphans) {
       this.closeCall(seq);
       const body = durableReference(this.log.bodyRuns(seq, "answer"), streamLeadBytes);
@@ -146,7 +145,15 @@ export class Ledger {
     }
   }
 
-  /** Calls of an earlier life of this object that may still run, unheard. */
+  /** More calls whose Workers nobody waits for any more. They cut by themselves, by `orphaned.untilMs`. */
+  countOrphans(calls: number, nowMs: number): void {
+    if (calls === 0) return;
+    this.change({
+      orphaned: { calls: this.orphanedAt(nowMs) + calls, untilMs: nowMs + SILENT_WORKER_CUT_MS },
+    });
+  }
+
+  /** Calls of an earlier life of this object, or that its end gave up, that may still run, unheard. */
   orphanedAt(nowMs: number): number {
     const { calls, untilMs } = this.#state.orphaned ?? { calls: 0, untilMs: 0 };
     return nowMs < untilMs ? calls : 0;

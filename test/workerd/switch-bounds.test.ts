@@ -183,6 +183,79 @@ describe("a revocation", () => {
   });
 });
 
+describe("an end at the deadline", () => {
+  const resetOf = ({ id }: Agent) =>
+    runInDurableObject(instanceStub(id), (_instance, state) => state.abort("reset by a test")).catch(() => {});
+  const task = () => ({ id: "build-platform_end", purpose: "test", deadlineMs: Date.now() + 3_600_000 });
+  const isMember = async ({ id, enrolment }: Agent) =>
+    (await rosterOf(deployment, enrolment.rosterShard).list("", 1_000)).some(({ instance }) => instance === id);
+  const ring = (agent: Agent) => runInDurableObject(instanceStub(agent.id), (instance) => instance.alarm());
+
+  it("leaves the roster at once where every Worker has confirmed", async () => {
+    const agent = await enrolAgent({ human: crypto.randomUUID(), task: task() });
+    const lease = await admitted(agent);
+    const clock = vi.spyOn(Date, "now").mockReturnValue(agent.enrolment.task.deadlineMs + 1);
+    const ending = ring(agent);
+    expect(await lease.broken()).toBe("expired");
+    await lease.settle(settlement({ outcome: "cut" }));
+    await ending;
+    clock.mockRestore();
+    expect(await isMember(agent)).toBe(false);
+  });
+
+  it.each([
+    false,
+    true,
+  ])("keeps whose Worker is silent within reach, and a kill says so until it has surely cut (reset meanwhile: %s)", async (isReset) => {
+    const human = crypto.randomUUID();
+    const agent = await enrolAgent({ human, task: task() });
+    await admitted(agent);
+    const endMs = agent.enrolment.task.deadlineMs + 1;
+    const clock = vi.spyOn(Date, "now").mockReturnValue(endMs);
+    await ring(agent);
+    if (isReset) await resetOf(agent);
+    clock.mockReturnValue(endMs + 2_000);
+    expect(await isMember(agent)).toBe(true);
+    const killed = await flip({ reach: "human", target: { human } });
+    expect(receiptOf(killed, "x")).toMatchObject({ status: "pending", reached: 1, unconfirmed: 1 });
+    const rung = await runInDurableObject(instanceStub(agent.id), (_instance, { storage }) => storage.getAlarm());
+    expect(rung).not.toBeNull();
+    clock.mockReturnValue(endMs + 29_000);
+    await ring(agent);
+    expect(await isMember(agent)).toBe(true);
+    clock.mockReturnValue(endMs + 30_000);
+    await ring(agent);
+    expect(await isMember(agent)).toBe(false);
+    clock.mockReturnValue(endMs + 33_000);
+    await runDurableObjectAlarm(boardStub());
+    expect((await board.read(killed.switch.id))?.status).toBe("done");
+  }, 20_000);
+
+  it("puts on record what was closed while its Worker was silent", async () => {
+    const human = crypto.randomUUID();
+    const agent = await enrolAgent({ human, task: task() });
+    await admitted(agent);
+    const sw = switchOf({ reach: "human", target: { human } });
+    const stub = rosterStub(agent.enrolment.rosterShard);
+    await runInDurableObject(stub, (_roster, { storage }) => {
+      storage.sql.exec("INSERT INTO switches (id, json) VALUES (?, ?)", sw.id, JSON.stringify(sw));
+    });
+    await evictDurableObject(stub);
+    const types: string[] = [];
+    vi.spyOn(Date, "now").mockReturnValue(agent.enrolment.task.deadlineMs + 1);
+    await runInDurableObject(instanceStub(agent.id), async (instance, { storage }) => {
+      const exec = storage.sql.exec.bind(storage.sql);
+      vi.spyOn(storage.sql, "exec").mockImplementation(((query: string, ...bindings: unknown[]) => {
+        const line = bindings.find((one) => typeof one === "string" && one.startsWith('{"v":')) as string | undefined;
+        if (line !== undefined) types.push((JSON.parse(line) as { type: string }).type);
+        return exec(query, ...bindings);
+      }) as typeof storage.sql.exec);
+      await instance.alarm();
+    });
+    expect(types).toEqual(["switched", "answer", "ended", "seal"]);
+  }, 20_000);
+});
+
 it("a time that no alarm can be set to, and no reader can print, is refused", () => {
   const body = { act: "kill", reach: "everything", target: {}, reason: "r" };
   expect(flipBody.safeParse({ ...body, untilMs: Date.UTC(2100, 0, 1) }).success).toBe(true);
