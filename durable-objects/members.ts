@@ -86,8 +86,8 @@ export class Members {
     return this.#select("instance > ? ORDER BY instance LIMIT ?", after, limit);
   }
 
-  overdue(beforeMs: number, limit: number): Enlisted[] {
-    return this.#select("deadline_ms < ? LIMIT ?", beforeMs, limit);
+  overdue(beforeMs: number, after: string, limit: number): Enlisted[] {
+    return this.#select("deadline_ms < ? AND instance > ? ORDER BY instance LIMIT ?", beforeMs, after, limit);
   }
 
   forget(beforeMs: number): void {

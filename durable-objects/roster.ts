@@ -21,6 +21,7 @@ type SwitchRow = { id: string; json: string; opened_at_ms: number | null };
 const SCHEMA = [
   `CREATE TABLE IF NOT EXISTS switches (id TEXT PRIMARY KEY, json TEXT NOT NULL, opened_at_ms INTEGER) WITHOUT ROWID`,
   `CREATE TABLE IF NOT EXISTS joined (id INTEGER PRIMARY KEY CHECK (id = 0))`,
+  `CREATE TABLE IF NOT EXISTS woken (id INTEGER PRIMARY KEY CHECK (id = 0), last TEXT NOT NULL)`,
 ];
 
 /** How often members whose task is over are looked after, how many at once, and when they are forgotten. */
@@ -211,8 +212,7 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
   override async alarm(): Promise<void> {
     const nowMs = Date.now();
     await this.ctx.storage.setAlarm(nowMs + PURGE_MS);
-    const overdue = this.#members.overdue(nowMs - PURGE_MS, WAKES_AT_ONCE);
-    await Promise.all(overdue.map(({ instance }) => this.#wake(instance)));
+    await Promise.all(this.#nextOverdue(nowMs).map(({ instance }) => this.#wake(instance)));
     this.#members.forget(nowMs - FORGET_MS);
     for (const [instance, { confirmedUntilMs }] of this.#active)
       if (!mayAct(confirmedUntilMs, nowMs)) this.#active.delete(instance);
@@ -224,6 +224,18 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
     }
     this.#forgetOpened(nowMs);
     if (this.#members.isEmpty) await this.ctx.storage.deleteAlarm();
+  }
+
+  /** In turn, from where the last alarm stopped: those that don't leave must not keep the others from their turn. */
+  #nextOverdue(nowMs: number): Enlisted[] {
+    const { sql } = this.ctx.storage;
+    const [woken] = sql.exec<{ last: string }>("SELECT last FROM woken").toArray();
+    const after = woken?.last ?? "";
+    const overdue = this.#members.overdue(nowMs - PURGE_MS, after, WAKES_AT_ONCE);
+    const last = overdue.length < WAKES_AT_ONCE ? "" : overdue.at(-1)!.instance;
+    // Dying here passes over these for one turn.
+    if (last !== after) sql.exec("INSERT OR REPLACE INTO woken (id, last) VALUES (0, ?)", last);
+    return overdue;
   }
 
   #forgetOpened(nowMs: number): void {

@@ -1,6 +1,8 @@
 import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
+import { AgentInstance } from "../../durable-objects/agent-instance.ts";
 import { attributesOf } from "../../durable-objects/instance-fields.ts";
+import { Members } from "../../durable-objects/members.ts";
 import { Roster } from "../../durable-objects/roster.ts";
 import type { Member } from "../../src/control/contract.ts";
 import type { Switch } from "../../src/control/switch.ts";
@@ -197,3 +199,34 @@ describe("a roster that can't be asked", () => {
     expect(silent).toHaveBeenCalledOnce();
   }, 10_000);
 });
+
+describe("members whose task is long over", () => {
+  it("are woken in turn, those that never leave too, over a reset of the roster", async () => {
+    const { enrolment } = await enrolAgent();
+    const shard = 91;
+    const names = Array.from({ length: 250 }, (_, i) => `overdue-${String(i).padStart(3, "0")}`);
+    const stub = () => rosterStub(shard);
+    await runInDurableObject(stub(), (_roster, { storage }) => {
+      const members = new Members(storage.sql);
+      for (const instance of names)
+        members.put({ ...attributesOf(enrolment), instance, deadlineMs: Date.now() - 7_200_000 }, 1, 1);
+    });
+    const read = vi.spyOn(AgentInstance.prototype, "read").mockResolvedValue(null);
+    const turn = async (): Promise<(string | undefined)[]> => {
+      read.mockClear();
+      await runInDurableObject(stub(), (roster) => roster.alarm());
+      return read.mock.contexts.map((instance) => (instance as unknown as HasName).ctx.id.name).toSorted();
+    };
+    const first = await turn();
+    await evictDurableObject(stub());
+    expect([first, await turn(), await turn(), await turn()]).toEqual([
+      names.slice(0, 100),
+      names.slice(100, 200),
+      names.slice(200),
+      names.slice(0, 100),
+    ]);
+  });
+});
+
+/** Whose object it is. */
+type HasName = { readonly ctx: { readonly id: { readonly name?: string } } };
