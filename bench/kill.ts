@@ -221,7 +221,7 @@ async function measure(
   const receipt: Receipt = await killing;
   const receivedAtMs = nowMs();
   const usedMs = cpuMs(gate.pid) - cpuBeforeMs;
-  if (receipt.reached !== reached || receipt.cut !== streams.length || receipt.unreached.length > 0)
+  if (receipt.reached !== reached || receipt.cut !== streams.length || receipt.missing > 0)
     throw new Error(`not as it should be: ${JSON.stringify({ ...receipt, instances: undefined, jws: undefined })}`);
   const last = (pick: (end: StreamEnd) => number): number => ends.reduce((max, end) => Math.max(max, pick(end)), 0);
   return {

@@ -36,7 +36,9 @@ export const receipt = z.looseObject({
   acceptedAtMs: z.number(),
   lastAcknowledgedAtMs: z.number().nullable(),
   lastByteAtMs: z.number().nullable(),
-  unreached: z.array(z.object({ instance: z.string(), stoppedByMs: z.number() })),
+  missing: z.number(),
+  lastStoppedByMs: z.number().nullable(),
+  unreached: z.array(z.object({ instance: z.string(), stoppedByMs: z.number() })).nullable(),
   jws: z.string(),
 });
 export const progress = z.looseObject({

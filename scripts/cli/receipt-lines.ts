@@ -15,7 +15,8 @@ const HOW_FAR: Readonly<Record<Receipt["status"], string>> = {
 
 /** Pure. */
 export function receiptLines(receipt: Receipt, nowMs: number): string[] {
-  const { switch: sw, status, opened, reached, idle, cut, unconfirmed, unreached } = receipt;
+  const { switch: sw, status, opened, reached, idle, cut, unconfirmed, missing, lastStoppedByMs } = receipt;
+  const unreached = (receipt.unreached ?? []).slice(0, NAMED_MAX);
   const did = sw.act === "kill" ? "Killed" : "Paused";
   const lines = [
     `${did}${HOW_FAR[status]}: ${describeTarget(sw)}`,
@@ -25,11 +26,14 @@ export function receiptLines(receipt: Receipt, nowMs: number): string[] {
     `  ${timing(receipt)}`,
   ];
   if (unconfirmed > 0) lines.push(`  not confirmed yet: ${count(unconfirmed, "running call")}`);
-  for (const { instance, stoppedByMs } of unreached.slice(0, NAMED_MAX))
+  for (const { instance, stoppedByMs } of unreached)
     lines.push(
       `  not reached: ${instance}, ${stoppedByMs <= nowMs ? "admits nothing since" : "admits nothing from"} ${utc(stoppedByMs)}${stoppedByMs <= nowMs ? "" : " on"}`,
     );
-  if (unreached.length > NAMED_MAX) lines.push(`  not reached: ${unreached.length - NAMED_MAX} more`);
+  if (missing > unreached.length) {
+    const last = lastStoppedByMs === null ? "" : `, the last admits nothing from ${utc(lastStoppedByMs)} on`;
+    lines.push(`  not reached: ${missing - unreached.length}${unreached.length > 0 ? " more" : ""}${last}`);
+  }
   if (opened !== null) lines.push(`  opened ${utc(opened.atMs)} by ${opened.by}: ${opened.reason}`);
   return lines;
 }
@@ -47,8 +51,8 @@ function timing({ acceptedAtMs, lastAcknowledgedAtMs, lastByteAtMs }: Receipt): 
 const distance = (ms: number): string => (ms < 0 ? `${-ms} ms before` : `after ${ms} ms`);
 
 /** A switch that names nobody is more often a typing error than a wish. */
-export const reachesNobody = ({ status, reached, idle, unreached }: Receipt): boolean =>
-  status === "done" && reached === 0 && idle === 0 && unreached.length === 0;
+export const reachesNobody = ({ status, reached, idle, missing }: Receipt): boolean =>
+  status === "done" && reached === 0 && idle === 0 && missing === 0;
 
 export const stateOf = ({ opened, status, untilMs, liftAskedBy }: SwitchSummary): string => {
   if (opened !== null) return "open";

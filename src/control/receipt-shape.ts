@@ -77,7 +77,11 @@ export const receiptShape = z.strictObject({
     .max(RECEIPT_INSTANCES_MAX)
     .nullable()
     .describe("Null: more than a receipt names"),
+  missing: count.describe("Instances that may have acted when it came, and have not acknowledged it"),
+  lastStoppedByMs: timeMs.nullable().describe("The latest `stoppedByMs` of those; null where none is missing"),
   unreached: z
     .array(z.strictObject({ instance: id, stoppedByMs: timeMs }))
-    .describe("Not acknowledged; from `stoppedByMs` on they admit nothing"),
+    .max(RECEIPT_INSTANCES_MAX)
+    .nullable()
+    .describe("Not acknowledged; from `stoppedByMs` on they admit nothing. Null: more than a receipt names"),
 }) satisfies z.ZodType<Receipt>;

@@ -4,7 +4,7 @@ import type { FlipProgress, FlipState, FlipStatus, Opening } from "./contract.ts
 import type { Switch } from "./switch.ts";
 
 export const RECEIPT_TYPE = "portcullis-receipt+jwt";
-/** Beyond this many instances a receipt counts them, and names those alone that were not reached. */
+/** Beyond this many instances a receipt counts them and names none: of those that were reached, and of those that were not. */
 export const RECEIPT_INSTANCES_MAX = 10_000;
 
 /** What a switch did, and when: all times in milliseconds since 1970 on the switchboard's clock, none earlier than it was. */
@@ -37,14 +37,21 @@ export interface Receipt {
         readonly unconfirmed: number;
       }[]
     | null;
-  /** Never counted as stopped before that time: then the confirmation that they hold has run out. */
-  readonly unreached: readonly { readonly instance: string; readonly stoppedByMs: number }[];
+  /** Instances that may have acted when the switch came, and have not acknowledged it. */
+  readonly missing: number;
+  /** When the last of them has surely no confirmation any more; null where none is missing. */
+  readonly lastStoppedByMs: number | null;
+  /** Never counted as stopped before that time: then the confirmation that they hold has run out. Null: more than a receipt names. */
+  readonly unreached: readonly { readonly instance: string; readonly stoppedByMs: number }[] | null;
 }
 
 /** Pure. */
 export function receiptOf(state: FlipState, issuer: string): Receipt {
   const { switch: sw, status, opened, idle, reached } = state;
   const answered = reached.flatMap(({ instance, answer }) => (answer === null ? [] : [{ instance, ...answer }]));
+  const unreached = reached.flatMap(({ instance, answer, stoppedByMs }) =>
+    answer === null ? [{ instance, stoppedByMs }] : [],
+  );
   const times = answered.map(({ acknowledgedAtMs }) => acknowledgedAtMs).sort((a, b) => a - b);
   const lastBytes = answered.flatMap(({ lastByteAtMs }) => lastByteAtMs ?? []);
   const sum = (pick: (one: (typeof answered)[0]) => number): number =>
@@ -63,7 +70,7 @@ export function receiptOf(state: FlipState, issuer: string): Receipt {
     p50AcknowledgedAtMs: percentile(times, 0.5),
     p99AcknowledgedAtMs: percentile(times, 0.99),
     lastAcknowledgedAtMs: times.at(-1) ?? null,
-    lastByteAtMs: lastBytes.length === 0 ? null : lastBytes.reduce((last, one) => Math.max(last, one)),
+    lastByteAtMs: latest(lastBytes),
     instances:
       answered.length > RECEIPT_INSTANCES_MAX
         ? null
@@ -73,9 +80,9 @@ export function receiptOf(state: FlipState, issuer: string): Receipt {
             cut,
             unconfirmed,
           })),
-    unreached: reached.flatMap(({ instance, answer, stoppedByMs }) =>
-      answer === null ? [{ instance, stoppedByMs }] : [],
-    ),
+    missing: unreached.length,
+    lastStoppedByMs: latest(unreached.map(({ stoppedByMs }) => stoppedByMs)),
+    unreached: unreached.length > RECEIPT_INSTANCES_MAX ? null : unreached,
   };
 }
 
@@ -94,6 +101,10 @@ export function progressOf({ switch: { id }, status, reached, idle }: FlipState)
     unreached: reached.length - answers.length,
   };
 }
+
+/** Of more than one call can have arguments. */
+const latest = (times: readonly number[]): number | null =>
+  times.reduce<number | null>((last, one) => Math.max(last ?? one, one), null);
 
 /** The nearest rank: a value that was measured, never one between two. */
 const percentile = (sorted: readonly number[], share: number): number | null =>

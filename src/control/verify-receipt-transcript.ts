@@ -8,7 +8,7 @@ import { closes, switchFields } from "./switch.ts";
 export const CLOCK_TOLERANCE_MS = 5_000;
 
 type Named = NonNullable<Receipt["instances"]>[number];
-type Unreached = Receipt["unreached"][number];
+type Unreached = NonNullable<Receipt["unreached"]>[number];
 
 /** Records by which this switch closed. A resumption of the same id is none. */
 export const closingsOf = ({ switch: { id } }: Receipt, { switched }: ReceiptTranscript): readonly SwitchedEvent[] =>

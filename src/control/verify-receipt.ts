@@ -14,7 +14,10 @@ import {
   verifyUnreached,
 } from "./verify-receipt-transcript.ts";
 
-/** A receipt names at most 10,000 instances, each with less than 200 characters; base64url makes a third more of them, and as much again is left. */
+/**
+ * A receipt names at most 10,000 instances that were reached, each with less than 200 characters, and as many that were
+ * not, with less than 150; base64url makes a third more of them, and a million is left.
+ */
 const RECEIPT_MAX_CHARS = 6_000_000;
 
 export interface ReceiptOptions {
@@ -79,7 +82,7 @@ export function verifyReceipt(
   for (const problem of figureProblems(receipt)) findings.push({ place: options.place, problem });
 
   const instances = new Map((receipt.instances ?? []).map((one) => [one.instance, one]));
-  const unreached = new Map(receipt.unreached.map((one) => [one.instance, one]));
+  const unreached = new Map((receipt.unreached ?? []).map((one) => [one.instance, one]));
   const atHand = new Set(transcripts.map(({ instance }) => instance));
   const unnamed: ReceiptTranscript[] = [];
   for (const transcript of transcripts) {
@@ -129,8 +132,23 @@ function figureProblems(receipt: Receipt): string[] {
     "a byte passed after the last acknowledgement",
   );
   hold(lastByteAtMs === null || receipt.cut > 0, "a last byte, and no call was cut");
-  const names = [...(instances ?? []), ...unreached].map(({ instance }) => instance);
+  const names = [...(instances ?? []), ...(unreached ?? [])].map(({ instance }) => instance);
   hold(new Set(names).size === names.length, "an instance is named twice");
+  hold(
+    (receipt.lastStoppedByMs === null) === (receipt.missing === 0),
+    "a time by which the last is stopped, where somebody is missing, or none",
+  );
+  if (unreached !== null) {
+    hold(
+      receipt.missing === unreached.length,
+      `missing is ${receipt.missing}, and ${unreached.length} unreached are named`,
+    );
+    const lastMs = unreached.reduce((last, { stoppedByMs }) => Math.max(last, stoppedByMs), 0);
+    hold(
+      (receipt.lastStoppedByMs ?? 0) === lastMs,
+      `lastStoppedByMs is ${receipt.lastStoppedByMs}, and by the unreached it is ${lastMs}`,
+    );
+  }
   if (instances === null) return problems;
   hold(
     receipt.reached === instances.length,
@@ -151,10 +169,12 @@ function figureProblems(receipt: Receipt): string[] {
 /**
  * Who is in reach when a switch comes has either a running confirmation, and is named, or none, and is counted as idle. An
  * idle one has the switch on record as soon as it asks, which can be while others are still being told; a newcomer,
- * where newcomers are let in, with its enrolment. So more of them than `idle` are a contradiction, and fewer are not.
+ * where newcomers are let in, with its enrolment. So more of them than `idle` are a contradiction, and fewer are not. Of those
+ * that were not reached, where the receipt names none, each may be among them.
  */
 function unnamedProblems(receipt: Receipt, unnamed: readonly ReceiptTranscript[]): Finding[] {
-  const { status, acceptedAtMs, lastAcknowledgedAtMs, idle } = receipt;
+  const { status, acceptedAtMs, lastAcknowledgedAtMs } = receipt;
+  const idle = receipt.idle + (receipt.unreached === null ? receipt.missing : 0);
   if (status !== "done") return [];
   const untilMs = lastAcknowledgedAtMs ?? acceptedAtMs;
   const isNewcomer = ({ enrolledAtMs }: ReceiptTranscript): boolean =>
@@ -166,6 +186,6 @@ function unnamedProblems(receipt: Receipt, unnamed: readonly ReceiptTranscript[]
   if (early.length <= idle) return [];
   return early.map(({ place }) => ({
     place,
-    problem: `stopped before the last acknowledgement, and not in the receipt, which counts ${idle} idle where ${early.length} are on record`,
+    problem: `stopped before the last acknowledgement, and not in the receipt, which counts ${idle} ${receipt.unreached === null ? "idle or not reached" : "idle"} where ${early.length} are on record`,
   }));
 }

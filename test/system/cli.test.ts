@@ -321,7 +321,7 @@ describe("kill", () => {
     const slow = createServer((_request, response) =>
       response
         .writeHead(202, { "content-type": "application/json" })
-        .end(JSON.stringify({ ...receipt, status: "pending", unreached, jws: "a.b.c" })),
+        .end(JSON.stringify({ ...receipt, status: "pending", missing: 1, unreached, jws: "a.b.c" })),
     );
     const gate = `http://127.0.0.1:${await listenOnLoopback(slow, 0)}`;
     const killed = await runHere(["kill", "task", "slow", "--reason", "r", "--gate", gate], asOscar());

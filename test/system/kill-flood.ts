@@ -237,8 +237,8 @@ export function contradictions(
     if (!isShort && reached.some(({ isBrokenOff }) => !isBrokenOff)) fault("the upstream's connection was not closed");
   }
   if (cut !== receipt.cut) problems.push(`${cut} were cut, and the receipt says ${receipt.cut}`);
-  if (receipt.unconfirmed !== 0 || receipt.unreached.length !== 0)
-    problems.push(`not all confirmed: ${receipt.unconfirmed} ${receipt.unreached.length}`);
+  if (receipt.unconfirmed !== 0 || receipt.missing !== 0)
+    problems.push(`not all confirmed: ${receipt.unconfirmed} ${receipt.missing}`);
   return problems;
 }
 

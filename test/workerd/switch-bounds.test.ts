@@ -157,7 +157,7 @@ it("progress has the figures of the receipt", async () => {
   await enrolAgent({ human });
   const { switch: sw } = await flip({ reach: "human", target: { human } });
   const receipt = receiptOf((await board.read(sw.id))!, "x");
-  const { status, reached, idle, cut, unconfirmed, unreached } = receipt;
+  const { status, reached, idle, cut, unconfirmed, missing } = receipt;
   expect(await board.progress(sw.id)).toEqual({
     switch: sw.id,
     status,
@@ -165,7 +165,7 @@ it("progress has the figures of the receipt", async () => {
     idle,
     cut,
     unconfirmed,
-    unreached: unreached.length,
+    unreached: missing,
   });
   expect(reached).toBe(1);
   expect(await board.progress(crypto.randomUUID())).toBeNull();

@@ -4,9 +4,11 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Roster } from "../../durable-objects/roster.ts";
 import type { Pushed } from "../../src/control/acknowledgement.ts";
 import type { FlipState, ShardProgress } from "../../src/control/contract.ts";
-import { RECEIPT_TYPE, receiptOf, signReceipt } from "../../src/control/receipt.ts";
+import { RECEIPT_INSTANCES_MAX, RECEIPT_TYPE, receiptOf, signReceipt } from "../../src/control/receipt.ts";
+import { verifyReceipt } from "../../src/control/verify-receipt.ts";
 import { decodeBase64url, encodeBase64url } from "../../src/grant/base64url.ts";
 import { instanceOf, switchboardOf } from "../../src/objects.ts";
+import { parseSealKeys } from "../../src/transcript/verify-keys.ts";
 import { ORIGIN } from "./config.ts";
 import {
   boardStub,
@@ -53,6 +55,8 @@ describe("a receipt", () => {
       lastAcknowledgedAtMs: null,
       lastByteAtMs: null,
       instances: [],
+      missing: 0,
+      lastStoppedByMs: null,
       unreached: [],
     }));
 
@@ -74,8 +78,39 @@ describe("a receipt", () => {
     expect(receiptOf({ ...one, reached: [...one.reached, missed] }, ORIGIN)).toMatchObject({
       reached: 1,
       instances: [{ instance: "i-0" }],
+      missing: 1,
+      lastStoppedByMs: 61_000,
       unreached: [{ instance: "far", stoppedByMs: 61_000 }],
     });
+  });
+
+  it("names at most 10,000 of those that were not reached, and says of more how many, and by when the last has stopped", () => {
+    const name = (i: number) => `${i}`.padStart(43, "i");
+    const missed = Array.from({ length: RECEIPT_INSTANCES_MAX + 1 }, (_, i) => ({
+      instance: name(i),
+      answer: null,
+      stoppedByMs: 1_795_351_594_474 + ((i * 37) % 101),
+    }));
+    const all = receiptOf(state([], { reached: missed }), ORIGIN);
+    expect(all).toMatchObject({ missing: 10_001, lastStoppedByMs: 1_795_351_594_574, unreached: null });
+    const reached = Array.from({ length: RECEIPT_INSTANCES_MAX }, (_, i) => ({
+      instance: name(100_000 + i),
+      answer: { cut: 9_999, unconfirmed: 9_999, acknowledgedAtMs: 1_795_351_594_474, lastByteAtMs: null },
+      stoppedByMs: 1_795_351_594_474,
+    }));
+    // The longest that is named whole is still read.
+    const longest = receiptOf(
+      state([], { reached: [...missed.slice(1), ...reached], switch: switchOf({ atMs: 1_795_351_594_000 }) }),
+      deployment.config.origin,
+    );
+    expect([longest.unreached?.length, longest.instances?.length]).toEqual([10_000, 10_000]);
+    const keys = parseSealKeys(deployment.sealKeys.jwks);
+    if (!keys.ok) throw new Error(keys.error);
+    for (const receipt of [longest, all]) {
+      const jws = signReceipt(deployment.sealKeys, receipt);
+      expect(verifyReceipt(jws, { keys: keys.value, issuer: ORIGIN, place: "r" }, []).findings).toEqual([]);
+    }
+    expect(signReceipt(deployment.sealKeys, longest).length).toBeLessThan(5_000_000);
   });
 
   it("is signed with the key of the seals, and no byte of it can change", () => {
@@ -155,7 +190,7 @@ describe("who is counted", () => {
     const state = await flip({ reach: "instance", target: { instance: agent.id } });
     const receipt = receiptOf(state, ORIGIN);
     expect(receipt).toMatchObject({ status: "pending", reached: 0, instances: [], lastAcknowledgedAtMs: null });
-    const [missed] = receipt.unreached;
+    const [missed] = receipt.unreached ?? [];
     expect(missed?.instance).toBe(agent.id);
     expect(missed!.stoppedByMs).toBeGreaterThan(beforeMs + 30_000);
     // Told by its roster at the next question, the calls it ran are cut, too.

@@ -277,6 +277,17 @@ describe("a kill of an instance with two calls running", () => {
       ({ instances }) => ({ unreached: [{ instance: instances![0]!.instance, stoppedByMs: Date.now() }] }),
       "an instance is named twice",
     ],
+    ["one missing that is not named", () => ({ missing: 1 }), "missing is 1, and 0 unreached are named"],
+    [
+      "a time by which nobody has stopped",
+      () => ({ lastStoppedByMs: Date.now() }),
+      "a time by which the last is stopped, where somebody is missing, or none",
+    ],
+    [
+      "another time by which the last has stopped",
+      () => ({ missing: 1, lastStoppedByMs: 8, unreached: [{ instance: "far", stoppedByMs: 9 }] }),
+      "lastStoppedByMs is 8, and by the unreached it is 9",
+    ],
     [
       "accepted at two times",
       ({ acceptedAtMs }) => ({ acceptedAtMs: acceptedAtMs - 1 }),
@@ -315,6 +326,8 @@ describe("an instance that did not acknowledge", () => {
         { switch: story.receipt.switch, status: "done", reached: [], idle: 0, opened: null, liftAskedBy: [] },
         ISSUER,
       ),
+      missing: 1,
+      lastStoppedByMs: stoppedByMs,
       unreached: [{ instance: agent.id, stoppedByMs }],
     };
     const calling = (atMs: number) => (lines: Line[]) =>
@@ -326,6 +339,26 @@ describe("an instance that did not acknowledge", () => {
     expect(judge(story, { receipt, lines: calling(stoppedByMs) }).findings).toEqual([]);
     expect(problemsOf(judge(story, { receipt, lines: calling(stoppedByMs + CLOCK_TOLERANCE_MS + 1) }))).toEqual([
       "a call after the time by which the receipt says it was stopped",
+    ]);
+  });
+
+  it("is one of many that the receipt counts, and does not name: that it was told later is no contradiction", async () => {
+    const agent = await enrol();
+    const story = await tell(await flip("kill", "instance", { instance: agent.id }), [agent]);
+    const stoppedByMs = story.receipt.acceptedAtMs + 60_000;
+    const nobody: Partial<Receipt> = {
+      ...receiptOf(
+        { switch: story.receipt.switch, status: "done", reached: [], idle: 0, opened: null, liftAskedBy: [] },
+        ISSUER,
+      ),
+      lastAcknowledgedAtMs: Date.now(),
+    };
+    const many = { ...nobody, missing: 10_001, lastStoppedByMs: stoppedByMs, unreached: null };
+    const early = (receipt: Partial<Receipt>) =>
+      problemsOf(judge(story, { receipt })).filter((problem) => problem.startsWith("stopped before"));
+    expect(early(many)).toEqual([]);
+    expect(early({ ...many, missing: 0, lastStoppedByMs: null })).toEqual([
+      expect.stringContaining("which counts 0 idle or not reached where 1 are on record"),
     ]);
   });
 
