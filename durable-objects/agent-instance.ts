@@ -1,6 +1,7 @@
 import { DurableObject } from "cloudflare:workers";
 import config from "#config";
 import type { CloseAnswer } from "../src/control/acknowledgement.ts";
+import type { Opening } from "../src/control/contract.ts";
 import type { Switch } from "../src/control/switch.ts";
 import { absent, type Denial, unauthenticated, unavailable } from "../src/denial.ts";
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
@@ -289,8 +290,8 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     return this.#control.close(sw);
   }
 
-  async reopen(id: string): Promise<void> {
-    this.#control.reopen(id);
+  async reopen(id: string, opening: Pick<Opening, "by" | "reason"> | null): Promise<void> {
+    this.#control.reopen(id, opening);
   }
 
   // --- the transcript ---------------------------------------------------------------------------------------------

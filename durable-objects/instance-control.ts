@@ -1,5 +1,5 @@
 import type { CloseAnswer } from "../src/control/acknowledgement.ts";
-import type { ConfirmAnswer, EnlistAnswer } from "../src/control/contract.ts";
+import type { ConfirmAnswer, EnlistAnswer, Opening } from "../src/control/contract.ts";
 import type { InstanceEvent } from "../src/control/signals.ts";
 import { closes, isWhole, refusesNewcomer, type Switch, switchFields } from "../src/control/switch.ts";
 import type { Deployment } from "../src/deployment.ts";
@@ -182,15 +182,17 @@ export class InstanceControl {
     }
   }
 
-  reopen(id: string): void {
+  /** @param opening who resumed it, and why; null: the roster names the pause no more, and does not say. */
+  reopen(id: string, opening: Pick<Opening, "by" | "reason"> | null): void {
     const sw = this.#switches.open(id);
     const ledger = this.#ledger;
     if (sw === undefined || ledger.enrolment === null || ledger.log.isClosed) return;
-    ledger.record("switched", Date.now(), { ...switchFields(sw), act: "resume" });
+    const { by = null, reason = null } = opening ?? {};
+    ledger.record("switched", Date.now(), { ...switchFields(sw), act: "resume", by, reason });
   }
 
   #reopenUnnamed(before: readonly Switch[], closed: readonly Switch[]): void {
-    for (const { id } of before) if (!closed.some((sw) => sw.id === id)) this.reopen(id);
+    for (const { id } of before) if (!closed.some((sw) => sw.id === id)) this.reopen(id, null);
   }
 
   /** Breaks every lease and waits until each Worker has confirmed, within bounds. */

@@ -6,6 +6,7 @@ import type {
   ConfirmAnswer,
   EnlistAnswer,
   Member,
+  Opening,
   RosterCalls,
   ShardProgress,
 } from "../src/control/contract.ts";
@@ -151,13 +152,13 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
   }
 
   /** Who was paused hears of it at once where this shard remembers them, else with their next call. */
-  async open(sw: Switch): Promise<void> {
+  async open(sw: Switch, opening: Opening): Promise<void> {
     this.#keep({ sw, openedAtMs: this.#nowAfterAllMs() });
     if (sw.act !== "pause") return;
     const push = this.#pushes.get(sw.id);
     this.#pushes.delete(sw.id);
     if (push !== undefined)
-      this.ctx.waitUntil(push.tellAll((instance) => instanceOf(this.#deployment, instance).reopen(sw.id)));
+      this.ctx.waitUntil(push.tellAll((instance) => instanceOf(this.#deployment, instance).reopen(sw.id, opening)));
   }
 
   /**

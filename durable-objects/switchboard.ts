@@ -220,14 +220,16 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
   }
 
   async #openAtShards(sw: Switch): Promise<void> {
+    const { opened: opening } = this.#book.get(sw.id)!;
+    if (opening === null) return;
     const opened = await Promise.all(
       this.#book.shards().map(async (shard) => {
         try {
-          const opening = rosterOf(this.#deployment, shard).open(sw);
+          const telling = rosterOf(this.#deployment, shard).open(sw, opening);
           return (
             (await within(
               ROUND_TIMEOUT_MS,
-              opening.then(() => true),
+              telling.then(() => true),
             )) === true
           );
         } catch {

@@ -1,5 +1,6 @@
 import type { Context } from "hono";
 import { z } from "zod";
+import type { Config } from "../config/define.ts";
 import type { FlipRequest, FlipState, OpenRequest } from "../control/contract.ts";
 import { type Receipt, receiptOf, signReceipt } from "../control/receipt.ts";
 import { ACTS, REACHES, type Reach, type Target, type TargetMember } from "../control/switch.ts";
@@ -78,6 +79,8 @@ async function flip(c: Ctx): Promise<Response> {
   const body = await parseBody(c.get("body"), flipBody);
   if (!body.ok) return refuse(deployment, who, c.req.path, 400, "Bad Request", body.error);
   const { act, reach, reason, untilMs = null } = body.value;
+  const unknown = unknownName(body.value.target, deployment.config);
+  if (unknown !== null) return refuse(deployment, who, c.req.path, 400, "Bad Request", unknown);
   const selector = { reach, target: byDigest(body.value.target) };
   const by = { by: who.id, email: who.email };
   if (act !== "kill") {
@@ -116,6 +119,15 @@ async function flip(c: Ctx): Promise<Response> {
   const { state, isRepeated } = flipped;
   c.header("Location", `/admin/v1/switches/${state.switch.id}`);
   return c.json(signed(deployment, state), isRepeated ? 200 : state.status === "done" ? 201 : 202);
+}
+
+/** What the configuration does not name can do nothing, so it was misspelt: a kill of nobody must not look like one. */
+function unknownName({ agent, upstream }: Target, { agents, upstreams }: Config): string | null {
+  if (agent !== undefined && !Object.hasOwn(agents, agent))
+    return `target.agent: no agent "${agent}" in the configuration`;
+  if (upstream !== undefined && !Object.hasOwn(upstreams, upstream))
+    return `target.upstream: no upstream "${upstream}" in the configuration`;
+  return null;
 }
 
 /** An address itself has no place in switches and records. */

@@ -54,7 +54,7 @@ export interface RosterCalls {
   /** Takes a closed switch, and pushes it; answers when all pushes have, or after `waitMs` with what is known. Asked again it goes on. */
   apply(sw: Switch, waitMs: number): Promise<ShardProgress>;
   /** Lets newcomers in again, and resumes who was paused. */
-  open(sw: Switch): Promise<void>;
+  open(sw: Switch, opening: Opening): Promise<void>;
   /** Ordered by instance, after this one. */
   list(after: string, limit: number): Promise<readonly Member[]>;
 }

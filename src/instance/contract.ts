@@ -1,5 +1,6 @@
 import type { Limits } from "../config/define.ts";
 import type { CloseAnswer } from "../control/acknowledgement.ts";
+import type { Opening } from "../control/contract.ts";
 import type { Switch } from "../control/switch.ts";
 import type { Denial } from "../denial.ts";
 import type { Call, Json } from "../scope/call.ts";
@@ -188,7 +189,7 @@ export interface AgentInstanceCalls {
   introspect(): Promise<IntrospectAnswer>;
   /** A switch in whose reach it is. Known by its id: asked again it says how far it is. */
   close(sw: Switch): Promise<CloseAnswer>;
-  /** A pause that was resumed. */
-  reopen(id: string): Promise<void>;
+  /** A pause that was resumed, by whom and why; null: that word was lost, and only its end is known. */
+  reopen(id: string, opening: Pick<Opening, "by" | "reason"> | null): Promise<void>;
   read(fromSeq: number, maxLines: number): Promise<UnstoredLines | null>;
 }

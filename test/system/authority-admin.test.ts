@@ -146,6 +146,16 @@ describe("an admin", () => {
     ["a target with an unknown member", flip({ target: { instance: "i", x: "y" } }), /^400 target: .*"x"/],
     ["everything, but for", flip({ reach: "everything" }), /^400 target: {} for everything$/],
     ["half of a version", flip({ reach: "agent-version", target: { agent: "a" } }), /^400 target: exactly agent and/],
+    [
+      "an agent that is not there",
+      flip({ reach: "agent", target: { agent: "triage-bto" } }),
+      /^400 target.agent: no agent "triage-bto" in the configuration$/,
+    ],
+    [
+      "an upstream that is not there",
+      flip({ reach: "upstream", target: { upstream: "githbu" } }),
+      /^400 target.upstream: no upstream "githbu" in the configuration$/,
+    ],
     ["a past end", flip({ untilMs: 1 }), /^400 untilMs: it is over already$/],
     ["a resume with an end", flip({ act: "resume", untilMs: 4_000_000_000_000 }), /^400 untilMs: not with resume$/],
     ["an unknown field", flip({ by: "somebody else" }), /^400 body: .*"by"/],

@@ -242,7 +242,7 @@ describe("kill", () => {
       [["task", "t-x"], { task: "t-x" }],
       [["human", "nobody@acme.example"], { human: expect.stringMatching(/^[A-Za-z0-9_-]{43}$/) }],
       [["agent", "no-bot"], { agent: "no-bot" }],
-      [["agent-version", "no-bot@1.0"], { agent: "no-bot", agentVersion: "1.0" }],
+      [["agent-version", "triage-bot@0.0"], { agent: "triage-bot", agentVersion: "0.0" }],
       [["upstream", "nowhere"], { upstream: "nowhere" }],
       [["agent-upstream", "no-bot", "github"], { agent: "no-bot", upstream: "github" }],
       [["human-upstream", "h-x", "github"], { human: "h-x", upstream: "github" }],

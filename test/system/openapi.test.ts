@@ -188,7 +188,7 @@ describe("every answer is one that the document names", () => {
   });
 
   it("of a pause and its end, and of a kill that takes two to lift", async () => {
-    const target = { agent: "some-bot", upstream: "github" };
+    const target = { agent: "triage-bot", upstream: "github" };
     const pause = flip({ act: "pause", reach: "agent-upstream", target, untilMs: Date.now() + 60_000 });
     expect((await ask(SWITCHES, { body: pause })).status).toBe(201);
     const resume = flip({ act: "resume", reach: "agent-upstream", target });
@@ -215,7 +215,7 @@ describe("every answer is one that the document names", () => {
 });
 
 describe("a body that the document allows, the door takes, and no other", () => {
-  const id = { instance: "i", task: "t", human: "h", agent: "a", agentVersion: "1.0", upstream: "github" };
+  const id = { instance: "i", task: "t", human: "h", agent: "triage-bot", agentVersion: "1.0", upstream: "github" };
   const pick = (...members: (keyof typeof id)[]) => Object.fromEntries(members.map((member) => [member, id[member]]));
   it.each<[name: string, body: unknown, isAllowed: boolean]>([
     ["instance", flip({ target: pick("instance") }), true],
@@ -226,7 +226,7 @@ describe("a body that the document allows, the door takes, and no other", () => 
     ["agent-version", flip({ reach: "agent-version", target: pick("agent", "agentVersion") }), true],
     ["agent-upstream", flip({ reach: "agent-upstream", target: pick("agent", "upstream") }), true],
     ["human-upstream", flip({ reach: "human-upstream", target: pick("human", "upstream") }), true],
-    ["upstream", flip({ reach: "upstream", target: { upstream: "nowhere" } }), true],
+    ["upstream", flip({ reach: "upstream", target: { upstream: "slack" } }), true],
     ["pause with an end", flip({ act: "pause", untilMs: 4_000_000_000_000 }), true],
     ["nothing", {}, false],
     ["no target", { ...flip(), target: undefined }, false],

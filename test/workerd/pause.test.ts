@@ -42,7 +42,10 @@ describe("a pause", () => {
     expect(resumed).toMatchObject([{ switch: { id: sw.id }, opened: { by: "operator-1" } }]);
     await vi.waitFor(async () => expect(await verdictOf(agent)).toBe("admitted"));
     const switched = (await recordsOf(agent)).filter(({ type }) => type === "switched");
-    expect(switched.map(({ act }) => act)).toEqual(["pause", "resume"]);
+    expect(switched.map(({ act, by, reason }) => [act, by, reason])).toEqual([
+      ["pause", sw.by, sw.reason],
+      ["resume", "operator-1", "test"],
+    ]);
     await enrolAgent({ human });
   });
 
@@ -65,7 +68,7 @@ describe("a pause", () => {
     const sw = switchOf({ act: "pause", reach: "instance", target: { instance: agent.id } });
     const instance = instanceOf(deployment, agent.id);
     // The roster knows nothing of it: its resume overtook it.
-    await instance.reopen(sw.id);
+    await instance.reopen(sw.id, null);
     await instance.close(sw);
     const clock = later(1_001);
     expect(await verdictOf(agent)).toBe("admitted");

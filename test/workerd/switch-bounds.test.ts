@@ -122,10 +122,10 @@ describe("an opening", () => {
     const held = Promise.withResolvers<void>();
     vi.spyOn(Date, "now").mockReturnValue(untilMs);
     const { open } = Roster.prototype;
-    vi.spyOn(Roster.prototype, "open").mockImplementation(async function (this: Roster, sw) {
+    vi.spyOn(Roster.prototype, "open").mockImplementation(async function (this: Roster, sw, opening) {
       opens.push(sw.id);
       await held.promise;
-      return open.call(this, sw);
+      return open.call(this, sw, opening);
     });
     const kill = flipRequest({ reach: "human", target: { human: agent.enrolment.human } });
     await runInDurableObject(boardStub(), (_board, { storage }) => {
@@ -144,7 +144,7 @@ describe("an opening", () => {
     const instance = instanceOf(deployment, agent.id);
     const pause = switchOf({ act: "pause", reach: "instance", target: { instance: agent.id } });
     await instance.close(pause);
-    await instance.reopen(pause.id);
+    await instance.reopen(pause.id, null);
     await evictDurableObject(instanceStub(agent.id));
     expect(await verdictOf(agent)).toBe("admitted");
     const switched = (await recordsOf(agent)).filter(({ type }) => type === "switched");
