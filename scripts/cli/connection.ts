@@ -16,7 +16,8 @@ export const CONNECTION = {
 
 export const CONNECTION_USAGE = `  --gate <origin>      the gate (or PORTCULLIS_GATE; else the stack of npm start, else where you signed in last)
   --dir <folder>       the stack that npm start runs from this folder (default: .portcullis, where one runs)
-  --token-file <file>  an ID token (or PORTCULLIS_TOKEN, or --token, which others on this machine can see)
+  --token-file <file>  an ID token (or PORTCULLIS_TOKEN, or --token, which others on this machine can see). It goes, as
+                       PORTCULLIS_BREAK_GLASS does, only to a gate named by --gate, PORTCULLIS_GATE or --dir
   --json               for machines`;
 
 export interface ConnectionOptions {
@@ -42,10 +43,16 @@ const EXPIRY_MARGIN_MS = 5_000;
 
 /** @param mayKill the command is one for which a break-glass key is good, and then it goes before a token. */
 export async function connect(options: ConnectionOptions, io: Io, mayKill = false): Promise<Connection> {
-  const { gate, local } = await findGate(options, io);
+  const { gate, local, isNamed } = await findGate(options, io);
   const given = await givenToken(options, io);
   const key = io.env["PORTCULLIS_BREAK_GLASS"] || undefined;
   const isBreakGlass = key !== undefined && given?.option !== true && (mayKill || given === undefined);
+  const secret = isBreakGlass ? "PORTCULLIS_BREAK_GLASS" : given?.from;
+  // INVARIANT: whoever wrote the current folder, its run file included, gets no credential by that.
+  if (secret !== undefined && !isNamed)
+    throw new UsageError(
+      `${secret} is sent to no gate that was merely found (${gate}): name it by --gate <origin>, PORTCULLIS_GATE, or --dir <folder>`,
+    );
   return {
     gate,
     local,
@@ -76,37 +83,45 @@ export function parseGate(text: string, name: string): string {
   return url.origin;
 }
 
+export interface FoundGate {
+  readonly gate: string;
+  readonly local: RunAddresses | null;
+  /** Somebody said it: it was not merely found in the current folder, or where one signed in last. */
+  readonly isNamed: boolean;
+}
+
 /** `--dir` means the stack there; `--gate` and the environment, that one; then what runs here; then where one signed in last. */
-export async function findGate(
-  options: ConnectionOptions,
-  io: Io,
-): Promise<{ readonly gate: string; readonly local: RunAddresses | null }> {
+export async function findGate(options: ConnectionOptions, io: Io): Promise<FoundGate> {
   if (options.gate !== undefined && options.dir !== undefined)
     throw new UsageError("--gate and --dir: say one of them");
   if (options.dir !== undefined) {
     const local = await findRunning(options.dir).catch((cause: Error) => {
       throw new CommandError(EXIT.unreachable, cause.message);
     });
-    return { gate: onLoopback(local.gate), local };
+    return { ...onLoopback(local), isNamed: true };
   }
   const running = await findRunning(DEFAULT_DIR).catch(() => null);
   const named = options.gate ?? (io.env["PORTCULLIS_GATE"] || undefined);
   if (named !== undefined) {
     const gate = parseGate(named, options.gate === undefined ? "PORTCULLIS_GATE" : "--gate");
-    return { gate, local: running?.gate === gate ? running : null };
+    // No run file speaks for a gate elsewhere: it would say who signs people in there.
+    return running?.gate === gate && isLoopback(new URL(gate))
+      ? { ...onLoopback(running), isNamed: true }
+      : { gate, local: null, isNamed: true };
   }
-  if (running !== null) return { gate: onLoopback(running.gate), local: running };
+  if (running !== null) return { ...onLoopback(running), isNamed: false };
   const { current } = await readLogins(io);
   if (current === null)
     throw new UsageError("which gate? Say --gate <origin>, set PORTCULLIS_GATE, or sign in: portcullis login");
-  return { gate: current, local: null };
+  return { gate: current, local: null, isNamed: false };
 }
 
-/** Whoever can write a run file must not be able to lead a token to another machine. */
-function onLoopback(gate: string): string {
-  if (!isLoopback(parseRemote(gate, "run file:")))
-    throw new UsageError(`the run file names ${gate}: not on this machine`);
-  return gate;
+/** Whoever can write a run file must not be able to lead anybody to another machine. */
+function onLoopback(local: RunAddresses): { readonly gate: string; readonly local: RunAddresses } {
+  for (const address of [local.gate, local.issuer, local.bucket])
+    if (!isLoopback(parseRemote(address, "run file:")))
+      throw new UsageError(`the run file names ${address}: not on this machine`);
+  return { gate: local.gate, local };
 }
 
 interface Given {

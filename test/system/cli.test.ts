@@ -589,8 +589,65 @@ describe("who asks", () => {
     await claimed.publish({ ...planted, github: NOWHERE, slack: NOWHERE, model: NOWHERE });
     const led = await run(["ps"], { PORTCULLIS_TOKEN: tokenOf("oscar") });
     expect(led).toMatchObject({ code: 2, err: expect.stringContaining("https://other.example: not on this machine") });
+    const misled = { ...planted, gate: h.origin, issuer: "https://other.example" };
+    await claimed.publish({ ...misled, github: NOWHERE, slack: NOWHERE, model: NOWHERE });
+    expect(await run(["login"])).toMatchObject({
+      code: 2,
+      err: expect.stringContaining("https://other.example: not on this machine"),
+    });
     await door.close();
     claimed.release();
+  });
+
+  it("a credential goes to a gate that was named, and to none that a folder or an earlier sign-in names", async () => {
+    const heard: (string | undefined)[] = [];
+    const listener = createServer((request, response) => {
+      heard.push(request.headers.authorization);
+      response.writeHead(404).end();
+    });
+    const origin = `http://127.0.0.1:${await listenOnLoopback(listener, 0)}`;
+    const [file, folder] = [join(config, "token"), join(config, ".portcullis")];
+    await writeFile(file, tokenOf("oscar"));
+    const addresses = { gate: origin, issuer: origin, bucket: origin, github: origin, slack: origin, model: origin };
+    const key = { PORTCULLIS_BREAK_GLASS: h.secrets.breakGlassKey };
+    const token = { PORTCULLIS_TOKEN: tokenOf("oscar") };
+    const credentials: [args: string[], env: Env, from: string][] = [
+      [[], key, "PORTCULLIS_BREAK_GLASS"],
+      [[], token, "PORTCULLIS_TOKEN"],
+      [["--token", tokenOf("oscar")], {}, "--token"],
+      [["--token-file", file], {}, file],
+    ];
+    const kill = ["kill", "task", "t", "--reason", "r"];
+    const expectKept = async (command: readonly string[]) => {
+      for (const [args, env, from] of credentials)
+        expect(await run([...command, ...args], env)).toMatchObject({
+          code: 2,
+          out: "",
+          err: expect.stringContaining(`${from} is sent to no gate that was merely found (${origin})`),
+        });
+    };
+    await mkdir(folder);
+    // As a checkout may bring it: a process that always lives.
+    await writeFile(join(folder, "run.json"), JSON.stringify({ pid: 1, addresses }));
+    for (const command of [kill, ["ps"], ["pull", "copy"]]) await expectKept(command);
+    expect(heard).toEqual([]);
+    for (const named of [
+      ["--gate", origin],
+      ["--dir", folder],
+    ])
+      for (const [args, env] of credentials) expect((await run([...kill, ...args, ...named], env)).code).toBe(1);
+    expect((await run(kill, { ...key, PORTCULLIS_GATE: origin })).code).toBe(1);
+    expect(heard.map((sent) => sent?.slice(0, 11))).toEqual([
+      ...["Bearer pbg_", "Bearer eyJh", "Bearer eyJh", "Bearer eyJh"],
+      ...["Bearer pbg_", "Bearer eyJh", "Bearer eyJh", "Bearer eyJh"],
+      "Bearer pbg_",
+    ]);
+    await rm(folder, { recursive: true });
+    await mkdir(join(config, "portcullis"));
+    const logins = { version: 1, current: origin, gates: { [origin]: { issuer: origin, clientId: "x", token: null } } };
+    await writeFile(join(config, "portcullis", "logins.json"), JSON.stringify(logins));
+    await expectKept(["ps"]);
+    await closeServer(listener);
   });
 });
 
