@@ -97,19 +97,20 @@ export class InstanceControl {
     const { enrolment } = this.#ledger;
     const nowMs = Date.now();
     if (enrolment === null) return true;
-    await this.#askWhetherPaused(enrolment, nowMs);
+    this.#askWhetherPaused(enrolment, nowMs);
     if (this.deadReason(nowMs) !== null) return true;
     if (this.#confirmation.holds(enrolment, nowMs, (work) => this.#options.ctx.waitUntil(work))) return true;
     return (await this.#confirmation.ask(enrolment)) || this.deadReason(Date.now()) !== null;
   }
 
-  /** The word that a pause is over may have been lost. Where it closes everything it is waited for, else it comes beside. */
-  async #askWhetherPaused(enrolment: Enrolment, nowMs: number): Promise<void> {
+  /**
+   * The word that a pause is over may have been lost. Asked beside the call, which is refused as it stands: an agent whose
+   * refusal had waited for the roster could tell a pause from a kill by time.
+   */
+  #askWhetherPaused(enrolment: Enrolment, nowMs: number): void {
     if (this.#ledger.state.stopped !== null || this.#switches.pauses.length === 0) return;
     if (nowMs < this.#confirmation.askedAtMs + PAUSE_RECHECK_MS) return;
-    const asking = this.#confirmation.ask(enrolment);
-    if (this.#switches.hasWhole) await asking;
-    else this.#options.ctx.waitUntil(asking);
+    this.#options.ctx.waitUntil(this.#confirmation.ask(enrolment));
   }
 
   /**

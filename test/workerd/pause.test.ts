@@ -1,7 +1,9 @@
 import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
+import { Roster } from "../../durable-objects/roster.ts";
 import { instanceOf, rosterOf, switchboardOf } from "../../src/objects.ts";
 import {
+  type Agent,
   boardStub,
   deployment,
   enrolAgent,
@@ -23,6 +25,9 @@ afterEach(() => vi.restoreAllMocks());
 const board = switchboardOf(deployment);
 const somebody = () => `human-${crypto.randomUUID()}`;
 const later = (ms: number) => vi.spyOn(Date, "now").mockReturnValue(Date.now() + ms);
+/** The call that has the roster asked is still refused. */
+const expectResumed = (agent: Agent) =>
+  vi.waitFor(async () => expect(await verdictOf(agent)).toBe("admitted"), { timeout: 4_000 });
 
 describe("a pause", () => {
   it("refuses and cuts, keeps newcomers out, and a resume admits again", async () => {
@@ -58,7 +63,7 @@ describe("a pause", () => {
     const [resumed] = await board.resume({ reach: "human", target: { human } }, operator());
     expect(resumed?.opened).not.toBeNull();
     const clock = later(1_001);
-    expect(await verdictOf(agent)).toBe("admitted");
+    await expectResumed(agent);
     clock.mockRestore();
     expect((await recordsOf(agent)).map(({ type, act }) => act ?? type)).toContain("resume");
   });
@@ -71,13 +76,28 @@ describe("a pause", () => {
     await instance.reopen(sw.id, null);
     await instance.close(sw);
     const clock = later(1_001);
-    expect(await verdictOf(agent)).toBe("admitted");
+    await expectResumed(agent);
     await instance.close(sw);
     expect(await verdictOf(agent)).toBe("admitted");
     clock.mockRestore();
     await evictDurableObject(instanceStub(agent.id));
     await instance.close(sw);
-    expect(await verdictOf(agent)).toBe("admitted");
+    await expectResumed(agent);
+  });
+
+  it("is answered as fast as a kill, however long the roster takes: it is asked beside the call", async () => {
+    const agent = await enrolAgent();
+    await flip({ act: "pause", reach: "instance", target: { instance: agent.id } });
+    let isAsked = false;
+    vi.spyOn(Roster.prototype, "confirm").mockImplementation(() => {
+      isAsked = true;
+      return new Promise(() => {});
+    });
+    const clock = later(1_001);
+    const waits = new Promise((resolve) => setTimeout(() => resolve("it waits"), 2_000));
+    expect(await Promise.race([verdictOf(agent), waits])).toBe("switched");
+    await vi.waitFor(() => expect(isAsked).toBe(true));
+    clock.mockRestore();
   });
 
   it("is not over because the roster does not know the instance any more", async () => {
