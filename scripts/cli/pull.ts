@@ -1,13 +1,12 @@
 // pull: transcripts into a folder, laid out as in the bucket, so that `verify` can read them.
 
-import { mkdir, writeFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { promisify } from "node:util";
 import { gzip } from "node:zlib";
 import { z } from "zod";
 import { instancePartition, KEY_ID, segmentKey } from "../../src/transcript/layout.ts";
 import { openBucketDoor } from "../local/bucket-door.ts";
-import { pullBucket, SEAL_KEYS_FILE } from "../local/verify-folder.ts";
+import { pullBucket, SEAL_KEYS_FILE, writeForOwner } from "../local/verify-folder.ts";
 import { onlyOperand, parseArguments } from "./arguments.ts";
 import { type Command, CommandError, EXIT } from "./command.ts";
 import { CONNECTION, CONNECTION_USAGE, type Connection, connect } from "./connection.ts";
@@ -33,7 +32,7 @@ ${CONNECTION_USAGE}`,
         : await pullBucket(openBucketDoor(local.bucket), folder).catch((cause: Error) => {
             throw new CommandError(EXIT.unreachable, `the bucket of ${gate} can't be copied: ${cause.message}`);
           });
-    await writeWhole(join(folder, SEAL_KEYS_FILE), await sealKeys(gate));
+    await writeForOwner(join(folder, SEAL_KEYS_FILE), await sealKeys(gate));
     if (options.json) io.json({ gate, folder, objects });
     else io.say(`${count(objects, "object")} of ${gate} in ${folder}. Verify: npx portcullis verify ${folder}`);
     return EXIT.ok;
@@ -56,9 +55,9 @@ async function pullListed(connection: Connection, folder: string): Promise<numbe
     // They become a path.
     if (!ids.every((id) => KEY_ID.test(id))) throw new CommandError(EXIT.unreachable, "an id that can't be a path");
     const text = await readWhole(connection, `transcripts/${ids.join("/")}`);
-    for (const [firstSeq, lines] of segmentsOf(text)) {
+    for (const [firstSeq, lines] of segmentsOf(text, instance)) {
       const key = segmentKey(instancePartition({ human, task, instance }), firstSeq);
-      await writeWhole(join(folder, key), await promisify(gzip)(`${lines.join("\n")}\n`));
+      await writeForOwner(join(folder, key), await promisify(gzip)(`${lines.join("\n")}\n`));
       objects += 1;
     }
   }
@@ -68,12 +67,12 @@ async function pullListed(connection: Connection, folder: string): Promise<numbe
 const line = z.object({ type: z.string(), seq: z.number().int().nonnegative().optional() });
 
 /** Each segment ends with its seal. What comes after the last seal is in no segment yet. */
-function* segmentsOf(text: string): Generator<[firstSeq: number, lines: string[]]> {
+function* segmentsOf(text: string, instance: string): Generator<[firstSeq: number, lines: string[]]> {
   let firstSeq: number | undefined;
   let lines: string[] = [];
-  for (const raw of text.split("\n")) {
+  for (const [at, raw] of text.split("\n").entries()) {
     if (raw === "") continue;
-    const { type, seq } = line.parse(JSON.parse(raw));
+    const { type, seq } = parseLine(raw, `line ${at + 1} of the transcript of ${instance}`);
     firstSeq ??= seq;
     lines.push(raw);
     if (type !== "seal") continue;
@@ -83,7 +82,13 @@ function* segmentsOf(text: string): Generator<[firstSeq: number, lines: string[]
   }
 }
 
-async function writeWhole(path: string, content: string | Uint8Array): Promise<void> {
-  await mkdir(dirname(path), { recursive: true });
-  await writeFile(path, content);
+function parseLine(raw: string, place: string): z.infer<typeof line> {
+  try {
+    return line.parse(JSON.parse(raw));
+  } catch {
+    throw new CommandError(
+      EXIT.unreachable,
+      `${place} is no record: the gate's answer is broken, or of another version`,
+    );
+  }
 }

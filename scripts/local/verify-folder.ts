@@ -1,6 +1,6 @@
 // A copy of the bucket in a folder: how it gets there, and how it is verified. The folder mirrors the bucket's keys.
 
-import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { dirname, join, relative, sep } from "node:path";
 import { segmentKey } from "../../src/transcript/layout.ts";
 import { type VerifyOptions, type VerifyReport, verifyTranscripts } from "../../src/transcript/verify.ts";
@@ -81,8 +81,13 @@ async function copyObject(bucket: CopiedBucket, key: string, folder: string): Pr
     throw new Error(`the bucket holds a key that can't be a path: ${JSON.stringify(key)}`);
   const object = await bucket.get(key);
   if (object === null) return false;
-  const path = join(folder, key);
-  await mkdir(dirname(path), { recursive: true });
-  await writeFile(path, new Uint8Array(await object.arrayBuffer()));
+  await writeForOwner(join(folder, key), new Uint8Array(await object.arrayBuffer()));
   return true;
+}
+
+/** What agents did, and for whom, is nobody else's on this machine. What stands there is replaced, its mode and all. */
+export async function writeForOwner(path: string, content: string | Uint8Array): Promise<void> {
+  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+  await rm(path, { force: true });
+  await writeFile(path, content, { mode: 0o600, flag: "wx" });
 }

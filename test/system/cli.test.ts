@@ -2,7 +2,7 @@
 
 import { spawn } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
-import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -448,8 +448,37 @@ describe("ps, switches, tail, pull", () => {
       new RegExp(`^ok   human=.*/task=build-platform_pulled/instance=${key.thumbprint}`, "m"),
     );
     expect(verified).toMatchObject({ code: 0, err: "" });
+    await expectForOwnerAlone(folder);
+    // Pulled again, whatever mode it had.
+    await chmod(join(folder, "seal-keys.json"), 0o644);
+    expect((await oscar("pull", folder)).code).toBe(0);
+    await expectForOwnerAlone(folder);
+  });
+
+  it.each(["{", '{"seq":1}', "[]"])("pull says where an answer is broken: %s", async (broken) => {
+    const member = { instance: "i-1", human: "h", task: "t", emailDigest: null, agent: "a", agentVersion: "1" };
+    const page = { instances: [{ ...member, upstreams: [], deadlineMs: 1, state: "live" }], next: null };
+    const gate = createServer((request, response) => {
+      if (request.url?.includes("/transcripts/")) response.end(`{"type":"enrolled","seq":0}\n${broken}\n`);
+      else response.end(JSON.stringify(page));
+    });
+    const origin = `http://127.0.0.1:${await listenOnLoopback(gate, 0)}`;
+    const { code, out, err } = await runHere(["pull", join(config, "copy"), "--gate", origin], asOscar());
+    await closeServer(gate);
+    expect([code, out]).toEqual([4, ""]);
+    expect(err).toContain("line 2 of the transcript of i-1 is no record");
   });
 });
+
+async function expectForOwnerAlone(folder: string): Promise<void> {
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true });
+  expect(entries.some((entry) => entry.name === "seal-keys.json" && entry.isFile())).toBe(true);
+  const paths = [folder, ...entries.map(({ parentPath, name }) => join(parentPath, name))];
+  for (const path of paths) {
+    const { mode } = await stat(path);
+    expect([path, (mode & 0o777).toString(8)]).toEqual([path, mode & 0o40000 ? "700" : "600"]);
+  }
+}
 
 describe("who asks", () => {
   const gate = () => ["--gate", h.origin];
@@ -577,6 +606,7 @@ describe("who asks", () => {
       code: 0,
       out: expect.stringMatching(/^\d+ objects of .*npx portcullis verify copy/),
     });
+    await expectForOwnerAlone(join(config, "copy"));
     expect(await run(["verify", "copy"])).toMatchObject({ code: 0, out: expect.stringContaining("journal=admin") });
     let page: Promise<string> | undefined;
     const signedIn = await run(["login", "--json"], {}, (line) => {
