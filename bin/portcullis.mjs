@@ -13,8 +13,10 @@ const main = fileURLToPath(new URL("../scripts/cli/main.ts", import.meta.url));
 const child = spawn(existsSync(packaged) ? packaged : process.execPath, [main, ...process.argv.slice(2)], {
   stdio: "inherit",
 });
-// A terminal tells the whole group of a Ctrl-C, others tell this process alone. The child decides what it means.
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill(signal));
+// A terminal tells the whole group of a Ctrl-C, others tell this process alone. The child decides what it means: `agent` hands all
+// of them to the command that it runs.
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR2", "SIGWINCH", "SIGCONT"])
+  process.on(signal, () => child.kill(signal));
 child.on("error", (cause) => {
   console.error(`portcullis could not be started: ${cause.message}`);
   process.exitCode = 1;

@@ -697,15 +697,19 @@ describe("the launcher", () => {
     expect((await run(["ps"], { PORTCULLIS_GATE: h.origin }, undefined, launcher)).code).toBe(3);
   });
 
-  it("hands on a signal, and ends as a shell would say", async () => {
+  it.each([
+    ["SIGTERM", 143],
+    ["SIGQUIT", 131],
+    ["SIGUSR2", 140],
+  ] as const)("hands on %s, and ends as a shell would say", async (signal, code) => {
     const child = spawn(process.execPath, [launcher, "tail", "switches", "--json"], {
       env: { PATH: process.env["PATH"], XDG_CONFIG_HOME: config, ...asOscar() },
       stdio: ["ignore", "pipe", "inherit"],
     });
     const ended = new Promise((resolve) => child.on("close", resolve));
     await new Promise((resolve) => child.stdout.once("data", resolve));
-    child.kill("SIGTERM");
-    expect(await ended).toBe(143);
+    child.kill(signal);
+    expect(await ended).toBe(code);
   });
 });
 
