@@ -30,7 +30,7 @@ interface Call {
 }
 
 const HEADER_MAX_BYTES = 65_536;
-const PROBLEM = { 400: "Bad Request", 403: "Forbidden", 502: "Bad Gateway" } as const;
+const PROBLEM = { 400: "Bad Request", 403: "Forbidden", 501: "Not Implemented", 502: "Bad Gateway" } as const;
 
 export function createRelay({ grant, onVerdict }: RelayOptions): Relay {
   const gate = new URL(grant.origin);
@@ -81,6 +81,9 @@ export function createRelay({ grant, onVerdict }: RelayOptions): Relay {
       // Absolute forms, `*`, and what RFC 3986 has no place for: it would be rewritten on the way, and the proof be one for something else.
       if (!/^\/[\x21-\x7e]*$/.test(request.url ?? "") || request.url?.includes("#"))
         problem(response, 400, "the path can't be passed on as it is");
+      // RFC 9112 §6.1. Passed on without its coding's name, the body would be taken for something else.
+      else if ((request.headers["transfer-encoding"] ?? "chunked").toLowerCase() !== "chunked")
+        problem(response, 501, "no transfer coding but chunked is passed on");
       else pass({ request, response, local }).catch(() => response.destroy());
     },
     close: () => connections.destroy(),

@@ -133,6 +133,16 @@ with urllib.request.urlopen(request) as answer:
     ]);
   });
 
+  it("refuses a transfer coding that it can't pass on: the upstream would take what is coded for the content", async () => {
+    const url = '"$PORTCULLIS_URL/hostile/coded"';
+    const put = (coding: string) => `printf coded | curl -sS -T - -H 'Transfer-Encoding: ${coding}' ${url}`;
+    const { out } = await rig.run(["gzip, chunked", "identity, chunked", "Chunked"].map(put).join("; echo; "));
+    const answers = out.split("\n");
+    for (const answer of answers.slice(0, 2))
+      expect(JSON.parse(answer)).toMatchObject({ status: 501, detail: expect.stringContaining("but chunked") });
+    expect(rig.upstream.requests("/coded").map((one) => bodyOf(one).toString())).toEqual(["coded"]);
+  });
+
   it("20 MB pass in both directions", async () => {
     const bytes = randomBytes(20 * MIB);
     const file = join(dir, "long.bin");
