@@ -34,7 +34,7 @@ export interface SubjectRules {
   readonly criticalMembers: readonly string[];
 }
 
-/** Pure. Subject identifiers of RFC 9493, of humans of one provider alone. */
+/** Pure. Subject identifiers of RFC 9493: of humans of one provider, or of an address, which any provider may have given. */
 export function parseSubject(subject: JsonObject, rules: SubjectRules): Result<Subject, SetError> {
   const parsed = complex.safeParse(subject);
   if (!parsed.success) return parseUser(subject, "sub_id", rules);
@@ -52,7 +52,7 @@ function parseUser(value: unknown, at: string, { issuer }: SubjectRules): Result
     return err(setError("invalid_request", `${at}: not known here; iss_sub and email are, in the shape of RFC 9493`));
   const subject = parsed.data;
   if (subject.format === "email") return ok({ kind: "human", human: emailDigest(subject.email) });
-  // INVARIANT: nobody speaks of another provider's people.
+  // INVARIANT: nobody speaks of another provider's accounts. An address (above) reaches whoever has it, at any provider.
   if (subject.iss !== issuer)
     return err(setError("access_denied", `${at}.iss is not the provider that this transmitter speaks for`));
   return ok({ kind: "human", human: humanId(issuer, subject.sub) });
