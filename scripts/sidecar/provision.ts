@@ -29,6 +29,8 @@ const tokens = z.object({
   deadline: z.number().positive().optional(),
 });
 const refusal = z.object({ error: z.string(), error_description: z.string().optional() });
+/** Who reads what is said here: with a provision file the sidecar is the platform, else the command's developer may see it. */
+type Reader = "platform" | "developer";
 
 /** Throws an `Ending` where there is no grant to be had. */
 export async function provision(options: Options, signal: AbortSignal): Promise<Provisioned> {
@@ -43,7 +45,7 @@ export async function provision(options: Options, signal: AbortSignal): Promise<
     file === undefined
       ? await runGrantCommand((options.from as { command: string }).command, { gate, proof, signal })
       : await exchange(file, { gate, proof, signal });
-  const grant = readTokens(answer);
+  const grant = readTokens(answer, file === undefined ? "developer" : "platform");
   const claims = claimsOf(grant.access_token);
   // Said here, where somebody can see what is wrong: to the running program the gate says 401 and nothing else.
   if (claims?.iss !== gate) throw refused(`the grant is one of ${claims?.iss ?? "nobody"}, not of ${gate}`);
@@ -92,11 +94,12 @@ async function findGate(gate: string, interrupted: AbortSignal): Promise<void> {
   if (issuer !== gate) throw usageFault(`${gate} is not a gate's own origin: it calls itself ${String(issuer)}`);
 }
 
-function readTokens(answer: unknown): z.infer<typeof tokens> {
+function readTokens(answer: unknown, reader: Reader): z.infer<typeof tokens> {
   const said = refusal.safeParse(answer);
   if (said.success) {
     const { error, error_description: why } = said.data;
-    const text = `the authority refused: ${error}${why === undefined ? "" : `, ${why}`}`;
+    // Why is the platform's to know and to tell: its program has read the answer, and has this stderr.
+    const text = `the authority refused: ${error}${why === undefined || reader === "developer" ? "" : `, ${why}`}`;
     throw error === "temporarily_unavailable" ? unreachable(text) : refused(text);
   }
   const parsed = tokens.safeParse(answer);

@@ -235,7 +235,8 @@ function enrolRefusal(reason: EnrolRefusal): OAuthError {
     case "replay":
       return oauthError("invalid_dpop_proof", "the proof was used before");
     case "switched":
-      return oauthError("invalid_request", "a kill switch has this instance in reach");
+      // To a platform, which is no agent. Kill or pause: that is the admins' to tell.
+      return oauthError("invalid_request", "closed by a switch");
     case "unavailable":
       return oauthError("temporarily_unavailable", "try again");
   }

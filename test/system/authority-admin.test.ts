@@ -215,7 +215,7 @@ describe("an admin", () => {
     expect(said(killed)).toBe("201");
     expect(killed.json).toMatchObject({ status: "done", reached: 0, cut: 0, unconfirmed: 0, unreached: [] });
     const refused = await h.exchange({ key });
-    expect(refused.json["error_description"]).toBe("a kill switch has this instance in reach");
+    expect(refused.json["error_description"]).toBe("closed by a switch");
   });
 
   it("reads a transcript, which is itself on record, and hears of none that is not there", async () => {

@@ -183,7 +183,7 @@ describe("a kill by e-mail address", () => {
     for (const client of ["build-platform", "other-platform"] as const) {
       const refused = await rig.h.exchange(asked({ client, task: "later" }));
       expect([refused.status, refused.json["error"]]).toEqual([400, "invalid_request"]);
-      expect(refused.json["error_description"]).toBe("a kill switch has this instance in reach");
+      expect(refused.json["error_description"]).toBe("closed by a switch");
     }
     expect(await statuses(await provision({ human: "grace", client: "other-platform" }))).toEqual([200, 200]);
     expect(await settledFaults(copy, receipt)).toEqual([]);

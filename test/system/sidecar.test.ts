@@ -508,6 +508,15 @@ describe("no grant", () => {
     expect(sidecar.err()).not.toContain("ghp_something");
   });
 
+  it("while a switch is closed, of which the platform hears more than who starts the command", async () => {
+    const pause = { reach: "task", target: { task: "build-platform_paused" }, act: "pause", reason: "a test" };
+    expect((await rig.gate.asAdmin("/admin/v1/switches", { body: pause })).status).toBe(201);
+    const { code, out, err } = await rig.run("echo ran", [], { task: "paused" });
+    expect({ code, out }).toEqual({ code: 3, out: "" });
+    expect(err).toBe("portcullis: the authority refused: invalid_request\n");
+    expect((await withFile({ task: "paused" })).err).toContain("invalid_request, closed by a switch");
+  });
+
   it("by a grant of another key", async () => {
     const { json } = await rig.gate.provision();
     await writeFile(join(dir, "other.json"), JSON.stringify(json));

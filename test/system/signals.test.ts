@@ -451,7 +451,7 @@ describe("a signal that acts", () => {
     expect(said(await push(makeSet({ jti, events: { [`${RISC}account-disabled`]: {} } })))).toBe("202");
     expect(await switchesOf(jti)).toMatchObject([{ act: "kill", untilMs: null }]);
     const refused = await h.exchange();
-    expect(refused.json["error_description"]).toBe("a kill switch has this instance in reach");
+    expect(refused.json["error_description"]).toBe("closed by a switch");
     await liftAll();
     expect((await h.exchange()).status).toBe(200);
   });
