@@ -75,7 +75,15 @@ export async function parseBody<T>(body: Promise<string | undefined>, shape: z.Z
   if (text === undefined) return err(`body: longer than ${BODY_MAX_BYTES} bytes, or not UTF-8`);
   const json = parseStrictJson(text);
   if (!json.ok) return err(`body: ${json.error}`);
-  const parsed = shape.safeParse(json.value);
+  return parseShape(json.value, shape, "body");
+}
+
+/** The error names each mistake. */
+export const parseQuery = <T>(query: Readonly<Record<string, string>>, shape: z.ZodType<T>): Result<T, string> =>
+  parseShape(query, shape, "query");
+
+function parseShape<T>(value: unknown, shape: z.ZodType<T>, whole: string): Result<T, string> {
+  const parsed = shape.safeParse(value);
   if (parsed.success) return ok(parsed.data);
-  return err(parsed.error.issues.map(({ path, message }) => `${path.join(".") || "body"}: ${message}`).join("; "));
+  return err(parsed.error.issues.map(({ path, message }) => `${path.join(".") || whole}: ${message}`).join("; "));
 }

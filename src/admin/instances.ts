@@ -1,7 +1,7 @@
 import { z } from "zod";
 import type { Member } from "../control/contract.ts";
 import { rosterOf, switchboardOf } from "../objects.ts";
-import { type AdminHono, problem, READERS, requireRole } from "./door.ts";
+import { type AdminHono, parseQuery, problem, READERS, requireRole } from "./door.ts";
 
 const LIST_MAX = 1_000;
 
@@ -20,10 +20,9 @@ export function instanceRoutes(admin: AdminHono): void {
     const { deployment } = c.env;
     const refused = await requireRole(deployment, c.get("admin"), c.req.path, READERS);
     if (refused !== null) return refused;
-    const query = instancesQuery.safeParse(c.req.query());
-    if (!query.success)
-      return problem(400, "Bad Request", query.error.issues.map((i) => `${i.path.join(".")}: ${i.message}`).join("; "));
-    const { limit, after = "0." } = query.data;
+    const query = parseQuery(c.req.query(), instancesQuery);
+    if (!query.ok) return problem(400, "Bad Request", query.error);
+    const { limit, after = "0." } = query.value;
     const [first, instance] = after.split(".") as [string, string];
     const instances: Member[] = [];
     for (const shard of await switchboardOf(deployment).shards()) {

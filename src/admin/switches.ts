@@ -7,7 +7,16 @@ import { ACTS, REACHES, type Reach, type Target, type TargetMember } from "../co
 import type { Deployment } from "../deployment.ts";
 import { emailDigest } from "../identity/email-digest.ts";
 import { switchboardOf } from "../objects.ts";
-import { type AdminHono, type AdminVariables, parseBody, problem, READERS, refuse, requireRole } from "./door.ts";
+import {
+  type AdminHono,
+  type AdminVariables,
+  parseBody,
+  parseQuery,
+  problem,
+  READERS,
+  refuse,
+  requireRole,
+} from "./door.ts";
 import { followSwitch, USED_KEY, wantsEvents } from "./switch-events.ts";
 
 const id = z.string().regex(/^[A-Za-z0-9_-]{1,64}$/, "an id: at most 64 letters, digits, - and _");
@@ -179,10 +188,9 @@ async function list(c: Ctx): Promise<Response> {
   const { deployment } = c.env;
   const refused = await requireRole(deployment, c.get("admin"), c.req.path, READERS);
   if (refused !== null) return refused;
-  const query = switchesQuery.safeParse(c.req.query());
-  if (!query.success)
-    return problem(400, "Bad Request", query.error.issues.map((i) => `${i.path.join(".")}: ${i.message}`).join("; "));
-  const { before = null, limit } = query.data;
+  const query = parseQuery(c.req.query(), switchesQuery);
+  if (!query.ok) return problem(400, "Bad Request", query.error);
+  const { before = null, limit } = query.value;
   const states = await switchboardOf(deployment).list(before, limit);
   return c.json({
     switches: states.map(summary),

@@ -165,6 +165,13 @@ describe("every answer is one that the document names", () => {
     const [member] = instances;
     expect(member).toMatchObject({ instance: key.thumbprint, state: "killed" });
     expect((await ask("/admin/v1/instances?after=x")).status).toBe(400);
+    for (const list of ["instances", "switches"]) {
+      const unknown = await ask(`/admin/v1/${list}?page=2`);
+      expect([unknown.status, unknown.json]).toEqual([
+        400,
+        expect.objectContaining({ detail: expect.stringMatching(/^query: .*"page"/) }),
+      ]);
+    }
     const lines = await ask(`/admin/v1/transcripts/${member?.["human"]}/${member?.["task"]}/${key.thumbprint}`);
     expect(lines.text).toContain('"type":"switched"');
     expect((await ask("/admin/v1/transcripts/a/b/c")).status).toBe(404);
