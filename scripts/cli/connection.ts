@@ -1,7 +1,10 @@
 // Which gate is meant, and who asks it. What was said outright goes before what was found.
 
 import { readFile } from "node:fs/promises";
+import { isLoopback } from "../../src/loopback.ts";
+import type { Result } from "../../src/result.ts";
 import { findRunning, type RunAddresses } from "../local/run-file.ts";
+import { parseGate, parseRemote } from "../remote.ts";
 import { CommandError, EXIT, type Io, UsageError } from "./command.ts";
 import { readLogins } from "./login-file.ts";
 
@@ -65,22 +68,11 @@ export async function connect(options: ConnectionOptions, io: Io, mayKill = fals
   };
 }
 
-const isLoopback = ({ hostname }: URL): boolean => /^(127\.0\.0\.1|localhost|\[::1\])$/.test(hostname);
-
-/** The origin of a gate, or an issuer: never in the clear beyond this machine. */
-export function parseRemote(text: string, name: string): URL {
-  const url = URL.canParse(text) ? new URL(text) : null;
-  if (url === null || !(url.protocol === "https:" || (url.protocol === "http:" && isLoopback(url))))
-    throw new UsageError(`${name} ${text}: not an https URL`);
-  if (url.username !== "" || url.password !== "" || url.search !== "" || url.hash !== "")
-    throw new UsageError(`${name} ${text}: no credentials, query or fragment`);
-  return url;
-}
-
-export function parseGate(text: string, name: string): string {
-  const url = parseRemote(text, name);
-  if (url.pathname !== "/") throw new UsageError(`${name} ${text}: an origin has no path`);
-  return url.origin;
+/** What was wrong with it is said with the name by which it was given. */
+export function parseNamed<T>(parse: (text: string) => Result<T, string>, text: string, name: string): T {
+  const parsed = parse(text);
+  if (!parsed.ok) throw new UsageError(`${name} ${text}: ${parsed.error}`);
+  return parsed.value;
 }
 
 export interface FoundGate {
@@ -103,7 +95,7 @@ export async function findGate(options: ConnectionOptions, io: Io): Promise<Foun
   const running = await findRunning(DEFAULT_DIR).catch(() => null);
   const named = options.gate ?? (io.env["PORTCULLIS_GATE"] || undefined);
   if (named !== undefined) {
-    const gate = parseGate(named, options.gate === undefined ? "PORTCULLIS_GATE" : "--gate");
+    const gate = parseNamed(parseGate, named, options.gate === undefined ? "PORTCULLIS_GATE" : "--gate");
     // No run file speaks for a gate elsewhere: it would say who signs people in there.
     return running?.gate === gate && isLoopback(new URL(gate))
       ? { ...onLoopback(running), isNamed: true }
@@ -119,7 +111,7 @@ export async function findGate(options: ConnectionOptions, io: Io): Promise<Foun
 /** Whoever can write a run file must not be able to lead anybody to another machine. */
 function onLoopback(local: RunAddresses): { readonly gate: string; readonly local: RunAddresses } {
   for (const address of [local.gate, local.issuer, local.bucket])
-    if (!isLoopback(parseRemote(address, "run file:")))
+    if (!isLoopback(parseNamed(parseRemote, address, "run file:")))
       throw new UsageError(`the run file names ${address}: not on this machine`);
   return { gate: local.gate, local };
 }

@@ -1,4 +1,5 @@
-// What the admin API answers with. Everything that a gate says is handed on in `--json`; stated here is what is read.
+// What the admin API answers with. Everything that a gate says is handed on in `--json`; stated here is what is read,
+// and nothing is held to more: a newer gate may have reaches and members that receipt-shape.ts does not know.
 
 import { z } from "zod";
 

@@ -1,9 +1,10 @@
 // login and logout. The organisation's identity provider says who somebody is: OAuth 2.0 Device Authorization Grant (RFC 8628), so
 // that the browser may be on another machine than this.
 
+import { parseGate, parseRemote } from "../remote.ts";
 import { noOperands, parseArguments } from "./arguments.ts";
 import { type Command, CommandError, EXIT, type Io, UsageError } from "./command.ts";
-import { expiryOf, findGate, parseGate, parseRemote } from "./connection.ts";
+import { expiryOf, findGate, parseNamed } from "./connection.ts";
 import { type Confirmation, signInByDevice } from "./device-flow.ts";
 import { readLogins, writeLogins } from "./login-file.ts";
 import { utcMinute } from "./printable.ts";
@@ -45,7 +46,7 @@ $XDG_CONFIG_HOME/portcullis/logins.json, which only you can read, and is sent to
       given(options["client-id"], "PORTCULLIS_CLIENT_ID") ?? (local === null ? known?.clientId : LOCAL_CLIENT);
     if (issuer === undefined) throw new UsageError(`which identity provider does ${gate} believe? Say --issuer <URL>`);
     if (clientId === undefined) throw new UsageError(`which client is ${gate}'s there? Say --client-id <id>`);
-    const token = await signInByDevice(parseRemote(issuer, "--issuer"), clientId, options.scope, (where) =>
+    const token = await signInByDevice(parseNamed(parseRemote, issuer, "--issuer"), clientId, options.scope, (where) =>
       tell(where, options.json, io),
     );
     const kept = { ...logins.gates, [gate]: { issuer, clientId, token } };
@@ -78,7 +79,7 @@ export const logout: Command = {
     noOperands(operands);
     const logins = await readLogins(io);
     const named = options.gate ?? (io.env["PORTCULLIS_GATE"] || undefined);
-    const gate = named === undefined ? logins.current : parseGate(named, "--gate");
+    const gate = named === undefined ? logins.current : parseNamed(parseGate, named, "--gate");
     const known = gate === null ? undefined : logins.gates[gate];
     if (gate === null || known === undefined || known.token === null)
       throw new CommandError(EXIT.no, gate === null ? "Signed in nowhere." : `Not signed in at ${gate}.`);

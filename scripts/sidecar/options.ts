@@ -1,4 +1,5 @@
 import { parseArgs } from "node:util";
+import { parseGate } from "../remote.ts";
 import { usageFault } from "./ending.ts";
 
 export const usage = `Usage: portcullis agent --gate <origin> (--grant-command <cmd> | --provision <file>) [options] -- <command> [args]
@@ -56,7 +57,7 @@ export function parseOptions(all: readonly string[], env: Environment): Options 
   if (values["stop-after"] !== undefined && values["stop-on-kill"] !== true)
     throw usageFault("--stop-after belongs to --stop-on-kill");
   return {
-    gate: gate === undefined ? undefined : parseGate(gate),
+    gate: gate === undefined ? undefined : parseGateOption(gate),
     from: parseFrom(values["grant-command"], values.provision),
     addresses: (values.env ?? []).map(parseAddress),
     hidden: values.hide ?? [],
@@ -96,15 +97,11 @@ function parseValues(args: readonly string[]) {
   }
 }
 
-/** An https origin; http on loopback only: the grant is bound to a key, but what passes is not. */
-export function parseGate(text: string): string {
-  if (!URL.canParse(text)) throw usageFault(`--gate ${text} is not a URL`);
-  const url = new URL(text);
-  if (url.origin !== text.replace(/\/$/, "") || !/^https?:$/.test(url.protocol))
-    throw usageFault(`--gate ${text} is not an origin, such as https://gate.example.com`);
-  const isLoopback = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(url.hostname);
-  if (url.protocol === "http:" && !isLoopback) throw usageFault(`--gate ${text}: http is for loopback only`);
-  return url.origin;
+/** The grant is bound to a key, but what passes is not. */
+export function parseGateOption(text: string): string {
+  const gate = parseGate(text);
+  if (!gate.ok) throw usageFault(`--gate ${text}: ${gate.error}`);
+  return gate.value;
 }
 
 function parseFrom(command: string | undefined, path: string | undefined): Options["from"] {

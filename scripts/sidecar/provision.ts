@@ -6,7 +6,7 @@ import { createHeldGrant, type HeldGrant } from "../../src/agent/held-grant.ts";
 import { createEnrolmentProof, createInstanceKey, thumbprintOf } from "../../src/agent/instance-key.ts";
 import { reasonOf, refused, unreachable, usageFault } from "./ending.ts";
 import { runGrantCommand } from "./grant-command.ts";
-import { type Options, parseGate } from "./options.ts";
+import { type Options, parseGateOption } from "./options.ts";
 import { type ProvisionFile, parseProvisionFile } from "./provision-file.ts";
 import { exchange } from "./token-exchange.ts";
 
@@ -35,7 +35,7 @@ type Reader = "platform" | "developer";
 /** Throws an `Ending` where there is no grant to be had. */
 export async function provision(options: Options, signal: AbortSignal): Promise<Provisioned> {
   const file = options.from.kind === "file" ? await readProvisionFile(options.from.path) : undefined;
-  const gate = options.gate ?? (file?.gate === undefined ? undefined : parseGate(file.gate));
+  const gate = options.gate ?? (file?.gate === undefined ? undefined : parseGateOption(file.gate));
   if (gate === undefined) throw usageFault("give --gate");
   await findGate(gate, signal);
   const key = await createInstanceKey();

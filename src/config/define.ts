@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { isLoopback } from "../loopback.ts";
 import type { Json } from "../scope/call.ts";
 import { type Entry, parseEntries } from "../scope/entry.ts";
 import { findForwardingFault } from "./forward-headers.ts";
@@ -32,9 +33,6 @@ const transmitterName = z
 const secretName = z.string().regex(/^[A-Z][A-Z0-9_]*$/, "the name of a Worker secret, e.g. GITHUB_TOKEN");
 const versionName = z.string().regex(/^[A-Za-z0-9._+-]{1,64}$/, "a version, e.g. 1.4.0");
 const positive = z.number().int().positive();
-
-const isLoopback = (url: URL): boolean =>
-  url.hostname === "127.0.0.1" || url.hostname === "localhost" || url.hostname === "[::1]";
 
 /**
  * In the one spelling that a URL parser gives it back in, with or without the slash of an empty path: what is compared or joined as text

@@ -555,7 +555,7 @@ describe("no grant", () => {
     ["nothing to provision by", [...GATE, "--", "true"], "one of --grant-command and --provision"],
     ["both", [...GATE, ...BY, "--provision", "x", "--", "true"], "one of --grant-command and --provision"],
     ["no gate", [...BY, "--", "true"], "give --gate"],
-    ["a gate with a path", ["--gate", "https://gate.example.com/x", ...BY, "--", "true"], "is not an origin"],
+    ["a gate with a path", ["--gate", "https://gate.example.com/x", ...BY, "--", "true"], "an origin has no path"],
     ["a gate without TLS", ["--gate", "http://gate.example.com", ...BY, "--", "true"], "http is for loopback only"],
     ["an unknown option", [...GATE, ...BY, "--stop-on-kil", "--", "true"], "--stop-on-kil"],
     ["a port that is none", [...GATE, ...BY, "--port", "70000", "--", "true"], "is not a port"],
