@@ -25,7 +25,7 @@ const launcher = join(root, "bin/portcullis.mjs");
 let h: Harness;
 let dir: string;
 beforeAll(async () => {
-  h = await startHarness({ addresses: { flushAfterMs: 100 } });
+  h = await startHarness({ addresses: { flushAfterMs: 100, otherAgent: "review-bot" } });
   dir = await mkdtemp(join(tmpdir(), "portcullis-cli-"));
 });
 afterAll(async () => {
@@ -241,10 +241,10 @@ describe("kill", () => {
     for (const [words, target] of [
       [["task", "t-x"], { task: "t-x" }],
       [["human", "nobody@acme.example"], { human: expect.stringMatching(/^[A-Za-z0-9_-]{43}$/) }],
-      [["agent", "no-bot"], { agent: "no-bot" }],
+      [["agent", "review-bot"], { agent: "review-bot" }],
       [["agent-version", "triage-bot@0.0"], { agent: "triage-bot", agentVersion: "0.0" }],
-      [["upstream", "nowhere"], { upstream: "nowhere" }],
-      [["agent-upstream", "no-bot", "github"], { agent: "no-bot", upstream: "github" }],
+      [["upstream", "slack"], { upstream: "slack" }],
+      [["agent-upstream", "review-bot", "github"], { agent: "review-bot", upstream: "github" }],
       [["human-upstream", "h-x", "github"], { human: "h-x", upstream: "github" }],
     ] as const) {
       const { code, out, err } = await oscar("kill", ...words, "--reason", "r", "--json");
@@ -267,6 +267,8 @@ describe("kill", () => {
   it("that is refused by the gate says why", async () => {
     const bad = await oscar("kill", "agent", "no bot", "--reason", "r");
     expect(bad).toMatchObject({ code: 2, out: "", err: expect.stringContaining("target.agent: a name") });
+    const misspelt = await oscar("kill", "upstream", "githbu", "--reason", "r");
+    expect(misspelt).toMatchObject({ code: 2, out: "", err: expect.stringContaining('no upstream "githbu"') });
   });
 
   it("is asked for again with one key where the gate did not answer, so that it is one switch", async () => {
@@ -361,10 +363,10 @@ describe("pause, resume, lift", () => {
     const unknown = await oscar("lift", crypto.randomUUID(), "--reason", "r");
     expect(unknown).toMatchObject({ code: 1, err: expect.stringContaining("no such switch") });
 
-    const killed = JSON.parse((await oscar("kill", "upstream", "far-away", "--reason", "r", "--json")).out);
+    const killed = JSON.parse((await oscar("kill", "upstream", "model", "--reason", "r", "--json")).out);
     const first = await oscar("lift", killed.switch.id, "--reason", "r", "--json");
     expect([first.code, JSON.parse(first.out)]).toEqual([1, expect.objectContaining({ awaiting: expect.any(String) })]);
-    expect((await oscar("switches")).out).toMatch(new RegExp(`${killed.switch.id} .* lift asked .* upstream far-away`));
+    expect((await oscar("switches")).out).toMatch(new RegExp(`${killed.switch.id} .* lift asked .* upstream model`));
   });
 });
 
