@@ -138,6 +138,7 @@ export class Pump {
     const finished = Promise.withResolvers<void>();
     this.#passage.waitUntil(finished.promise);
     this.#call.listen();
+    this.#call.stop.leaveToPump();
     let held = NOTHING;
     let readBytes = READ_MIN_BYTES;
     let isOver = false;
@@ -150,8 +151,7 @@ export class Pump {
       } catch {
         // The agent has closed it meanwhile.
       }
-      this.#call.stop.release();
-      // Where a switch cuts hundreds at once, all of them fall silent before the first of them is written down.
+      // Where a switch cuts hundreds at once, all of them fall silent before the first upstream hears of it, or a word is written.
       await new Promise((resolve) => setTimeout(resolve, 0));
       await this.settleStopped();
       finished.resolve();

@@ -25,6 +25,7 @@ export class Stop {
   #timerAtMs = 0;
   #phase: { readonly atMs: number; readonly reason: StopReason } | null = null;
   #totalAtMs = FOREVER;
+  #isReleasedByPump = false;
   #wakes: { readonly atMs: number; readonly work: () => unknown }[] = [];
 
   get reason(): StopReason | null {
@@ -68,7 +69,12 @@ export class Stop {
     this.#clear();
     for (const tell of this.#waiting) tell();
     this.#waiting.clear();
-    this.#controller.abort();
+    if (!this.#isReleasedByPump) this.#controller.abort();
+  }
+
+  /** From here on whoever pumps the answer closes the upstream's connection: after the agent's, which may be one of hundreds. */
+  leaveToPump(): void {
+    this.#isReleasedByPump = true;
   }
 
   /** Closes the upstream's connection, when there is nothing more to say about the call. */
