@@ -28,11 +28,12 @@ import type { Layer } from "../src/scope/decide.ts";
 import { requestBody, wholeBody } from "./bodies.ts";
 import { InstanceControl } from "./instance-control.ts";
 import { answerFields, callFields, enrolledFields, lostFields, refusedFields } from "./instance-fields.ts";
+import { Kept } from "./kept.ts";
 import { type AnswerBody, Lease, type LeaseHost } from "./lease.ts";
 import { Ledger } from "./ledger.ts";
+import type { BodyRun } from "./log-table.ts";
 import { RefusalCount } from "./refusal-count.ts";
 import { RuleWatch } from "./rule-watch.ts";
-import type { BodyRun } from "./transcript-log.ts";
 import { Wake } from "./wake.ts";
 
 /** A Worker says something every five seconds while its call runs; one that was silent for this long is gone. */
@@ -60,10 +61,12 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     super(ctx, env);
     const deployment = () => this.#deployment;
     const wakeBy = (atMs: number) => this.#wake.by(atMs);
-    this.#watch = new RuleWatch(ctx, deployment, config.rules);
-    this.#ledger = new Ledger({ ctx, deployment, wakeBy, beforeRecord: () => this.#control.keep() });
+    const kept = new Kept(ctx.storage.sql);
+    this.#watch = new RuleWatch(ctx, kept, deployment, config.rules);
+    const watch = this.#watch;
+    this.#ledger = new Ledger({ ctx, kept, deployment, wakeBy, beforeRecord: () => this.#control.keep() });
     const ledger = () => this.#ledger;
-    this.#control = new InstanceControl({ ctx, deployment, ledger, watch: this.#watch, leases: this.#leases, wakeBy });
+    this.#control = new InstanceControl({ ctx, kept, deployment, ledger, watch, leases: this.#leases, wakeBy });
     // Whether it has left is not kept: to leave twice is nothing.
     if (this.#ledger.log.isClosed) this.#leaveAtMs = this.#ledger.state.orphaned?.untilMs ?? null;
     this.#wake = new Wake(ctx, () => this.#nextWakeMs());

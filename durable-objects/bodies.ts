@@ -3,7 +3,7 @@ import type { RecordedRequest } from "../src/instance/contract.ts";
 import type { Json } from "../src/scope/call.ts";
 import { SALT_BYTES } from "../src/transcript/body-line.ts";
 import { type BodyReference, sha256Hex } from "../src/transcript/envelope.ts";
-import type { BodyRun } from "./transcript-log.ts";
+import type { BodyRun } from "./log-table.ts";
 
 /** Hashes a body as its runs pass, and numbers them. */
 export class BodyWriter {

@@ -1,9 +1,11 @@
 import { closes, isWhole, type Switch } from "../src/control/switch.ts";
+import type { Kept } from "./kept.ts";
 
-type SwitchRow = { id: string; json: string; open: number };
-
-const SCHEMA = `CREATE TABLE IF NOT EXISTS switches (
-  id TEXT PRIMARY KEY, json TEXT NOT NULL, open INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID`;
+interface Known {
+  readonly sw: Switch;
+  /** A pause that was resumed. */
+  readonly isOpen: boolean;
+}
 
 /**
  * The switches that an instance was told of. One that was opened stays known: a push of it may still be on its way.
@@ -12,15 +14,13 @@ const SCHEMA = `CREATE TABLE IF NOT EXISTS switches (
  * whose confirmation no object that starts anew admits anything. So it is kept, and recorded, a moment later.
  */
 export class ClosedSwitches {
-  readonly #sql: SqlStorage;
-  readonly #known = new Map<string, { readonly sw: Switch; readonly isOpen: boolean }>();
+  readonly #kept: Kept;
+  readonly #known: Map<string, Known>;
   #unkept: Switch[] = [];
 
-  constructor(sql: SqlStorage) {
-    this.#sql = sql;
-    sql.exec(SCHEMA);
-    for (const { id, json, open } of sql.exec<SwitchRow>("SELECT * FROM switches"))
-      this.#known.set(id, { sw: JSON.parse(json) as Switch, isOpen: open === 1 });
+  constructor(kept: Kept) {
+    this.#kept = kept;
+    this.#known = kept.take<Known>("switch");
   }
 
   get closed(): Switch[] {
@@ -39,11 +39,8 @@ export class ClosedSwitches {
   keep(): readonly Switch[] {
     const taken = this.#unkept;
     this.#unkept = [];
-    for (const sw of taken) {
-      // It may have been opened in that moment.
-      const open = this.#known.get(sw.id)?.isOpen === true ? 1 : 0;
-      this.#sql.exec("INSERT INTO switches (id, json, open) VALUES (?, ?, ?)", sw.id, JSON.stringify(sw), open);
-    }
+    // As it is now: it may have been opened in that moment.
+    for (const { id } of taken) this.#kept.put("switch", id, this.#known.get(id));
     return taken;
   }
 
@@ -51,8 +48,9 @@ export class ClosedSwitches {
   open(id: string): Switch | undefined {
     const known = this.#known.get(id);
     if (known === undefined || known.isOpen || known.sw.act === "kill") return undefined;
-    this.#sql.exec("UPDATE switches SET open = 1 WHERE id = ?", id);
-    this.#known.set(id, { sw: known.sw, isOpen: true });
+    const opened = { sw: known.sw, isOpen: true };
+    this.#kept.put("switch", id, opened);
+    this.#known.set(id, opened);
     return known.sw;
   }
 

@@ -10,6 +10,7 @@ import { ClosedSwitches } from "./closed-switches.ts";
 import { Confirmation, ROSTER_ANSWER_MS } from "./confirmation.ts";
 import { Cut } from "./cut.ts";
 import { attributesOf } from "./instance-fields.ts";
+import type { Kept } from "./kept.ts";
 import type { Lease } from "./lease.ts";
 import type { Ledger } from "./ledger.ts";
 import type { RuleWatch } from "./rule-watch.ts";
@@ -23,6 +24,7 @@ const PAUSE_RECHECK_MS = 1_000;
 
 export interface ControlOptions {
   readonly ctx: DurableObjectState;
+  readonly kept: Kept;
   readonly deployment: () => Deployment;
   readonly ledger: () => Ledger;
   readonly watch: RuleWatch;
@@ -45,7 +47,7 @@ export class InstanceControl {
 
   constructor(options: ControlOptions) {
     this.#options = options;
-    this.#switches = new ClosedSwitches(options.ctx.storage.sql);
+    this.#switches = new ClosedSwitches(options.kept);
     this.#confirmation = new Confirmation(
       options.deployment,
       () => options.leases.size > 0,

@@ -3,6 +3,7 @@ import config from "#config";
 import type { JournalCalls, JournalEntry } from "../src/control/contract.ts";
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
 import { journalPartition } from "../src/transcript/layout.ts";
+import { Kept } from "./kept.ts";
 import { RefusalCount } from "./refusal-count.ts";
 import { TranscriptLog } from "./transcript-log.ts";
 import { Wake } from "./wake.ts";
@@ -24,7 +25,7 @@ export class Journal extends DurableObject<Env> implements JournalCalls {
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
-    this.#log = new TranscriptLog(ctx.storage);
+    this.#log = new TranscriptLog(ctx.storage.sql, new Kept(ctx.storage.sql));
     this.#wake = new Wake(ctx, () => this.#nextWakeMs());
   }
 

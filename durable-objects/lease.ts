@@ -2,7 +2,7 @@ import { RpcTarget } from "cloudflare:workers";
 import type { Cause, LeaseCalls, Settlement } from "../src/instance/contract.ts";
 import type { BodyReference } from "../src/transcript/envelope.ts";
 import { BodyWriter, wholeBody } from "./bodies.ts";
-import type { BodyRun } from "./transcript-log.ts";
+import type { BodyRun } from "./log-table.ts";
 
 /** The part of the instance that a lease writes through. What writes is synchronous: one atomic block each. */
 export interface LeaseHost {

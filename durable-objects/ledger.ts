@@ -7,11 +7,9 @@ import type { BodyReference, Fields, RecordType } from "../src/transcript/envelo
 import { instancePartition } from "../src/transcript/layout.ts";
 import { durableReference } from "./bodies.ts";
 import { identityFields, orphanFields } from "./instance-fields.ts";
-import { type BodyRun, TranscriptLog } from "./transcript-log.ts";
-
-type JsonRow = { json: string };
-
-const SCHEMA = "CREATE TABLE IF NOT EXISTS enrolment (id INTEGER PRIMARY KEY CHECK (id = 0), json TEXT NOT NULL)";
+import type { Kept } from "./kept.ts";
+import type { BodyRun } from "./log-table.ts";
+import { TranscriptLog } from "./transcript-log.ts";
 
 /** The running totals. Every record carries them, so that they are as durable as what they count. */
 export interface State {
@@ -44,6 +42,7 @@ export interface Beside {
 
 export interface LedgerOptions {
   readonly ctx: DurableObjectState;
+  readonly kept: Kept;
   /** Throws while a secret is missing. */
   readonly deployment: () => Deployment;
   readonly wakeBy: (atMs: number) => void;
@@ -60,12 +59,9 @@ export class Ledger {
 
   constructor(options: LedgerOptions) {
     this.#options = options;
-    const { storage } = options.ctx;
-    storage.sql.exec(SCHEMA);
-    this.log = new TranscriptLog(storage);
+    this.log = new TranscriptLog(options.ctx.storage.sql, options.kept);
     this.#state = (this.log.state as State | undefined) ?? NEW;
-    const [row] = storage.sql.exec<JsonRow>("SELECT json FROM enrolment").toArray();
-    this.#enrolment = row === undefined ? null : (JSON.parse(row.json) as Enrolment);
+    this.#enrolment = options.kept.take<Enrolment>("enrolment").get("") ?? null;
   }
 
   get enrolment(): Enrolment | null {
@@ -77,8 +73,7 @@ export class Ledger {
 
   /** Once, for good. The record of it is the caller's to write. */
   enrol(enrolment: Enrolment, usage: Usage, grantsExpireAtMs: number): void {
-    const insert = "INSERT INTO enrolment (id, json) VALUES (0, ?)";
-    this.#options.ctx.storage.sql.exec(insert, JSON.stringify(enrolment));
+    this.#options.kept.put("enrolment", "", enrolment);
     this.#enrolment = enrolment;
     this.#state = { ...NEW, usage, grantsExpireAtMs };
   }

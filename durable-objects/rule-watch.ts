@@ -16,11 +16,7 @@ import type { Enrolment } from "../src/instance/contract.ts";
 import { switchboardOf } from "../src/objects.ts";
 import type { Fields } from "../src/transcript/envelope.ts";
 import { within } from "../src/within.ts";
-
-type HandoverRow = { id: string; json: string };
-
-/** Switches that this instance has closed for itself, and that the switchboard does not carry to their end yet. */
-const SCHEMA = "CREATE TABLE IF NOT EXISTS handovers (id TEXT PRIMARY KEY, json TEXT NOT NULL) WITHOUT ROWID";
+import type { Kept } from "./kept.ts";
 
 /** Above the switchboard's own wait for its shards. */
 const FLIP_ANSWER_MS = 10_000;
@@ -39,24 +35,28 @@ export interface Signalled {
  * an object that starts anew begins to count anew. What they have decided is not: it is handed over until it has arrived.
  */
 export class RuleWatch {
-  readonly #storage: DurableObjectStorage;
+  readonly #kept: Kept;
   readonly #waitUntil: (work: Promise<unknown>) => void;
   readonly #deployment: () => Deployment;
   readonly #configured: Readonly<Record<string, Rule>>;
-  readonly #handovers = new Map<string, FlipRequest>();
+  /** Switches that this instance has closed for itself, and that the switchboard does not carry to their end yet. */
+  readonly #handovers: Map<string, FlipRequest>;
   readonly #running = new Set<string>();
   #enrolment: Enrolment | null = null;
   #rules: readonly NamedRule[] = [];
   #states: readonly RuleState[] = [];
 
-  constructor(ctx: DurableObjectState, deployment: () => Deployment, rules: Readonly<Record<string, Rule>>) {
-    this.#storage = ctx.storage;
+  constructor(
+    ctx: DurableObjectState,
+    kept: Kept,
+    deployment: () => Deployment,
+    rules: Readonly<Record<string, Rule>>,
+  ) {
+    this.#kept = kept;
     this.#waitUntil = (work) => ctx.waitUntil(work);
     this.#deployment = deployment;
     this.#configured = rules;
-    ctx.storage.sql.exec(SCHEMA);
-    for (const { id, json } of ctx.storage.sql.exec<HandoverRow>("SELECT * FROM handovers"))
-      this.#handovers.set(id, JSON.parse(json) as FlipRequest);
+    this.#handovers = kept.take<FlipRequest>("handover");
   }
 
   follow(enrolment: Enrolment): void {
@@ -85,7 +85,7 @@ export class RuleWatch {
 
   #owe({ atMs: _ofTheSwitchboard, ...sw }: Switch): void {
     const request: FlipRequest = { ...sw, email: null, idempotencyKey: sw.id };
-    this.#storage.sql.exec("INSERT INTO handovers (id, json) VALUES (?, ?)", sw.id, JSON.stringify(request));
+    this.#kept.put("handover", sw.id, request);
     this.#handovers.set(sw.id, request);
   }
 
@@ -115,7 +115,7 @@ export class RuleWatch {
       if (answer === undefined || !answer.flipped) return;
       const { status, opened } = answer.state;
       if (status !== "done" && opened === null) return;
-      this.#storage.sql.exec("DELETE FROM handovers WHERE id = ?", request.id);
+      this.#kept.delete("handover", request.id);
       this.#handovers.delete(request.id);
     } catch {
       // Out of reach. The instance is stopped already; the alarm asks again.

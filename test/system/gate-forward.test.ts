@@ -17,8 +17,9 @@ function instanceDatabase(instance: string): DatabaseSync {
   );
   for (const file of files) {
     const database = new DatabaseSync(join(rig.stateDir, file), { readOnly: true });
-    const tables = database.prepare("SELECT name FROM sqlite_master WHERE name = 'enrolment'").all();
-    const row = tables.length === 0 ? undefined : database.prepare("SELECT json FROM enrolment").get();
+    const tables = database.prepare("SELECT name FROM sqlite_master WHERE name = 'kept'").all();
+    const row =
+      tables.length === 0 ? undefined : database.prepare("SELECT json FROM kept WHERE kind = 'enrolment'").get();
     if (String(row?.["json"]).includes(instance)) return database;
     database.close();
   }

@@ -231,4 +231,15 @@ export async function recordsOf(agent: Agent): Promise<readonly Line[]> {
   return (read?.lines ?? []).map((line) => JSON.parse(line) as Line).filter(({ type }) => type !== "seal");
 }
 
+/** Pushes the type of each record, and of each seal, when its row is written. Until mocks are restored. */
+export function watchRecords(sql: SqlStorage, types: string[]): void {
+  const exec = sql.exec.bind(sql);
+  vi.spyOn(sql, "exec").mockImplementation(((query: string, ...bindings: unknown[]) => {
+    const line = bindings.find((one) => typeof one === "string" && one.startsWith('{"v":'));
+    if (line !== undefined) types.push((JSON.parse(line as string) as { type: string }).type);
+    if (bindings[0] === "segment" && String(bindings[2]).includes('"stage":0')) types.push("seal");
+    return exec(query, ...bindings);
+  }) as typeof sql.exec);
+}
+
 export const typesOf = (lines: readonly Line[]): string => lines.map(({ type }) => type).join(" ");

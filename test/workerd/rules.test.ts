@@ -81,7 +81,7 @@ const delivered = (agent: Agent): Promise<FlipState> =>
 const owed = (agent: Agent): Promise<number> =>
   runInDurableObject(
     stubOf(agent),
-    (_instance, state) => state.storage.sql.exec("SELECT 1 FROM handovers").toArray().length,
+    (_instance, state) => state.storage.sql.exec("SELECT 1 FROM kept WHERE kind = 'handover'").toArray().length,
   );
 
 describe("an observed rule", () => {
@@ -343,7 +343,7 @@ describe("a switchboard that does not answer at once", () => {
     // Kept with the answer, and not by what comes after it: nobody else knows of this switch.
     const kept = await runInDurableObject(
       stubOf(agent),
-      (_instance, state) => state.storage.sql.exec("SELECT 1 FROM switches").toArray().length,
+      (_instance, state) => state.storage.sql.exec("SELECT 1 FROM kept WHERE kind = 'switch'").toArray().length,
     );
     expect(kept).toBe(1);
     expect(await ask(agent)).toMatchObject(DEAD);

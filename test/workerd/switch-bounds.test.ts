@@ -18,6 +18,7 @@ import {
   settlement,
   switchOf,
   verdictOf,
+  watchRecords,
 } from "./kit.ts";
 
 afterEach(() => vi.restoreAllMocks());
@@ -244,12 +245,7 @@ describe("an end at the deadline", () => {
     const types: string[] = [];
     vi.spyOn(Date, "now").mockReturnValue(agent.enrolment.task.deadlineMs + 1);
     await runInDurableObject(instanceStub(agent.id), async (instance, { storage }) => {
-      const exec = storage.sql.exec.bind(storage.sql);
-      vi.spyOn(storage.sql, "exec").mockImplementation(((query: string, ...bindings: unknown[]) => {
-        const line = bindings.find((one) => typeof one === "string" && one.startsWith('{"v":')) as string | undefined;
-        if (line !== undefined) types.push((JSON.parse(line) as { type: string }).type);
-        return exec(query, ...bindings);
-      }) as typeof storage.sql.exec);
+      watchRecords(storage.sql, types);
       await instance.alarm();
     });
     expect(types).toEqual(["switched", "answer", "ended", "seal"]);

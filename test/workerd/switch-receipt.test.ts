@@ -20,6 +20,7 @@ import {
   rosterStub,
   settlement,
   switchOf,
+  watchRecords,
 } from "./kit.ts";
 
 afterEach(() => vi.restoreAllMocks());
@@ -148,12 +149,7 @@ describe("who is counted", () => {
     const stub = instanceStub(idle.id);
     const types: string[] = [];
     await runInDurableObject(stub, async (instance, { storage }) => {
-      const exec = storage.sql.exec.bind(storage.sql);
-      vi.spyOn(storage.sql, "exec").mockImplementation(((query: string, ...bindings: unknown[]) => {
-        const line = bindings.find((one) => typeof one === "string" && one.startsWith('{"v":')) as string | undefined;
-        if (line !== undefined) types.push((JSON.parse(line) as { type: string }).type);
-        return exec(query, ...bindings);
-      }) as typeof storage.sql.exec);
+      watchRecords(storage.sql, types);
       const clock = vi.spyOn(Date, "now").mockReturnValue(idle.enrolment.task.deadlineMs + 1);
       await instance.alarm();
       clock.mockRestore();

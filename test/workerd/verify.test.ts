@@ -3,6 +3,7 @@ import { env } from "cloudflare:workers";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { beforeAll, describe, expect, it } from "vitest";
 import { BodyWriter, wholeBody } from "../../durable-objects/bodies.ts";
+import { Kept } from "../../durable-objects/kept.ts";
 import { type Sealing, TranscriptLog } from "../../durable-objects/transcript-log.ts";
 import { KeyRing } from "../../src/grant/keys.ts";
 import { FIRST_PREV, type Fields, type RecordType, sha256Hex } from "../../src/transcript/envelope.ts";
@@ -64,7 +65,7 @@ async function write(
 ): Promise<Objects> {
   const namespace = bindings.AGENT_INSTANCE;
   await runInDurableObject(namespace.get(namespace.newUniqueId()), async (_: unknown, state: DurableObjectState) => {
-    const log = new TranscriptLog(state.storage);
+    const log = new TranscriptLog(state.storage.sql, new Kept(state.storage.sql));
     let nowMs = START_MS;
     story({
       log,
