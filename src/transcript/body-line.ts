@@ -1,4 +1,9 @@
-/** One line of a bodies object: a run of a body's bytes. Runs of one body follow each other in `index`, from 0. */
+import { type RawPart, rawBodyName } from "./layout.ts";
+
+/**
+ * One line of a bodies object: a run of a body's bytes, or what stands for its raw objects. Lines of one body follow
+ * each other in `index`, from 0; a `raw` line is the last.
+ */
 export interface BodyLine {
   readonly v: 1;
   /** `seq` of the envelope the body belongs to: of the `call` for both parts of a call. */
@@ -10,9 +15,11 @@ export interface BodyLine {
   /** The bytes, as text where they are UTF-8, else in base64. */
   readonly text?: string;
   readonly base64?: string;
+  /** Instead of bytes: what the keys of the body's raw objects begin with, within its partition (`rawBodyName`). */
+  readonly raw?: string;
 }
 
-export type BodyPart = "request" | "answer" | "claims";
+export type BodyPart = RawPart | "claims";
 
 export const SALT_BYTES = 16;
 
@@ -22,7 +29,7 @@ const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
  * Exact both ways: what can't be told from its text goes as base64, and so does text that escapes would make longer
  * than that. So a line is never much longer than four thirds of its bytes, whatever an agent or an upstream sent.
  */
-export function writeBodyLine(line: Omit<BodyLine, "v" | "text" | "base64">, bytes: Uint8Array): string {
+export function writeBodyLine(line: Omit<BodyLine, "v" | "text" | "base64" | "raw">, bytes: Uint8Array): string {
   const frame = { v: 1, ...line };
   try {
     const asText = JSON.stringify({ ...frame, text: strict.decode(bytes) });
@@ -32,6 +39,12 @@ export function writeBodyLine(line: Omit<BodyLine, "v" | "text" | "base64">, byt
   }
   return JSON.stringify({ ...frame, base64: toBase64(bytes) });
 }
+
+/** The line that stands for all raw objects of a body, at the index where their bytes belong. */
+export const writeRawLine = ({ seq, part, index, salt }: RawLine): string =>
+  JSON.stringify({ v: 1, seq, part, index, ...(salt === undefined ? {} : { salt }), raw: rawBodyName(seq, part) });
+
+export type RawLine = Pick<BodyLine, "seq" | "index" | "salt"> & { readonly part: RawPart };
 
 /** Room for what stands around the bytes. */
 const FRAME_CHARS = 256;
