@@ -25,13 +25,12 @@ import type {
 } from "../src/instance/contract.ts";
 import { reserve, unused } from "../src/instance/limits.ts";
 import type { Layer } from "../src/scope/decide.ts";
-import { requestBody, wholeBody } from "./bodies.ts";
+import { type Piece, requestBody, wholeBody } from "./bodies.ts";
 import { InstanceControl } from "./instance-control.ts";
 import { answerFields, callFields, enrolledFields, lostFields, refusedFields } from "./instance-fields.ts";
 import { Kept } from "./kept.ts";
 import { type AnswerBody, Lease, type LeaseHost } from "./lease.ts";
 import { Ledger } from "./ledger.ts";
-import type { BodyRun } from "./log-table.ts";
 import { RefusalCount } from "./refusal-count.ts";
 import { RuleWatch } from "./rule-watch.ts";
 import { Wake } from "./wake.ts";
@@ -64,7 +63,14 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const kept = new Kept(ctx.storage.sql);
     this.#watch = new RuleWatch(ctx, kept, deployment, config.rules);
     const watch = this.#watch;
-    this.#ledger = new Ledger({ ctx, kept, deployment, wakeBy, beforeRecord: () => this.#control.keep() });
+    this.#ledger = new Ledger({
+      ctx,
+      kept,
+      bucket: () => this.env.TRANSCRIPTS,
+      deployment,
+      wakeBy,
+      beforeRecord: () => this.#control.keep(),
+    });
     const ledger = () => this.#ledger;
     this.#control = new InstanceControl({ ctx, kept, deployment, ledger, watch, leases: this.#leases, wakeBy });
     // Whether it has left is not kept: to leave twice is nothing.
@@ -115,7 +121,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     this.#ledger.append("enrolled", nowMs, enrolledFields(enrolment, reference), {
       deployment: request.deployment,
       jti: jtiOf(proof),
-      body: run,
+      body: { run, raw: null },
     });
     this.#control.begin(enlisted);
     this.#wake.by(enrolment.task.deadlineMs);
@@ -194,8 +200,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const wanted = { running: open.length, bytes: sent.body.length, nowMs };
     const reserved = reserve(state.usage, enrolment.limits, wanted);
     if (!reserved.ok) return this.#refuse(request, nowMs, reserved.denial);
-    if (log.heldBytes > this.#deployment.config.transcripts.maxHeldBytes)
-      return refused(unavailable("the log is full: R2 can't be written"));
+    if (this.#ledger.isFull) return refused(unavailable("the log is full: R2 can't be written"));
 
     const seq = log.nextSeq;
     const body = requestBody(sent, seq);
@@ -204,7 +209,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       deployment: request.deployment,
       grant: grant.id,
       jti: jtiOf(proof),
-      ...(body.run === null ? {} : { body: body.run }),
+      body: body.piece,
     });
     const lease = new Lease(this, seq, call.upstream, body.writer);
     this.#leases.set(seq, lease);
@@ -233,7 +238,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       deployment: request.deployment,
       grant: request.grant.id,
       ...(isNew ? { jti } : {}),
-      ...(body.run === null ? {} : { body: body.run }),
+      body: body.piece,
     });
   }
 
@@ -252,19 +257,22 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     if (!(await this.#control.isConfirmed())) lease.break("unconfirmed");
   }
 
-  appendRun(run: BodyRun): Cause | null {
-    this.#ledger.log.appendBody(run);
-    const usage = this.#ledger.countBytes(run.bytes.length);
-    this.#control.saw({ kind: "passed", bytes: run.bytes.length }, Date.now());
-    return usage.bytes > this.#ledger.enrolment!.limits.bytes ? "budget" : null;
+  appendPiece(piece: Piece, bytes: number): Cause | null {
+    this.#ledger.appendBody(piece);
+    const usage = this.#ledger.countBytes(bytes);
+    this.#control.saw({ kind: "passed", bytes }, Date.now());
+    if (usage.bytes > this.#ledger.enrolment!.limits.bytes) return "budget";
+    return this.#ledger.isFull ? "log-full" : null;
+  }
+
+  pace(): Promise<void> {
+    return this.#ledger.pace();
   }
 
   recordAnswer(lease: Lease, settlement: Settlement, answer: AnswerBody): void {
     this.#ledger.countBytes(settlement.tail.length);
     if (lease.switchId !== null) this.#ledger.countCut(lease.switchId);
-    this.#ledger.closeCall(lease.seq);
-    const body = answer.tail === null ? {} : { body: answer.tail };
-    this.#ledger.record("answer", Date.now(), answerFields(lease, settlement, answer), body);
+    this.#ledger.recordAnswer(lease.seq, Date.now(), answerFields(lease, settlement, answer), answer.tail);
     // It is over, and on record as it was: what this trips cuts other calls.
     this.release(lease);
     const { outcome, head, tail } = settlement;
@@ -273,9 +281,8 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
 
   recordLost(lease: Lease): void {
     if (this.#ledger.log.isClosed) return;
-    this.#ledger.closeCall(lease.seq);
     const fields = lostFields(lease, this.#deployment.config.transcripts.streamLeadBytes);
-    this.#ledger.record("answer", Date.now(), fields);
+    this.#ledger.recordAnswer(lease.seq, Date.now(), fields);
   }
 
   release(lease: Lease): void {
@@ -312,13 +319,14 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     if (enrolment === null) return;
     try {
       this.#recordOrphans();
+      await this.#ledger.recordLargeOrphans();
       this.#watch.handOver();
       if (!this.#ledger.log.isClosed && Date.now() >= this.#ledger.endsAtMs) await this.#end(enrolment);
       await this.#leaveIfDue(enrolment, Date.now());
       this.#giveUpSilent(Date.now());
       if (!this.#ledger.log.isClosed) this.#recordCounted(Date.now(), false);
       this.#ledger.sealIfDue(Date.now());
-      await this.#ledger.store(this.env.TRANSCRIPTS);
+      await this.#ledger.store();
       const next = this.#nextWakeMs();
       if (next !== null) this.#wake.by(next);
     } catch (error) {

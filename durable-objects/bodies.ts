@@ -3,38 +3,58 @@ import type { RecordedRequest } from "../src/instance/contract.ts";
 import type { Json } from "../src/scope/call.ts";
 import { SALT_BYTES } from "../src/transcript/body-line.ts";
 import { type BodyReference, sha256Hex } from "../src/transcript/envelope.ts";
+import type { RawPart } from "../src/transcript/layout.ts";
 import type { BodyRun } from "./log-table.ts";
 
-/** Hashes a body as its runs pass, and numbers them. */
+/** So much of a body lies in lines, beside its record; what exceeds it, and all of one that declares more, in raw objects. */
+export const INLINE_MAX_BYTES = 1_048_576;
+
+/** What is to be written of a run of a body. */
+export interface Piece {
+  /** Its row in the log; null where an earlier row stands for it. */
+  readonly run: BodyRun | null;
+  /** Its bytes, where they go into raw objects. */
+  readonly raw: { readonly of: number; readonly part: RawPart; readonly bytes: Uint8Array } | null;
+}
+
+/** Hashes a body as its runs pass, numbers them, and says where they lie. */
 export class BodyWriter {
-  readonly #of: number;
-  readonly #part: "request" | "answer";
+  readonly of: number;
+  readonly part: RawPart;
   readonly mediaType: string | null;
   readonly coding: string;
   readonly #salt = crypto.getRandomValues(new Uint8Array(SALT_BYTES));
   readonly #hash = createHash("sha256").update(this.#salt);
+  readonly #isLarge: boolean;
+  #isRaw = false;
   #index = 0;
   bytes = 0;
 
-  constructor(of: number, part: "request" | "answer", mediaType: string | null = null, coding = "identity") {
-    this.#of = of;
-    this.#part = part;
-    this.mediaType = mediaType;
-    this.coding = coding;
+  constructor(
+    of: number,
+    part: RawPart,
+    about: { readonly mediaType?: string | null; readonly coding?: string; readonly declaredBytes: number | null },
+  ) {
+    this.of = of;
+    this.part = part;
+    this.mediaType = about.mediaType ?? null;
+    this.coding = about.coding ?? "identity";
+    this.#isLarge = about.declaredBytes !== null && about.declaredBytes > INLINE_MAX_BYTES;
   }
 
-  next(bytes: Uint8Array): BodyRun {
-    const run: BodyRun = {
-      of: this.#of,
-      part: this.#part,
-      index: this.#index,
-      salt: this.#index === 0 ? this.#salt : null,
-      bytes,
-    };
-    this.#index++;
+  next(bytes: Uint8Array): Piece {
     this.#hash.update(bytes);
     this.bytes += bytes.length;
-    return run;
+    const { of, part } = this;
+    const raw = { of, part, bytes };
+    if (this.#isRaw) return { run: null, raw };
+    this.#isRaw = this.#isLarge || this.bytes > INLINE_MAX_BYTES;
+    const salt = this.#index === 0 ? this.#salt : null;
+    const frame = { of, part, index: this.#index, salt };
+    this.#index++;
+    return this.#isRaw
+      ? { run: { ...frame, bytes: NOTHING, isRaw: true }, raw }
+      : { run: { ...frame, bytes, isRaw: false }, raw: null };
   }
 
   reference(mediaType: string | null, coding: string, complete: boolean): BodyReference {
@@ -42,10 +62,12 @@ export class BodyWriter {
   }
 }
 
+const NOTHING = new Uint8Array(0);
+
 /** The digest of a body that came whole, with the run that holds it. */
 export function wholeBody(
   of: number,
-  part: "request" | "answer" | "claims",
+  part: RawPart | "claims",
   bytes: Uint8Array,
   mediaType: string | null,
   coding: string,
@@ -53,38 +75,47 @@ export function wholeBody(
   const salt = crypto.getRandomValues(new Uint8Array(SALT_BYTES));
   return {
     reference: { digest: sha256Hex(salt, bytes), bytes: bytes.length, mediaType, coding, complete: true },
-    run: { of, part, index: 0, salt, bytes },
+    run: { of, part, index: 0, salt, bytes, isRaw: false },
   };
 }
 
-/** What is durable of an answer whose lease is gone. `mayMiss`: how much more may have been passed. */
-export function durableReference(
-  runs: Iterable<{ readonly salt: Uint8Array | null; readonly bytes: Uint8Array }>,
-  mayMiss: number,
-  known: Pick<BodyReference, "mediaType" | "coding"> = { mediaType: null, coding: "unknown" },
-): BodyReference {
-  const hash = createHash("sha256");
-  let bytes = 0;
-  let found = false;
-  for (const run of runs) {
-    if (run.salt !== null) hash.update(run.salt);
-    hash.update(run.bytes);
-    bytes += run.bytes.length;
-    found = true;
+/** What is durable of a body whose lease is gone: hashed again, run by run. */
+export class DurableBody {
+  readonly #hash = createHash("sha256");
+  #bytes = 0;
+  #isEmpty = true;
+  #lostBytes = 0;
+
+  add({ salt, bytes }: Pick<BodyRun, "salt" | "bytes">): void {
+    if (salt !== null) this.#hash.update(salt);
+    this.#hash.update(bytes);
+    this.#bytes += bytes.length;
+    this.#isEmpty = false;
   }
-  return {
-    digest: found ? hash.digest("hex") : null,
-    bytes,
-    mediaType: known.mediaType,
-    coding: known.coding,
-    complete: false,
-    mayMiss,
-  };
+
+  /** Some of it can't be read any more: of the rest there is no digest that means anything. */
+  lose(bytes: number): void {
+    this.#lostBytes += bytes;
+  }
+
+  /** @param mayMiss how much more may have been passed */
+  reference(mayMiss: number, known: Pick<BodyReference, "mediaType" | "coding"> | null): BodyReference {
+    const isLost = this.#lostBytes > 0;
+    return {
+      digest: this.#isEmpty || isLost ? null : this.#hash.digest("hex"),
+      bytes: isLost ? 0 : this.#bytes,
+      mediaType: known?.mediaType ?? null,
+      coding: known?.coding ?? "unknown",
+      complete: false,
+      mayMiss: isLost ? this.#bytes + this.#lostBytes + mayMiss : mayMiss,
+    };
+  }
 }
 
 interface RequestBodyRecord {
   readonly reference: Json;
-  readonly run: BodyRun | null;
+  /** What shares the call's row, and where its bytes go. */
+  readonly piece: Piece;
   /** For the runs that follow. */
   readonly writer: BodyWriter | null;
 }
@@ -95,11 +126,12 @@ export function requestBody({ headers, body, bodyFollows }: RecordedRequest, seq
   const mediaType = header("content-type");
   const coding = header("content-encoding") ?? "identity";
   if (bodyFollows) {
-    const writer = new BodyWriter(seq, "request", mediaType, coding);
+    // It was read up to more than lies inline: all of it goes into raw objects.
+    const writer = new BodyWriter(seq, "request", { mediaType, coding, declaredBytes: Number.POSITIVE_INFINITY });
     const reference = { digest: null, bytes: null, mediaType, coding, complete: false };
-    return { reference, run: writer.next(body), writer };
+    return { reference, piece: writer.next(body), writer };
   }
-  if (body.length === 0) return { reference: null, run: null, writer: null };
+  if (body.length === 0) return { reference: null, piece: { run: null, raw: null }, writer: null };
   const { reference, run } = wholeBody(seq, "request", body, mediaType, coding);
-  return { reference: { ...reference }, run, writer: null };
+  return { reference: { ...reference }, piece: { run, raw: null }, writer: null };
 }

@@ -1,14 +1,15 @@
 import { RpcTarget } from "cloudflare:workers";
 import type { Cause, LeaseCalls, Settlement } from "../src/instance/contract.ts";
 import type { BodyReference } from "../src/transcript/envelope.ts";
-import { BodyWriter, wholeBody } from "./bodies.ts";
-import type { BodyRun } from "./log-table.ts";
+import { BodyWriter, type Piece, wholeBody } from "./bodies.ts";
 
 /** The part of the instance that a lease writes through. What writes is synchronous: one atomic block each. */
 export interface LeaseHost {
   /** Breaks the lease where the instance has no confirmation any more, and gets none. */
   confirm(lease: Lease): Promise<void>;
-  appendRun(run: BodyRun): Cause | null;
+  appendPiece(piece: Piece, bytes: number): Cause | null;
+  /** Holds back who sends more than R2 takes. */
+  pace(): Promise<void>;
   recordAnswer(lease: Lease, settlement: Settlement, answer: AnswerBody): void;
   recordLost(lease: Lease): void;
   release(lease: Lease): void;
@@ -16,8 +17,8 @@ export interface LeaseHost {
 
 export interface AnswerBody {
   readonly reference: BodyReference | null;
-  /** The run that shares the answer's row. */
-  readonly tail: BodyRun | null;
+  /** What shares the answer's row. */
+  readonly tail: Piece | null;
 }
 
 /**
@@ -96,21 +97,23 @@ export class Lease extends RpcTarget implements LeaseCalls {
   async appendRequest(bytes: Uint8Array, last: boolean): Promise<boolean> {
     if (this.#isDone || this.request === null || this.requestComplete) return false;
     this.heardAtMs = Date.now();
-    this.#append(this.request.next(bytes));
+    this.#append(this.request, bytes);
     this.requestComplete = last;
+    await this.#host.pace();
     return this.#cause === null;
   }
 
-  async append(bytes: Uint8Array): Promise<boolean> {
+  async append(bytes: Uint8Array, declaredBytes: number | null = null): Promise<boolean> {
     if (this.#isDone) return false;
     this.heardAtMs = Date.now();
-    this.#answer ??= new BodyWriter(this.seq, "answer");
-    this.#append(this.#answer.next(bytes));
+    this.#answer ??= new BodyWriter(this.seq, "answer", { declaredBytes });
+    this.#append(this.#answer, bytes);
+    await this.#host.pace();
     return this.#cause === null;
   }
 
-  #append(run: BodyRun): void {
-    const cause = this.#host.appendRun(run);
+  #append(body: BodyWriter, bytes: Uint8Array): void {
+    const cause = this.#host.appendPiece(body.next(bytes), bytes.length);
     if (cause !== null) this.break(cause);
   }
 
@@ -130,8 +133,8 @@ export class Lease extends RpcTarget implements LeaseCalls {
     const mediaType = head?.mediaType ?? null;
     const coding = head?.coding ?? "identity";
     if (this.#answer !== null) {
-      const run = tail.length === 0 ? null : this.#answer.next(tail);
-      return { reference: this.#answer.reference(mediaType, coding, complete), tail: run };
+      const piece = tail.length === 0 ? null : this.#answer.next(tail);
+      return { reference: this.#answer.reference(mediaType, coding, complete), tail: piece };
     }
     // Without a byte there is no body, but a body that was expected and did not come is named.
     if (tail.length === 0) {
@@ -139,7 +142,7 @@ export class Lease extends RpcTarget implements LeaseCalls {
       return { reference: head === null || complete ? null : nothing, tail: null };
     }
     const { reference, run } = wholeBody(this.seq, "answer", tail, mediaType, coding);
-    return { reference: { ...reference, complete }, tail: run };
+    return { reference: { ...reference, complete }, tail: { run, raw: null } };
   }
 
   /** What is known of an answer whose Worker is gone: what it appended, and nothing of what it passed since. */

@@ -4,12 +4,19 @@ import type { Enrolment } from "../src/instance/contract.ts";
 import type { Usage } from "../src/instance/limits.ts";
 import type { Json } from "../src/scope/call.ts";
 import type { BodyReference, Fields, RecordType } from "../src/transcript/envelope.ts";
-import { instancePartition } from "../src/transcript/layout.ts";
-import { durableReference } from "./bodies.ts";
+import { instancePartition, RAW_OBJECT_MAX_BYTES } from "../src/transcript/layout.ts";
+import { within } from "../src/within.ts";
+import { DurableBody, type Piece } from "./bodies.ts";
 import { identityFields, orphanFields } from "./instance-fields.ts";
 import type { Kept } from "./kept.ts";
-import type { BodyRun } from "./log-table.ts";
+import { RawBodies } from "./raw-bodies.ts";
 import { TranscriptLog } from "./transcript-log.ts";
+
+/** So much of raw bodies may wait for R2 before who sends more has to wait, too, */
+const RAW_AHEAD_BYTES = 33_554_432;
+/** and that is below a Worker's patience with its lease. */
+const PACE_MAX_MS = 3_000;
+const RAW_RETRY_MS = 5_000;
 
 /** The running totals. Every record carries them, so that they are as durable as what they count. */
 export interface State {
@@ -37,12 +44,13 @@ const NEW: State = {
 export interface Beside {
   readonly grant?: string;
   readonly jti?: { readonly id: string; readonly untilMs: number };
-  readonly body?: BodyRun;
+  readonly body?: Piece;
 }
 
 export interface LedgerOptions {
   readonly ctx: DurableObjectState;
   readonly kept: Kept;
+  readonly bucket: () => R2Bucket;
   /** Throws while a secret is missing. */
   readonly deployment: () => Deployment;
   readonly wakeBy: (atMs: number) => void;
@@ -53,14 +61,21 @@ export interface LedgerOptions {
 /** Who an instance is, its transcript, and its running totals: what is decided here is on record in the same commit. */
 export class Ledger {
   readonly log: TranscriptLog;
+  readonly #raw: RawBodies;
   readonly #options: LedgerOptions;
   #enrolment: Enrolment | null;
   #state: State;
+  #rawTriedAtMs = 0;
+  /** Calls of an earlier life of this object whose bodies are to be read from R2 before their records can be written. */
+  readonly #largeOrphans = new Set<number>();
 
   constructor(options: LedgerOptions) {
     this.#options = options;
     this.log = new TranscriptLog(options.ctx.storage.sql, options.kept);
     this.#state = (this.log.state as State | undefined) ?? NEW;
+    this.#raw = new RawBodies(options.ctx.storage.sql, options.kept);
+    // Of calls that were answered, nothing waits but their bytes.
+    for (const call of this.#raw.openCalls) if (!this.#state.open.includes(call)) this.#raw.close(call);
     this.#enrolment = options.kept.take<Enrolment>("enrolment").get("") ?? null;
   }
 
@@ -83,8 +98,11 @@ export class Ledger {
     this.#state = { ...this.#state, ...part };
   }
 
-  closeCall(call: number): void {
+  /** The record of a call's end: one commit with what ends with it. */
+  recordAnswer(call: number, nowMs: number, fields: Fields, body: Piece | null = null): void {
     this.change({ open: this.#state.open.filter((seq) => seq !== call) });
+    this.record("answer", nowMs, fields, body === null ? {} : { body });
+    this.#raw.close(call);
   }
 
   countBytes(bytes: number): Usage {
@@ -105,13 +123,14 @@ export class Ledger {
   }
 
   append(type: RecordType, nowMs: number, fields: Fields, more: Beside & { readonly deployment?: string } = {}): void {
-    const { grant, deployment, ...row } = more;
+    const { grant, deployment, body, ...row } = more;
     const enrolment = this.#enrolment!;
     const { config, version } = this.#options.deployment();
     const identity = identityFields(enrolment, grant ?? enrolment.grant, deployment ?? version);
     const state = this.#state as unknown as Json;
     try {
-      this.log.append({ type, fields: { ...identity, ...fields }, state, nowMs, ...row });
+      this.log.append({ type, fields: { ...identity, ...fields }, state, nowMs, ...row, body: body?.run ?? null });
+      if (body !== undefined) this.#appendRaw(body);
     } catch (error) {
       // The totals in memory are ahead of what is stored, and storage is the truth: begin anew from it.
       this.#options.ctx.abort("a record could not be written");
@@ -121,23 +140,93 @@ export class Ledger {
     this.#options.wakeBy(this.log.openBytes >= flushAfterBytes ? nowMs : nowMs + flushAfterMs);
   }
 
-  /** Calls that ran when this object was reset: their Workers have lost their leases, and stop. */
+  /** A run of a body, before the record that states its digest. */
+  appendBody(piece: Piece): void {
+    if (piece.run !== null) this.log.appendBody(piece.run);
+    this.#appendRaw(piece);
+  }
+
+  #appendRaw({ raw }: Piece): void {
+    if (raw === null) return;
+    this.#raw.append(raw.of, raw.part, raw.bytes);
+    const nowMs = Date.now();
+    // Full objects leave as they come, not with the next segment. Where R2 refuses them, not at every run anew.
+    if (!this.#raw.hasFull || this.#raw.progress !== null || nowMs < this.#rawTriedAtMs + RAW_RETRY_MS) return;
+    const storing = this.#raw.store(this.#options.bucket(), this.partition).catch(() => {
+      this.#rawTriedAtMs = Date.now();
+      this.#options.wakeBy(this.#rawTriedAtMs + RAW_RETRY_MS);
+    });
+    this.#options.ctx.waitUntil(storing);
+  }
+
+  /** Waits, not for long, while R2 takes less than comes in. While R2 can't be written nobody waits: the log holds it, up to its bound. */
+  async pace(): Promise<void> {
+    const untilMs = Date.now() + PACE_MAX_MS;
+    while (this.#raw.heldBytes > RAW_AHEAD_BYTES) {
+      const { progress } = this.#raw;
+      const leftMs = untilMs - Date.now();
+      if (progress === null || leftMs <= 0) return;
+      await within(leftMs, progress);
+    }
+  }
+
+  /** Of bodies and records. */
+  get isFull(): boolean {
+    return this.heldBytes > this.#options.deployment().config.transcripts.maxHeldBytes;
+  }
+
+  /** Bytes that are not in R2. */
+  get heldBytes(): number {
+    return this.log.heldBytes + this.#raw.heldBytes;
+  }
+
+  /**
+   * Calls that ran when this object was reset: their Workers have lost their leases, and stop. Those with bodies in R2
+   * follow with the alarm.
+   */
   recordOrphans(isHeld: (seq: number) => boolean, nowMs: number): void {
     if (this.log.isClosed) return;
-    const orphans = this.#state.open.filter((seq) => !isHeld(seq));
+    const orphans = this.#state.open.filter((seq) => !isHeld(seq) && !this.#largeOrphans.has(seq));
     if (orphans.length === 0) return;
-    const { streamLeadBytes } = this.#options.deployment().config.transcripts;
+    // Throws before anything is counted.
+    this.#options.deployment();
     // Durable with the records: another reset must not make them look confirmed.
     this.countOrphans(orphans.length, nowMs);
     for (const seq of orphans) {
-      this.closeCall(seq);
-      const body = durableReference(this.log.bodyRuns(seq, "answer"), streamLeadBytes);
-      // A body that came in runs has no digest in its call's record: it is stated here, as far as it came.
-      const sent = this.log.recordOf(seq)?.["body"] as BodyReference | null | undefined;
-      const inRuns = sent?.digest === null;
-      const requestBody = inRuns ? durableReference(this.log.bodyRuns(seq, "request"), 0, sent) : null;
-      this.record("answer", nowMs, orphanFields(seq, body, requestBody));
+      if (this.#raw.openCalls.has(seq)) this.#largeOrphans.add(seq);
+      else this.#recordOrphan(seq, this.#durable(seq, "answer"), this.#durable(seq, "request"), nowMs);
     }
+  }
+
+  async recordLargeOrphans(): Promise<void> {
+    for (const seq of this.#largeOrphans) {
+      const bucket = this.#options.bucket();
+      const bodies = { answer: this.#durable(seq, "answer"), request: this.#durable(seq, "request") };
+      for (const part of ["answer", "request"] as const) {
+        const contents = this.#raw.contents(bucket, this.partition, seq, part);
+        for await (const bytes of contents) {
+          if (bytes === null) bodies[part].lose(RAW_OBJECT_MAX_BYTES);
+          else bodies[part].add({ salt: null, bytes });
+        }
+      }
+      if (this.log.isClosed || !this.#largeOrphans.delete(seq)) continue;
+      this.#recordOrphan(seq, bodies.answer, bodies.request, Date.now());
+    }
+  }
+
+  /** What lies in lines of it. */
+  #durable(seq: number, part: "answer" | "request"): DurableBody {
+    const body = new DurableBody();
+    for (const run of this.log.bodyRuns(seq, part)) body.add(run);
+    return body;
+  }
+
+  #recordOrphan(seq: number, answer: DurableBody, request: DurableBody, nowMs: number): void {
+    const { streamLeadBytes } = this.#options.deployment().config.transcripts;
+    // A body that came in runs has no digest in its call's record: it is stated here, as far as it came.
+    const sent = this.log.recordOf(seq)?.["body"] as BodyReference | null | undefined;
+    const requestBody = sent?.digest === null ? request.reference(0, sent) : null;
+    this.recordAnswer(seq, nowMs, orphanFields(seq, answer.reference(streamLeadBytes, null), requestBody));
   }
 
   /** More calls whose Workers nobody waits for any more. They cut by themselves, by `orphaned.untilMs`. */
@@ -177,7 +266,10 @@ export class Ledger {
   }
 
   /** Sealed segments to R2, and tables away that nobody needs any more. */
-  async store(bucket: R2Bucket): Promise<void> {
+  async store(): Promise<void> {
+    const bucket = this.#options.bucket();
+    // Bodies first: whoever sees an envelope in R2 finds its bodies there.
+    await this.#raw.store(bucket, this.partition);
     await this.log.store(bucket, this.partition);
     this.log.drop(Date.now(), this.#state.open[0] ?? null);
   }
@@ -197,7 +289,7 @@ export class Ledger {
     const { oldestAtMs, isClosed } = this.log;
     return [
       oldestAtMs === null ? null : oldestAtMs + this.#options.deployment().config.transcripts.flushAfterMs,
-      this.log.hasUnstored ? nowMs : null,
+      this.log.hasUnstored || this.#raw.hasFull || this.#largeOrphans.size > 0 ? nowMs : null,
       this.log.dropAtMs(this.#state.open[0] ?? null),
       isClosed ? null : this.endsAtMs,
     ].filter((time) => time !== null);

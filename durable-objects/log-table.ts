@@ -12,6 +12,7 @@ type LogRow = {
   body_part: BodyPart | null;
   body_index: number | null;
   salt: ArrayBuffer | null;
+  raw: 1 | null;
   state: string | null;
   line: string | null;
   body: ArrayBuffer | null;
@@ -28,6 +29,8 @@ export interface BodyRun {
   /** With index 0. */
   readonly salt: Uint8Array | null;
   readonly bytes: Uint8Array;
+  /** It stands for what follows of the body, which lies in raw objects. It has no bytes of its own. */
+  readonly isRaw: boolean;
 }
 
 export interface NewRow {
@@ -60,8 +63,8 @@ export class LogTable {
   constructor(sql: SqlStorage, no: number, isThere: boolean) {
     this.#sql = sql;
     this.#name = `log_${no}`;
-    this.#insert = `INSERT INTO ${this.#name} (seq, jti, jti_until_ms, body_of, body_part, body_index, salt, state, line, body)
-      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`;
+    this.#insert = `INSERT INTO ${this.#name} (seq, jti, jti_until_ms, body_of, body_part, body_index, salt, raw, state, line, body)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`;
     this.#isThere = isThere;
   }
 
@@ -86,7 +89,7 @@ export class LogTable {
       this.#sql.exec(
         `CREATE TABLE IF NOT EXISTS ${this.#name} (
          id INTEGER PRIMARY KEY, seq INTEGER, jti TEXT, jti_until_ms INTEGER, body_of INTEGER, body_part TEXT,
-         body_index INTEGER, salt BLOB, state TEXT, line TEXT, body BLOB)`,
+         body_index INTEGER, salt BLOB, raw INTEGER, state TEXT, line TEXT, body BLOB)`,
       );
       this.#isThere = true;
     }
@@ -99,6 +102,7 @@ export class LogTable {
       body?.part ?? null,
       body?.index ?? null,
       body?.salt ?? null,
+      body?.isRaw === true ? 1 : null,
       state,
       line,
       body === null || body.bytes.length === 0 ? null : body.bytes,
@@ -113,7 +117,7 @@ export class LogTable {
 
   *lines(fromSeq: number): Generator<string> {
     const where = "WHERE line IS NOT NULL AND seq >= ? ORDER BY id";
-    for (const { line } of this.#rows<{ line: string }>("SELECT line", where, fromSeq)) yield line;
+    for (const { line } of this.#each<{ line: string }>("SELECT line", where, fromSeq)) yield line;
   }
 
   *jtis(): Generator<readonly [jti: string, untilMs: number]> {
@@ -123,20 +127,20 @@ export class LogTable {
 
   /** The next run after the row with this id. One at a time: a table holds more than memory does. */
   runAfter(id: number): StoredRun | undefined {
-    const [row] = this.#rows<Pick<LogRow, "id" | "body_of" | "body_part" | "body_index" | "salt" | "body">>(
-      "SELECT id, body_of, body_part, body_index, salt, body",
+    const [row] = this.#rows<Pick<LogRow, "id" | "body_of" | "body_part" | "body_index" | "salt" | "raw" | "body">>(
+      "SELECT id, body_of, body_part, body_index, salt, raw, body",
       "WHERE id > ? AND body_of IS NOT NULL ORDER BY id LIMIT 1",
       id,
     );
     if (row === undefined) return undefined;
     const { body_of, body_part, body_index } = row;
-    return { ...runOf(row), id: row.id, of: body_of!, part: body_part!, index: body_index! };
+    return { ...runOf(row), id: row.id, of: body_of!, part: body_part!, index: body_index!, isRaw: row.raw === 1 };
   }
 
   /** Runs of one body, in order. */
   *runsOf(of: number, part: BodyPart): Generator<Pick<BodyRun, "salt" | "bytes">> {
     const where = "WHERE body_of = ? AND body_part = ? ORDER BY id";
-    for (const row of this.#rows<Pick<LogRow, "salt" | "body">>("SELECT salt, body", where, of, part)) yield runOf(row);
+    for (const row of this.#each<Pick<LogRow, "salt" | "body">>("SELECT salt, body", where, of, part)) yield runOf(row);
   }
 
   drop(): void {
@@ -144,7 +148,11 @@ export class LogTable {
     this.#isThere = false;
   }
 
-  #rows<T extends Record<string, SqlStorageValue>>(
+  #rows<T extends Record<string, SqlStorageValue>>(select: string, where: string, ...bindings: SqlStorageValue[]): T[] {
+    return [...this.#each<T>(select, where, ...bindings)];
+  }
+
+  #each<T extends Record<string, SqlStorageValue>>(
     select: string,
     where: string,
     ...bindings: SqlStorageValue[]

@@ -1,8 +1,8 @@
 import { gunzipSync, gzipSync } from "node:zlib";
-import { type BodyPart, writeBodyLine } from "../src/transcript/body-line.ts";
+import { type BodyPart, writeBodyLine, writeRawLine } from "../src/transcript/body-line.ts";
 import { sha256Hex } from "../src/transcript/envelope.ts";
-import { bodiesKey, segmentKey } from "../src/transcript/layout.ts";
-import { within } from "../src/within.ts";
+import { bodiesKey, type RawPart, segmentKey } from "../src/transcript/layout.ts";
+import { putOnce } from "./put-once.ts";
 
 /** A run of a body as it lies in a log table. */
 export interface StoredRun {
@@ -12,6 +12,8 @@ export interface StoredRun {
   readonly index: number;
   readonly salt: Uint8Array | null;
   readonly bytes: Uint8Array;
+  /** What follows of the body lies in raw objects. */
+  readonly isRaw: boolean;
 }
 
 /** A sealed segment, read piece by piece. */
@@ -29,9 +31,6 @@ export interface SealedSegment {
  * stay below 40 MB of the isolate's 128.
  */
 const VOLUME_BYTES = 2_097_152;
-/** A put that takes longer counts as failed, and is tried again: it may not hold up what the alarm has to do in time. */
-const PUT_TIMEOUT_MS = 30_000;
-
 /**
  * Puts a sealed segment into the bucket. Runs again from the start after any failure: every key, and every byte before
  * compression, is decided by the rows, so a second run writes the same or finds it there.
@@ -41,7 +40,7 @@ export async function storeSegment(bucket: R2Bucket, partition: string, segment:
   await storeBodies(bucket, partition, segment);
   // Dying here leaves bodies that no envelope in R2 speaks of yet; the next run finds them equal.
   const text = [...segment.lines(), segment.sealLine, ""].join("\n");
-  await putOnce(bucket, segmentKey(partition, segment.firstSeq), text);
+  await putLines(bucket, segmentKey(partition, segment.firstSeq), text);
 }
 
 async function storeBodies(bucket: R2Bucket, partition: string, segment: SealedSegment): Promise<void> {
@@ -54,31 +53,29 @@ async function storeBodies(bucket: R2Bucket, partition: string, segment: SealedS
       if (run === undefined) break;
       after = run.id;
       bytes += run.bytes.length;
-      const salt = run.salt === null ? {} : { salt: hex(run.salt) };
-      lines.push(writeBodyLine({ seq: run.of, part: run.part, index: run.index, ...salt }, run.bytes));
+      lines.push(lineOf(run));
     }
     if (lines.length === 0) return;
-    await putOnce(bucket, bodiesKey(partition, segment.firstSeq, volume), `${lines.join("\n")}\n`);
+    await putLines(bucket, bodiesKey(partition, segment.firstSeq, volume), `${lines.join("\n")}\n`);
   }
 }
 
-/**
- * Writes an object once. Where one stands already it must hold the same bytes: an earlier run of ours that died after
- * the put. Anything else is somebody's doing, and is never overwritten.
- */
-async function putOnce(bucket: R2Bucket, key: string, text: string): Promise<void> {
+function lineOf({ of, part, index, salt, bytes, isRaw }: StoredRun): string {
+  const salted = salt === null ? {} : { salt: hex(salt) };
+  if (isRaw) return writeRawLine({ seq: of, part: part as RawPart, index, ...salted });
+  return writeBodyLine({ seq: of, part, index, ...salted }, bytes);
+}
+
+async function putLines(bucket: R2Bucket, key: string, text: string): Promise<void> {
   const plain = new TextEncoder().encode(text);
-  const putting = bucket.put(key, gzipSync(plain), {
-    onlyIf: { etagDoesNotMatch: "*" },
-    httpMetadata: { contentType: "application/gzip" },
+  await putOnce(bucket, key, {
+    contentType: "application/gzip",
+    body: () => gzipSync(plain),
+    isSame: async (there) => {
+      const options = { maxOutputLength: plain.length + 1 };
+      return sha256Hex(gunzipSync(new Uint8Array(await there.arrayBuffer()), options)) === sha256Hex(plain);
+    },
   });
-  const put = await within(PUT_TIMEOUT_MS, putting);
-  if (put === undefined) throw new Error(`${key}: the put did not answer`);
-  if (put !== null) return;
-  const there = await bucket.get(key);
-  if (there === null) throw new Error(`${key}: refused as present, and absent`);
-  const stored = gunzipSync(new Uint8Array(await there.arrayBuffer()), { maxOutputLength: plain.length + 1 });
-  if (sha256Hex(stored) !== sha256Hex(plain)) throw new Error(`${key}: another object stands there`);
 }
 
 const hex = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -58,7 +58,7 @@ export interface Append {
   readonly fields: Fields;
   /** The proof whose replay must be refused until then. */
   readonly jti?: { readonly id: string; readonly untilMs: number };
-  readonly body?: BodyRun;
+  readonly body?: BodyRun | null;
   /** Running totals after this record; the newest is what a restart begins with. */
   readonly state: Json;
   readonly nowMs: number;

@@ -1,7 +1,7 @@
 /**
  * The one alarm of an object: the earliest of what is wanted. Arming costs a row, so it is done only where it moves
- * forward. An object that starts with work and without an alarm arms one: the platform's retries of an alarm are
- * finite, and what they were for may have been mended since.
+ * forward. An object that starts with work and without an alarm for it arms one: the platform's retries of an alarm are
+ * finite, what they were for may have been mended since, and what died with its last life is to be put on record soon.
  */
 export class Wake {
   readonly #storage: DurableObjectStorage;
@@ -13,7 +13,7 @@ export class Wake {
     void ctx.blockConcurrencyWhile(async () => {
       this.#atMs ??= await ctx.storage.getAlarm();
       const wanted = nextMs();
-      if (this.#atMs === null && wanted !== null) this.by(wanted);
+      if (wanted !== null) this.by(wanted);
     });
   }
 

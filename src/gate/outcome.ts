@@ -45,6 +45,8 @@ function denialOfCut(cause: Cause): Denial {
   switch (cause) {
     case "budget":
       return { kind: "exhausted", budget: "bytes" };
+    case "log-full":
+      return unavailable("the log is full");
     case "upstream-switched":
       return absent("switch", "cut");
     case "switched":

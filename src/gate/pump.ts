@@ -33,6 +33,7 @@ export class Pump {
   readonly #forwarded: Forwarded;
   readonly #passage: Passage;
   readonly #firstByteAtMs = Date.now();
+  #declaredBytes: number | null = null;
   #passedBytes = 0;
   #passedAtMs: number | null = null;
   #receivedBytes = 0;
@@ -132,8 +133,9 @@ export class Pump {
   stream(
     body: ReadableStream<Uint8Array>,
     isEventStream: boolean,
-    expansion: Expansion | null,
+    { expansion, declaredBytes }: { readonly expansion: Expansion | null; readonly declaredBytes: number | null },
   ): ReadableStream<Uint8Array> {
+    this.#declaredBytes = declaredBytes;
     const reader = body.getReader({ mode: "byob" });
     const finished = Promise.withResolvers<void>();
     this.#passage.waitUntil(finished.promise);
@@ -257,7 +259,7 @@ export class Pump {
     const { stop, lease } = this.#call;
     const kept = await within(
       LEASE_ANSWER_MS,
-      lease.append(bytes).catch(() => undefined),
+      lease.append(bytes, this.#declaredBytes).catch(() => undefined),
     );
     this.#appendingBytes -= bytes.byteLength;
     if (kept === true || this.#settled !== null) return;

@@ -75,7 +75,8 @@ export async function relay(call: Admitted, forwarded: Forwarded, relaying: Rela
     const whole = await pump.readWhole(body, declared);
     return whole !== null && (await pump.settle("complete")) ? answer(whole) : withoutAnswer();
   }
-  return answer(pump.stream(body, eventStream, decoded ? expansionOf(length) : null));
+  const size = { expansion: decoded ? expansionOf(length) : null, declaredBytes: declared };
+  return answer(pump.stream(body, eventStream, size));
 }
 
 async function withhold(response: Response, call: Admitted, pump: Pump): Promise<Relayed> {

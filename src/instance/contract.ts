@@ -107,7 +107,9 @@ export type Cause =
   | "expired"
   | "budget"
   /** The confirmation ran out and the roster did not give another: a switch may stand that nobody could push. */
-  | "unconfirmed";
+  | "unconfirmed"
+  /** R2 can't be written, and the log holds what it may. */
+  | "log-full";
 
 export interface AnswerHead {
   readonly status: number;
@@ -151,8 +153,8 @@ export interface LeaseCalls {
   broken(): Promise<Cause>;
   /** A run of a long request body, durable when this returns. False: the lease is broken, forward nothing. */
   appendRequest(bytes: Uint8Array, last: boolean): Promise<boolean>;
-  /** A run of a long answer, durable when this returns. False: the lease is broken, pass nothing more. */
-  append(bytes: Uint8Array): Promise<boolean>;
+  /** A run of a long answer, of the length that its head declares, durable when this returns. False: the lease is broken, pass nothing more. */
+  append(bytes: Uint8Array, declaredBytes?: number | null): Promise<boolean>;
   /** The outcome, durable when this returns. False: the lease had broken before; the call is recorded as cut. */
   settle(settlement: Settlement): Promise<boolean>;
   /**

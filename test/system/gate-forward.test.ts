@@ -176,9 +176,11 @@ describe("a request's body", () => {
     const uploader = await rig.provision();
     const database = instanceDatabase(uploader.id);
     const heldBytes = (): number => {
-      const tables = database.prepare("SELECT name FROM sqlite_master WHERE name LIKE 'log!_%' ESCAPE '!'").all();
+      const tables = database
+        .prepare("SELECT name FROM sqlite_master WHERE name LIKE 'raw!_%!_request!_%' ESCAPE '!'")
+        .all();
       return tables.reduce((sum, { name }) => {
-        const sql = `SELECT sum(length(body)) AS bytes FROM ${String(name)} WHERE body_part = 'request'`;
+        const sql = `SELECT sum(length(bytes)) AS bytes FROM ${String(name)}`;
         return sum + Number(database.prepare(sql).get()?.["bytes"] ?? 0);
       }, 0);
     };

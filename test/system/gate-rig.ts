@@ -158,13 +158,7 @@ export async function startGateRig(
   const segments = new Map<string, Members[]>();
   async function readBucket(prefix: string, instance: string): Promise<Members[]> {
     const bucket = await gate.miniflare.getR2Bucket("TRANSCRIPTS");
-    const keys: string[] = [];
-    let cursor: string | undefined;
-    do {
-      const listed = await bucket.list({ prefix, ...(cursor === undefined ? {} : { cursor }) });
-      keys.push(...listed.objects.map(({ key }) => key).filter((key) => key.includes(`/instance=${instance}/`)));
-      cursor = listed.truncated ? listed.cursor : undefined;
-    } while (cursor !== undefined);
+    const keys = (await keysOf(prefix, instance)).filter((key) => key.endsWith(".gz"));
     for (const key of keys.filter((key) => !segments.has(key))) {
       const text = gunzipSync((await (await bucket.get(key))?.arrayBuffer()) ?? "").toString();
       segments.set(
@@ -173,6 +167,18 @@ export async function startGateRig(
       );
     }
     return keys.flatMap((key) => segments.get(key) ?? []);
+  }
+
+  async function keysOf(prefix: string, instance: string): Promise<string[]> {
+    const bucket = await gate.miniflare.getR2Bucket("TRANSCRIPTS");
+    const keys: string[] = [];
+    let cursor: string | undefined;
+    do {
+      const listed = await bucket.list({ prefix, ...(cursor === undefined ? {} : { cursor }) });
+      keys.push(...listed.objects.map(({ key }) => key).filter((key) => key.includes(`/instance=${instance}/`)));
+      cursor = listed.truncated ? listed.cursor : undefined;
+    } while (cursor !== undefined);
+    return keys;
   }
 
   /** The instance's records in R2, as soon as one of them fits. */
@@ -211,11 +217,18 @@ export async function startGateRig(
     const lines = await readBucket("bodies/", who.id);
     const runs = lines.filter((line) => line["seq"] === seq && line["part"] === part);
     runs.sort((a, b) => Number(a["index"]) - Number(b["index"]));
-    return Buffer.concat(
-      runs.map(({ text, base64 }) =>
-        text === undefined ? Buffer.from((base64 as string) ?? "", "base64") : Buffer.from(text as string),
-      ),
-    );
+    const bytes = runs.map(({ text, base64, raw }) => {
+      if (raw !== undefined) return rawBody(who.id, raw as string);
+      return text === undefined ? Buffer.from((base64 as string) ?? "", "base64") : Buffer.from(text as string);
+    });
+    return Buffer.concat(await Promise.all(bytes));
+  }
+
+  async function rawBody(instance: string, name: string): Promise<Buffer> {
+    const bucket = await gate.miniflare.getR2Bucket("TRANSCRIPTS");
+    const keys = (await keysOf("bodies/", instance)).filter((key) => key.includes(`/${name}.`));
+    const objects = keys.sort().map(async (key) => Buffer.from(await (await bucket.get(key))!.bytes()));
+    return Buffer.concat(await Promise.all(objects));
   }
 
   return {

@@ -27,9 +27,9 @@ function callWith(answers: Partial<LeaseCalls> = {}) {
     appendRequest: async () => true,
     beat: async () => true,
     ...answers,
-    append: async (bytes) => {
+    append: async (bytes, declaredBytes) => {
       appended.push(text(bytes));
-      return answers.append?.(bytes) ?? true;
+      return answers.append?.(bytes, declaredBytes) ?? true;
     },
     settle: async (settlement) => {
       settled.push(settlement);

@@ -6,6 +6,7 @@ import { BodyWriter, wholeBody } from "../../durable-objects/bodies.ts";
 import { Kept } from "../../durable-objects/kept.ts";
 import { type Sealing, TranscriptLog } from "../../durable-objects/transcript-log.ts";
 import { KeyRing } from "../../src/grant/keys.ts";
+import { SALT_BYTES } from "../../src/transcript/body-line.ts";
 import { FIRST_PREV, type Fields, type RecordType, sha256Hex } from "../../src/transcript/envelope.ts";
 import { instancePartition, journalPartition } from "../../src/transcript/layout.ts";
 import { writeSealLine } from "../../src/transcript/seal.ts";
@@ -18,6 +19,8 @@ type Objects = Map<string, Uint8Array>;
 
 const ISSUER = "https://gate.test";
 const START_MS = Date.parse("2026-05-01T12:00:00Z");
+/** Of a body whose length nobody has said. */
+const UNDECLARED = { declaredBytes: null };
 const DEADLINE_MS = START_MS + 3_600_000;
 const LATER_MS = DEADLINE_MS + END_GRACE_MS + 1;
 const DAY_END_MS = Date.parse("2026-05-02T00:05:00Z");
@@ -104,17 +107,17 @@ const writeStory = (ids: typeof A, sealKeys: KeyRing): Promise<Objects> =>
     record("answer", { ...ids, call: 1, body: { ...answer.reference } }, answer.run);
     seal();
     // A long request and a slow answer, over two segments.
-    const sent = new BodyWriter(3, "request");
-    const came = new BodyWriter(3, "answer");
-    record("call", { ...ids, body: OPEN_BODY }, sent.next(utf8.encode("first half, ")));
-    log.appendBody(sent.next(utf8.encode("second half")));
-    log.appendBody(came.next(Uint8Array.of(0, 255, 254)));
+    const sent = new BodyWriter(3, "request", UNDECLARED);
+    const came = new BodyWriter(3, "answer", UNDECLARED);
+    record("call", { ...ids, body: OPEN_BODY }, sent.next(utf8.encode("first half, ")).run!);
+    log.appendBody(sent.next(utf8.encode("second half")).run!);
+    log.appendBody(came.next(Uint8Array.of(0, 255, 254)).run!);
     const refused = wholeBody(4, "request", utf8.encode("DROP"), null, "identity");
     record("refused", { ...ids, body: { ...refused.reference } }, refused.run);
     seal();
-    log.appendBody(came.next(utf8.encode("…")));
-    log.appendBody(came.next(new Uint8Array(0)));
-    const tail = came.next(utf8.encode("end"));
+    log.appendBody(came.next(utf8.encode("…")).run!);
+    log.appendBody(came.next(new Uint8Array(0)).run!);
+    const tail = came.next(utf8.encode("end")).run!;
     const fields = {
       body: { ...came.reference("text/plain", "identity", true) },
       requestBody: { ...sent.reference(null, "as declared", true) },
@@ -279,12 +282,14 @@ describe("what is true verifies", () => {
       const { record, seal, log } = writer;
       enrol(writer, A);
       record("call", { ...A, body: null });
-      const came = new BodyWriter(1, "answer");
-      for (let run = 0; run < 3; run++) log.appendBody(came.next(new Uint8Array(1_900_000).fill(97 + run)));
-      log.appendBody(came.next(new Uint8Array(0)));
-      record("answer", { ...A, call: 1, body: { ...came.reference("text/plain", "identity", true) } });
+      const salt = new Uint8Array(SALT_BYTES).fill(7);
+      const runs = [97, 98, 99].map((char) => new Uint8Array(1_900_000).fill(char));
+      for (const [index, bytes] of [...runs, new Uint8Array(0)].entries())
+        log.appendBody({ of: 1, part: "answer", index, salt: index === 0 ? salt : null, bytes, isRaw: false });
+      const came = { digest: sha256Hex(salt, ...runs), bytes: 5_700_000, mediaType: "text/plain" };
+      record("answer", { ...A, call: 1, body: { ...came, coding: "identity", complete: true } });
       record("call", { ...A, body: null });
-      const nothing = new BodyWriter(3, "answer").reference(null, "unknown", false);
+      const nothing = new BodyWriter(3, "answer", UNDECLARED).reference(null, "unknown", false);
       record("answer", { ...A, call: 3, body: { ...nothing, mayMiss: 65_536 } });
       record("call", { ...A, body: null });
       record("answer", { ...A, call: 5, body: { ...nothing, digest: null, mayMiss: 65_536 } });

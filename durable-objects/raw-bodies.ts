@@ -1,0 +1,217 @@
+import { createHash } from "node:crypto";
+import { RAW_OBJECT_MAX_BYTES, type RawPart, rawBodyKey } from "../src/transcript/layout.ts";
+import type { Kept } from "./kept.ts";
+import { putOnce } from "./put-once.ts";
+
+/** What is kept of a body while its bytes are on their way. */
+interface Known {
+  /** How many objects it has so far. */
+  readonly objects: number;
+  /** Those of them that are not in R2: each has a table. */
+  readonly unstored: readonly number[];
+}
+
+/** A large body. Its last object is written to until it is closed; after a restart nothing is written to. */
+interface Body extends Known {
+  readonly of: number;
+  readonly part: RawPart;
+  /** Bytes in the table of its last object; null where nothing more goes in. */
+  filling: number | null;
+  /** Nothing follows, and its record needs no more of it. */
+  isClosed: boolean;
+}
+
+/** Of one body are at most so many on their way to R2 at a time. */
+const PUTS_AT_ONCE = 3;
+
+/**
+ * Bodies too large for lines: raw bytes in tables, one for each object that they become. A full one is put while the next
+ * fills, so what is held stays small however long the body is. Rows are dropped when the put is confirmed.
+ */
+export class RawBodies {
+  readonly #sql: SqlStorage;
+  readonly #kept: Kept;
+  readonly #bodies = new Map<string, Body>();
+  #heldBytes = 0;
+  #storing: Promise<void> | null = null;
+  #progress = Promise.withResolvers<void>();
+
+  constructor(sql: SqlStorage, kept: Kept) {
+    this.#sql = sql;
+    this.#kept = kept;
+    for (const [id, known] of kept.take<Known>("raw")) {
+      const [of, part] = id.split("-") as [string, RawPart];
+      const body: Body = { ...known, of: Number(of), part, filling: null, isClosed: false };
+      this.#bodies.set(id, body);
+      for (const no of body.unstored) this.#heldBytes += this.#bytesOf(tableOf(body, no));
+    }
+  }
+
+  /** Bytes that are not in R2. */
+  get heldBytes(): number {
+    return this.#heldBytes;
+  }
+
+  /** Objects that nothing more goes into, and that are not in R2. */
+  get hasFull(): boolean {
+    return [...this.#bodies.values()].some((body) => fullOf(body).length > 0);
+  }
+
+  has(of: number, part: RawPart): boolean {
+    return this.#bodies.has(idOf(of, part));
+  }
+
+  /** Calls whose bodies are here, and not closed. */
+  get openCalls(): ReadonlySet<number> {
+    return new Set([...this.#bodies.values()].filter(({ isClosed }) => !isClosed).map(({ of }) => of));
+  }
+
+  /** A row for each object that the bytes fall into. */
+  append(of: number, part: RawPart, bytes: Uint8Array): void {
+    let rest = bytes;
+    while (rest.length > 0) {
+      const body = this.#filling(of, part);
+      const room = RAW_OBJECT_MAX_BYTES - body.filling!;
+      const taken = rest.subarray(0, room);
+      rest = rest.subarray(taken.length);
+      this.#sql.exec(`INSERT INTO ${tableOf(body, body.objects - 1)} (bytes) VALUES (?)`, taken);
+      body.filling = body.filling! + taken.length;
+      this.#heldBytes += taken.length;
+    }
+  }
+
+  #filling(of: number, part: RawPart): Body {
+    const id = idOf(of, part);
+    const body = this.#bodies.get(id) ?? { of, part, objects: 0, unstored: [], filling: null, isClosed: false };
+    if (body.filling !== null && body.filling < RAW_OBJECT_MAX_BYTES) return body;
+    const no = body.objects;
+    this.#sql.exec(`CREATE TABLE ${tableOf(body, no)} (id INTEGER PRIMARY KEY, bytes BLOB NOT NULL)`);
+    return this.#keep({ ...body, objects: no + 1, unstored: [...body.unstored, no], filling: 0 });
+  }
+
+  #keep(body: Body): Body {
+    const { objects, unstored } = body;
+    const id = idOf(body.of, body.part);
+    if (body.isClosed && unstored.length === 0) {
+      this.#kept.delete("raw", id);
+      this.#bodies.delete(id);
+    } else {
+      this.#kept.put("raw", id, { objects, unstored } satisfies Known);
+      this.#bodies.set(id, body);
+    }
+    return body;
+  }
+
+  /** Nothing follows: with the record that says so. */
+  close(of: number): void {
+    for (const part of PARTS) {
+      const body = this.#bodies.get(idOf(of, part));
+      if (body === undefined) continue;
+      body.filling = null;
+      body.isClosed = true;
+      if (body.unstored.length === 0) this.#keep(body);
+    }
+  }
+
+  /** Puts what is full into R2. One run at a time; who comes meanwhile gets the end of the one that runs. */
+  store(bucket: R2Bucket, partition: string): Promise<void> {
+    this.#storing ??= this.#store(bucket, partition).finally(() => {
+      this.#storing = null;
+      this.#progressed();
+    });
+    return this.#storing;
+  }
+
+  /** Resolves when one more object is in R2, or the run has ended; null: nothing is on its way. */
+  get progress(): Promise<void> | null {
+    return this.#storing === null ? null : this.#progress.promise;
+  }
+
+  #progressed(): void {
+    this.#progress.resolve();
+    this.#progress = Promise.withResolvers<void>();
+  }
+
+  async #store(bucket: R2Bucket, partition: string): Promise<void> {
+    for (;;) {
+      const full = [...this.#bodies.values()].flatMap((body) => fullOf(body).map((no) => ({ body, no })));
+      if (full.length === 0) return;
+      // All of them come to their end before the next try, or two could put one object.
+      const puts = full.slice(0, PUTS_AT_ONCE).map(({ body, no }) => this.#storeOne(bucket, partition, body, no));
+      const failed = (await Promise.allSettled(puts)).find(({ status }) => status === "rejected");
+      if (failed?.status === "rejected") throw failed.reason;
+    }
+  }
+
+  async #storeOne(bucket: R2Bucket, partition: string, { of, part }: Body, no: number): Promise<void> {
+    const table = tableOf({ of, part }, no);
+    const bytes = this.#bytesOf(table);
+    await putOnce(bucket, rawBodyKey(partition, of, part, no), {
+      contentType: "application/octet-stream",
+      body: () => this.#stream(table, bytes),
+      isSame: async (there) => {
+        const mine = createHash("sha256");
+        for (const run of this.#runs(table)) mine.update(run);
+        const theirs = createHash("sha256");
+        for await (const run of there.body as ReadableStream<Uint8Array>) theirs.update(run);
+        return mine.digest("hex") === theirs.digest("hex");
+      },
+    });
+    // Dying here, the object is in R2 and will be found equal. From here on it is one commit.
+    this.#sql.exec(`DROP TABLE ${table}`);
+    this.#heldBytes -= bytes;
+    const body = this.#bodies.get(idOf(of, part))!;
+    this.#keep({ ...body, unstored: body.unstored.filter((one) => one !== no) });
+    this.#progressed();
+  }
+
+  /** All bytes of a body, in order: for hashing it again after a restart. Null where an object is gone: it was erased. */
+  async *contents(bucket: R2Bucket, partition: string, of: number, part: RawPart): AsyncGenerator<Uint8Array | null> {
+    const body = this.#bodies.get(idOf(of, part));
+    for (let no = 0; no < (body?.objects ?? 0); no++) {
+      if (body!.unstored.includes(no)) yield* this.#runs(tableOf(body!, no));
+      else {
+        const object = await bucket.get(rawBodyKey(partition, of, part, no));
+        if (object === null) yield null;
+        else yield* object.body as ReadableStream<Uint8Array>;
+      }
+    }
+  }
+
+  /** One row in memory at a time. */
+  #stream(table: string, bytes: number): ReadableStream {
+    const { readable, writable } = new FixedLengthStream(bytes);
+    const write = async (): Promise<void> => {
+      const writer = writable.getWriter();
+      for (const run of this.#runs(table)) await writer.write(run);
+      await writer.close();
+    };
+    // A put that fails breaks this off, and says so itself.
+    write().catch(() => {});
+    return readable;
+  }
+
+  *#runs(table: string): Generator<Uint8Array> {
+    for (let after = 0; ; ) {
+      const query = `SELECT id, bytes FROM ${table} WHERE id > ? ORDER BY id LIMIT 1`;
+      // All of them: a cursor that is left in the middle would keep the table from being dropped.
+      const [row] = this.#sql.exec<{ id: number; bytes: ArrayBuffer }>(query, after).toArray();
+      if (row === undefined) return;
+      after = row.id;
+      yield new Uint8Array(row.bytes);
+    }
+  }
+
+  #bytesOf(table: string): number {
+    const query = `SELECT coalesce(sum(length(bytes)), 0) AS bytes FROM ${table}`;
+    return this.#sql.exec<{ bytes: number }>(query).one().bytes;
+  }
+}
+
+const PARTS = ["request", "answer"] as const satisfies readonly RawPart[];
+
+const idOf = (of: number, part: RawPart): string => `${of}-${part}`;
+const tableOf = ({ of, part }: Pick<Body, "of" | "part">, no: number): string => `raw_${of}_${part}_${no}`;
+
+const fullOf = ({ unstored, objects, filling }: Body): readonly number[] =>
+  filling === null || filling === RAW_OBJECT_MAX_BYTES ? unstored : unstored.filter((no) => no !== objects - 1);
