@@ -2,7 +2,7 @@
 
 import { join } from "node:path";
 import type { ReceiptReport } from "../../src/control/verify-receipt.ts";
-import type { TranscriptReport, VerifyReport } from "../../src/transcript/verify.ts";
+import type { TranscriptReport, VerifyOptions, VerifyReport } from "../../src/transcript/verify.ts";
 import { readSealKeys, SEAL_KEYS_FILE, verifyFolder } from "../local/verify-folder.ts";
 import { describeReceipt, verifyReceiptFile } from "../local/verify-receipt-file.ts";
 import { onlyOperand, parseArguments } from "./arguments.ts";
@@ -11,12 +11,15 @@ import { count } from "./printable.ts";
 
 export const verify: Command = {
   summary: "verify a copy of the transcripts, offline",
-  usage: `portcullis verify <folder> [--keys <file>] [--issuer <origin>] [--now <ms or ISO 8601>] [--receipt <file>] [--json]
+  usage: `portcullis verify <folder> [--keys <file>] [--issuer <origin>] [--now <ms or ISO 8601>] [--no-bodies | --bodies-kept-days <n>]
+                        [--receipt <file>] [--json]
 
-  <folder>  a copy of the bucket: <folder>/transcripts/…, <folder>/bodies/…
+  <folder>  a copy of the bucket: <folder>/transcripts/…, <folder>/bodies/…, <folder>/erasures/…
   --keys    public seal keys, as /.well-known/portcullis-seal-keys.json gives them (default: <folder>/${SEAL_KEYS_FILE})
   --issuer  whose seals these must be (default: of anyone who holds one of the keys)
   --now     the time to verify at (default: now); past its deadline a transcript must have a sealed end
+  --no-bodies          verify the envelopes only: for a copy without bodies
+  --bodies-kept-days   the lifecycle rule of the bucket: bodies of calls older than this may be gone
   --receipt a switch's receipt, as the admin API answered or as --save kept it: held to itself and to the transcripts here
 
 Exit: 0 all is as it was written, 1 it is not, 2 it could not be verified.`,
@@ -25,15 +28,22 @@ Exit: 0 all is as it was written, 1 it is not, 2 it could not be verified.`,
       keys: { type: "string" },
       issuer: { type: "string" },
       now: { type: "string" },
+      "no-bodies": { type: "boolean", default: false },
+      "bodies-kept-days": { type: "string" },
       receipt: { type: "string" },
       json: { type: "boolean", default: false },
     });
     const folder = onlyOperand(operands, "folder");
     const nowMs = options.now === undefined ? Date.now() : parseTime(options.now);
+    const keptDays = options["bodies-kept-days"];
+    if (options["no-bodies"] && keptDays !== undefined)
+      throw new UsageError("--no-bodies and --bodies-kept-days exclude each other");
     const { report, receipt } = await verifyOrSay(folder, {
       keysFile: options.keys ?? join(folder, SEAL_KEYS_FILE),
       issuer: options.issuer ?? null,
       nowMs,
+      bodies: !options["no-bodies"],
+      ...(keptDays === undefined ? {} : { bodiesKeptMs: parseDays(keptDays) }),
       receiptFile: options.receipt,
     });
     if (options.json) io.json(receipt === null ? report : { ...report, receipt });
@@ -45,10 +55,8 @@ Exit: 0 all is as it was written, 1 it is not, 2 it could not be verified.`,
   },
 };
 
-interface Asked {
+interface Asked extends Omit<VerifyOptions, "keys"> {
   readonly keysFile: string;
-  readonly issuer: string | null;
-  readonly nowMs: number;
   readonly receiptFile: string | undefined;
 }
 
@@ -58,9 +66,9 @@ interface Verified {
   readonly receipt: ReceiptReport | null;
 }
 
-async function verifyOrSay(folder: string, { keysFile, issuer, nowMs, receiptFile }: Asked): Promise<Verified> {
+async function verifyOrSay(folder: string, { keysFile, receiptFile, ...asked }: Asked): Promise<Verified> {
   try {
-    const options = { keys: await readSealKeys(keysFile), issuer, nowMs };
+    const options = { ...asked, keys: await readSealKeys(keysFile) };
     if (receiptFile !== undefined) return await verifyReceiptFile(folder, receiptFile, options);
     return { report: await verifyFolder(folder, options), receipt: null };
   } catch (cause) {
@@ -74,7 +82,14 @@ function parseTime(text: string): number {
   return timeMs;
 }
 
-function print({ transcripts, findings, ok }: VerifyReport, io: Io): void {
+function parseDays(text: string): number {
+  if (!/^\d{1,6}$/.test(text)) throw new UsageError(`--bodies-kept-days: not a number of days: ${text}`);
+  return Number(text) * DAY_MS;
+}
+
+const DAY_MS = 86_400_000;
+
+function print({ transcripts, findings, bodiesVerified, ok }: VerifyReport, io: Io): void {
   for (const transcript of transcripts) {
     io.say(`${transcript.findings.length === 0 ? "ok  " : "FAIL"} ${describe(transcript)}`);
     printFindings(transcript.findings, io);
@@ -82,7 +97,12 @@ function print({ transcripts, findings, ok }: VerifyReport, io: Io): void {
   if (findings.length > 0) io.say("FAIL what belongs to no transcript");
   printFindings(findings, io);
   const found = [findings, ...transcripts.map((transcript) => transcript.findings)].flat().length;
-  io.say(ok ? `verified: ${count(transcripts.length, "transcript")}` : `NOT verified: ${count(found, "finding")}`);
+  const without = bodiesVerified ? "" : ", envelopes only: no body was looked at";
+  io.say(
+    ok
+      ? `verified: ${count(transcripts.length, "transcript")}${without}`
+      : `NOT verified: ${count(found, "finding")}${without}`,
+  );
 }
 
 function printReceipt(receipt: ReceiptReport, io: Io): void {
@@ -100,11 +120,23 @@ function describe(report: TranscriptReport): string {
     count(report.segments, "segment"),
     report.status,
     ...note(report.openCalls.length, "call still open", "calls still open"),
-    ...note(report.erasedBodies.length, "body erased", "bodies erased"),
+    ...describeErased(report.erasedBodies),
+    ...note(report.expiredBodies.length, "body expired", "bodies expired"),
+    ...note(report.absentBodies.length, "body absent", "bodies absent"),
     ...note(report.undigestedBodies.length, "body without a digest", "bodies without a digest"),
     ...note(report.bodiesAhead, "object of bodies ahead", "objects of bodies ahead"),
+    ...describeClock(report.clockBack),
   ];
   return `${report.partition}: ${notes.join(", ")}`;
 }
 
 const note = (number: number, one: string, many: string): string[] => (number === 0 ? [] : [count(number, one, many)]);
+
+/** By which certificates: their keys end so. */
+function describeErased(erased: TranscriptReport["erasedBodies"]): string[] {
+  const ids = [...new Set(erased.map(({ erasure }) => erasure))];
+  return note(erased.length, "body erased", "bodies erased").map((text) => `${text} (${ids.join(", ")})`);
+}
+
+const describeClock = (clockBack: TranscriptReport["clockBack"]): string[] =>
+  clockBack === null ? [] : [`clock back by up to ${clockBack.mostMs} ms in ${count(clockBack.records, "record")}`];

@@ -1,7 +1,9 @@
 // A copy of the bucket in a folder: how it gets there, and how it is verified. The folder mirrors the bucket's keys.
 
-import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { constants } from "node:fs";
+import { type FileHandle, mkdir, open, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { dirname, join, relative, sep } from "node:path";
+import { err, ok, type Result } from "../../src/result.ts";
 import { segmentKey } from "../../src/transcript/layout.ts";
 import { type VerifyOptions, type VerifyReport, verifyTranscripts } from "../../src/transcript/verify.ts";
 import { parseSealKeys, type SealKeys } from "../../src/transcript/verify-keys.ts";
@@ -20,25 +22,47 @@ export async function readSealKeys(file: string): Promise<SealKeys> {
   return keys.value;
 }
 
-/** Throws where the folder can't be listed. A file in it that can't be read is a finding. */
+/** Throws where the folder can't be listed or read. What is no file in it is a finding. */
 export async function verifyFolder(folder: string, options: VerifyOptions): Promise<VerifyReport> {
-  await readdir(folder);
-  const keys = [...(await listFiles(folder, "transcripts")), ...(await listFiles(folder, "bodies"))];
-  return verifyTranscripts({ keys: () => keys, get: (key) => readFile(join(folder, key)).catch(() => null) }, options);
+  const top = await readdir(folder);
+  return verifyTranscripts(
+    { keys: (prefix) => listFiles(folder, prefix, top), open: (key) => openFile(join(folder, key)) },
+    options,
+  );
 }
 
-/** Everything but folders, links included: whatever else stands there is nobody's object, and a finding. */
-async function listFiles(folder: string, prefix: string): Promise<string[]> {
-  const entries = await readdir(join(folder, prefix), { recursive: true, withFileTypes: true }).catch(
-    (cause: NodeJS.ErrnoException) => {
-      if (cause.code === "ENOENT") return [];
-      throw cause;
-    },
-  );
-  return entries
-    .filter((entry) => !entry.isDirectory())
-    .map((entry) => relative(folder, join(entry.parentPath, entry.name)).split(sep).join("/"));
+/**
+ * Everything but folders, links included: whatever else stands there is nobody's object, and a finding. So is what
+ * stands in a folder whose name differs in case alone: on some disks it is the same one, in the bucket it never is.
+ */
+async function* listFiles(folder: string, prefix: string, top: readonly string[]): AsyncGenerator<string> {
+  for (const name of top.filter((one) => `${one.toLowerCase()}/` === prefix)) {
+    const entries = await readdir(join(folder, name), { recursive: true, withFileTypes: true }).catch(
+      (cause: NodeJS.ErrnoException) => {
+        if (cause.code === "ENOTDIR") return null;
+        throw cause;
+      },
+    );
+    if (entries === null) yield name;
+    for (const entry of entries ?? [])
+      if (!entry.isDirectory()) yield relative(folder, join(entry.parentPath, entry.name)).split(sep).join("/");
+  }
 }
+
+/** A link leads out of the copy, and a pipe has no end: only a plain file is an object. */
+async function openFile(path: string): Promise<Result<AsyncIterable<Uint8Array>, string>> {
+  let file: FileHandle;
+  try {
+    file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  } catch (cause) {
+    return err((cause as NodeJS.ErrnoException).code === "ELOOP" ? NOT_A_FILE : "can't be read");
+  }
+  if ((await file.stat()).isFile()) return ok(file.createReadStream());
+  await file.close();
+  return err(NOT_A_FILE);
+}
+
+const NOT_A_FILE = "not a plain file";
 
 /** The part of an `R2Bucket` that a copy needs. */
 export interface CopiedBucket {
@@ -60,8 +84,8 @@ export async function pullBucket(bucket: CopiedBucket, folder: string): Promise<
   // Bodies were listed before segments. Of a segment that came in between, they are in the bucket now and not here.
   for await (const key of listBucket(bucket, "bodies/")) {
     const name = parseObjectKey(key);
-    const segment = name === undefined ? "" : segmentKey(name.partition.path, name.firstSeq);
-    if (copied.has(segment) && !copied.has(key)) await copy(key);
+    if (name === undefined || name.kind === "segment" || copied.has(key)) continue;
+    if (name.kind === "raw" || copied.has(segmentKey(name.partition.path, name.firstSeq))) await copy(key);
   }
   return copied.size;
 }

@@ -12,19 +12,21 @@ export const ERASURE_REASON_MAX_CHARS = 1_000;
 
 const id = z.string().regex(KEY_ID);
 
-const erasurePayload = z.strictObject({
-  iss: z.string(),
-  id,
-  human: id,
-  /** The admin's human id. */
-  by: z.string(),
-  reason: z.string().max(ERASURE_REASON_MAX_CHARS),
-  at: z.number().int().nonnegative(),
-  /** Bodies of records up to this time were erased, and none after it. */
-  before: z.number().int().nonnegative(),
-  /** Only of this task; without it of all. */
-  task: id.optional(),
-});
+const erasurePayload = z
+  .strictObject({
+    iss: z.string(),
+    id,
+    human: id,
+    /** The admin's human id. */
+    by: z.string(),
+    reason: z.string().max(ERASURE_REASON_MAX_CHARS),
+    at: z.number().int().nonnegative(),
+    /** Bodies of records up to this time were erased, and none after it. */
+    before: z.number().int().nonnegative(),
+    /** Only of this task; without it of all. */
+    task: id.optional(),
+  })
+  .refine(({ at, before }) => before <= at);
 
 /** What a certificate states: who had which bodies erased, and why. Times in milliseconds. */
 export type Erasure = z.output<typeof erasurePayload>;

@@ -1,175 +1,191 @@
-import { createHash } from "node:crypto";
-import { z } from "zod";
-import { parseStrictJsonBytes } from "../json/strict-json.ts";
-import { err, ok, type Result } from "../result.ts";
-import { type BodyLine, readBodyBytes, SALT_BYTES, writeBodyLine } from "./body-line.ts";
+import { type Absence, type AbsenceRules, accountFor } from "./verify-absence.ts";
+import { GatheredBody } from "./verify-body.ts";
 import { type Findings, lineOf } from "./verify-findings.ts";
+import type { Partition, VolumeName } from "./verify-layout.ts";
 import { readLines } from "./verify-lines.ts";
+import type { TranscriptObjects } from "./verify-objects.ts";
+import { type RawObjects, readRawObjects } from "./verify-raw.ts";
 import { type BodyName, bodyId, type RecordReader, type StatedBody } from "./verify-records.ts";
+import { parseRun, type Run } from "./verify-run.ts";
 
-const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-
-const runShape = z.strictObject({
-  v: z.literal(1),
-  seq: z.number().int().nonnegative(),
-  part: z.enum(["request", "answer", "claims"]),
-  index: z.number().int().nonnegative(),
-  salt: z
-    .string()
-    .regex(new RegExp(`^[0-9a-f]{${SALT_BYTES * 2}}$`))
-    .optional(),
-  text: z.string().optional(),
-  base64: z.string().optional(),
-});
-
-/** A line of a bodies object. */
-interface Run extends BodyName {
-  readonly index: number;
-  readonly salt: string | null;
-  readonly bytes: Uint8Array;
+export interface ErasedBody extends BodyName {
+  /** Id of the certificate. */
+  readonly erasure: string;
 }
 
-/** The runs of one body so far. */
-interface Gathered {
-  readonly stated: StatedBody;
-  readonly firstPlace: string;
-  hash: ReturnType<typeof createHash> | null;
-  digest: string | null;
-  runs: number;
-  bytes: number;
-  /** Named by a finding. */
-  blamed: boolean;
-}
-
+/** Bodies of which something is not here, or is here and can't be verified. */
 export interface BodyCounts {
-  /** Stated by the records, and nothing of it here. */
-  readonly erased: readonly BodyName[];
-  /** Here, but no record states a digest. */
+  /** Gone, or some objects of it, by a certificate. Lawful. */
+  readonly erased: readonly ErasedBody[];
+  /** Gone, or some objects of it, and old enough for the bucket's lifecycle. Lawful. */
+  readonly expired: readonly BodyName[];
+  /** Gone as a whole, and nothing accounts for it: a finding each. */
+  readonly absent: readonly BodyName[];
+  /** Here as a whole or in part, but no record states a digest yet, or ever (its object was reset while it came). */
   readonly undigested: readonly BodyName[];
+  /** Raw objects of calls that still run, whose line is not here yet. */
+  readonly rawAhead: number;
+}
+
+/** What the segments said of the transcript as a whole. */
+export interface TranscriptState {
+  readonly isEnded: boolean;
+  /** Of the record that comes next; null where it can't be known. */
+  readonly nextSeq: number | null;
 }
 
 /**
- * Holds the runs in bodies objects to what the records state. Objects come in the order of their segments and volumes,
- * one at a time; runs are hashed as they come, and nothing of a body is kept.
+ * Holds what lies under `bodies/` to what the records state. Objects come in the order of their segments and volumes,
+ * one at a time; everything is hashed as it comes, and nothing of a body is kept.
  */
 export class BodyReader {
+  readonly #objects: TranscriptObjects;
+  readonly #partition: Partition;
   readonly #records: RecordReader;
+  readonly #raw: RawObjects;
+  readonly #absence: AbsenceRules;
   readonly #findings: Findings;
-  readonly #gathered = new Map<string, Gathered>();
+  readonly #gathered = new Map<string, GatheredBody>();
   /** A line or an object could not be read: what seems to be missing may have stood there. */
   #isDamaged = false;
 
-  constructor(records: RecordReader, findings: Findings) {
+  constructor(
+    objects: TranscriptObjects,
+    partition: Partition,
+    records: RecordReader,
+    raw: RawObjects,
+    absence: AbsenceRules,
+    findings: Findings,
+  ) {
+    this.#objects = objects;
+    this.#partition = partition;
     this.#records = records;
+    this.#raw = raw;
+    this.#absence = absence;
     this.#findings = findings;
   }
 
-  /** An object that can't be read at all. */
-  markDamaged(key: string, problem: string): void {
-    this.#isDamaged = true;
-    this.#findings.add(key, problem);
-  }
-
-  async read(key: string, segment: number, object: Uint8Array): Promise<void> {
-    const read = await readLines(object);
+  /** A volume of the bodies of one segment. */
+  async read(name: VolumeName): Promise<void> {
+    const { key } = name;
+    const object = await this.#objects.open(key);
+    const read = object.ok ? await readLines(object.value) : object;
     if (!read.ok) {
-      this.markDamaged(key, read.error);
+      this.#markDamaged(key, read.error);
       return;
     }
     const { lines, terminated } = read.value;
     if (!terminated) this.#findings.add(lineOf(key, lines.length - 1), "does not end with a newline");
     for (const [index, bytes] of lines.entries()) {
       const run = parseRun(bytes);
-      if (run.ok) this.#readRun(run.value, lineOf(key, index), segment);
-      else this.markDamaged(lineOf(key, index), run.error);
+      if (run.ok) await this.#readRun(run.value, name, lineOf(key, index));
+      else this.#markDamaged(lineOf(key, index), run.error);
     }
   }
 
-  #readRun(run: Run, at: string, segment: number): void {
+  #markDamaged(place: string, problem: string): void {
+    this.#isDamaged = true;
+    this.#findings.add(place, problem);
+  }
+
+  async #readRun(run: Run, name: VolumeName, at: string): Promise<void> {
     const place = `${at} (seq ${run.seq}, ${run.part})`;
-    const id = bodyId(run);
-    let body = this.#gathered.get(id);
+    let body = this.#gathered.get(bodyId(run));
     if (body === undefined) {
       const stated = this.#records.findBody(run);
       if (stated === undefined) {
         this.#findings.add(place, "a body that no record refers to");
         return;
       }
-      body = { stated, firstPlace: place, hash: null, digest: null, runs: 0, bytes: 0, blamed: false };
-      this.#gathered.set(id, body);
+      body = new GatheredBody(stated, place);
+      this.#gathered.set(bodyId(run), body);
     }
-    const problem = placeProblem(run, segment, body);
-    if (problem === undefined) gather(body, run);
-    else {
+    if (body.mayFollowAGap(run, name) && this.#accountFor(body.stated) !== null) body.skipTo(run.index);
+    const problem = body.problemOf(run, name.firstSeq);
+    if (problem !== undefined) {
       if (!body.blamed && !this.#isDamaged) this.#findings.add(place, problem);
       body.blamed = true;
+      if (run.bytes === null) this.#raw.take(run);
+      return;
     }
+    body.addRun(run, name.key);
+    if (run.bytes === null) await this.#readRaw(body);
+  }
+
+  async #readRaw(body: GatheredBody): Promise<void> {
+    const names = this.#raw.take(body.stated);
+    if (body.blamed || body.isPartlyGone) return;
+    const problem = await readRawObjects(this.#objects, this.#partition.path, body, names);
+    if (problem === null) return;
+    if ("isMissing" in problem && this.#accountFor(body.stated) !== null) body.isPartlyGone = true;
+    else {
+      body.blamed = true;
+      this.#findings.add(problem.place, problem.problem);
+    }
+  }
+
+  #accountFor(stated: StatedBody): Absence | null {
+    return accountFor(stated, this.#partition.ids, this.#absence);
   }
 
   /** After the last object. */
-  finish(): BodyCounts {
-    const erased: BodyName[] = [];
-    const undigested: BodyName[] = [];
+  finish(state: TranscriptState): BodyCounts {
+    const counts = { erased: [], expired: [], absent: [], undigested: [] } as {
+      readonly erased: ErasedBody[];
+      readonly expired: BodyName[];
+      readonly absent: BodyName[];
+      readonly undigested: BodyName[];
+    };
     for (const stated of this.#records.bodies) {
       const name = { seq: stated.seq, part: stated.part };
       const body = this.#gathered.get(bodyId(name));
-      if (body === undefined) {
-        if (stated.bytes !== 0 && !this.#isDamaged) erased.push(name);
-      } else if (stated.bytes === null) undigested.push(name);
-      else if (!body.blamed) this.#compare(body, stated, stated.bytes);
+      if (body?.blamed) continue;
+      const found = this.#judge(stated, body, state);
+      if (found === null) continue;
+      if (typeof found === "object") counts.erased.push({ ...name, ...found });
+      else counts[found].push(name);
     }
-    return { erased, undigested };
+    return { ...counts, rawAhead: this.#readLeftRaw(state) };
   }
 
-  #compare(body: Gathered, stated: StatedBody, bytes: number): void {
-    if (body.bytes < bytes) {
-      if (!this.#isDamaged)
-        this.#findings.add(body.firstPlace, `a part of a body: ${body.bytes} of the ${bytes} bytes of ${stated.place}`);
-    } else if (body.digest !== stated.digest) {
-      const where = body.runs === 1 ? "altered" : `altered in one of its ${body.runs} runs`;
-      this.#findings.add(body.firstPlace, `${where}: not the digest of ${stated.place}`);
+  #judge(
+    stated: StatedBody,
+    body: GatheredBody | undefined,
+    { isEnded }: TranscriptState,
+  ): Absence | "absent" | "undigested" | null {
+    const absence = this.#accountFor(stated);
+    if (body === undefined) {
+      const hasRaw = this.#raw.has(stated);
+      if (stated.bytes === null) return !isEnded && this.#records.isToCome(stated) ? null : "undigested";
+      if (stated.bytes === 0) return hasRaw && stated.mayBeMore ? "undigested" : null;
+      if (absence !== null) return absence;
+      // Raw objects without their line are the finding.
+      if (this.#isDamaged || (hasRaw && !stated.mayBeMore)) return null;
+      this.#findings.add(stated.place, `its ${stated.part} body is absent, and nothing accounts for that`);
+      return "absent";
     }
+    if (stated.bytes === null) return "undigested";
+    if (body.isPartlyGone || (!body.isWhole && absence !== null)) return absence;
+    if (!body.isWhole) {
+      const part = `a part of a body: ${body.bytes} of the ${stated.bytes} bytes of ${stated.place}`;
+      if (!this.#isDamaged) this.#findings.add(body.firstPlace, part);
+      return null;
+    }
+    if (body.problem !== undefined) this.#findings.add(body.problemPlace, body.problem);
+    return body.hasSurplus ? "undigested" : null;
+  }
+
+  /** Raw objects that no line stands for. Gives how many are ahead of theirs. */
+  #readLeftRaw({ isEnded, nextSeq }: TranscriptState): number {
+    let ahead = 0;
+    for (const names of this.#raw.left) {
+      const [first] = names as readonly [(typeof names)[number]];
+      const stated = this.#records.findBody(first);
+      const isOfNext = nextSeq !== null && first.seq >= nextSeq;
+      if (!isEnded && (isOfNext || this.#records.isToCome(first))) ahead += names.length;
+      else if (stated === undefined || !(stated.mayBeMore || this.#accountFor(stated) !== null || this.#isDamaged))
+        for (const { key } of names) this.#findings.add(key, "a raw object that no line refers to");
+    }
+    return ahead;
   }
 }
-
-function parseRun(bytes: Uint8Array): Result<Run, string> {
-  const strict = parseStrictJsonBytes(bytes);
-  if (!strict.ok) return err(`not strict JSON: ${strict.error}`);
-  const parsed = runShape.safeParse(strict.value);
-  if (!parsed.success) return err(`not a run of a body: ${parsed.error.issues[0]?.path.join(".")}`);
-  const { seq, part, index, salt = null } = parsed.data;
-  // What a run holds has one spelling, so nothing can hide beside it.
-  try {
-    const run = readBodyBytes(parsed.data as BodyLine);
-    const spelled = writeBodyLine({ seq, part, index, ...(salt === null ? {} : { salt }) }, run);
-    if (spelled === UTF8.decode(bytes)) return ok({ seq, part, index, salt, bytes: run });
-  } catch {}
-  return err("not a run of a body as it was written");
-}
-
-function placeProblem(run: Run, segment: number, { stated, runs, bytes }: Gathered): string | undefined {
-  if (run.index !== runs) return `run ${run.index} of a body where its run ${runs} belongs`;
-  if ((run.salt !== null) !== (run.index === 0)) return "a salt belongs to run 0, and to no other";
-  if (segment < stated.fromSegment || segment > stated.untilSegment)
-    return "a run among the bodies of a segment outside of its call's time";
-  if (stated.bytes !== null && bytes + run.bytes.length > stated.bytes)
-    return `more than the ${stated.bytes} bytes of ${stated.place}`;
-  return undefined;
-}
-
-function gather(body: Gathered, { salt, bytes }: Run): void {
-  body.runs++;
-  // Nothing but empty runs comes after the last byte.
-  if (body.stated.bytes === null || body.digest !== null) return;
-  body.hash ??= createHash("sha256");
-  if (salt !== null) body.hash.update(fromHex(salt));
-  body.hash.update(bytes);
-  body.bytes += bytes.length;
-  if (body.bytes < body.stated.bytes) return;
-  // Kept as a digest, not as a hash at work: there can be as many bodies as calls.
-  body.digest = body.hash.digest("hex");
-  body.hash = null;
-}
-
-const fromHex = (hex: string): Uint8Array =>
-  Uint8Array.from({ length: hex.length / 2 }, (_, i) => Number.parseInt(hex.slice(2 * i, 2 * i + 2), 16));

@@ -1,4 +1,13 @@
-import { bodiesKey, instancePartition, journalPartition, KEY_ID, segmentKey } from "./layout.ts";
+import {
+  bodiesKey,
+  erasureKey,
+  instancePartition,
+  journalPartition,
+  KEY_ID,
+  type RawPart,
+  rawBodyKey,
+  segmentKey,
+} from "./layout.ts";
 
 const DAY_MS = 86_400_000;
 /** How long after its day a journal still takes entries, before it writes its end. */
@@ -16,25 +25,74 @@ export interface Partition {
   readonly deadlineMs: number | null;
 }
 
-export interface ObjectName {
+interface InPartition {
   readonly key: string;
   readonly partition: Partition;
-  readonly firstSeq: number;
-  /** Null for a segment, else the number of the volume of bodies. */
-  readonly volume: number | null;
 }
 
-const KEY = /^(transcripts|bodies)\/(.+)\/(\d{10})(?:\.(\d{3,6}))?\.jsonl\.gz$/;
+export interface SegmentName extends InPartition {
+  readonly kind: "segment";
+  readonly firstSeq: number;
+}
 
-/** The inverse of `segmentKey` and `bodiesKey`. Undefined for a key that they can't have made. */
+/** Lines of bodies of one segment. */
+export interface VolumeName extends InPartition {
+  readonly kind: "volume";
+  readonly firstSeq: number;
+  readonly volume: number;
+}
+
+/** Raw bytes of one body: `seq` is that of its call. */
+export interface RawName extends InPartition {
+  readonly kind: "raw";
+  readonly seq: number;
+  readonly part: RawPart;
+  readonly no: number;
+}
+
+export type ObjectName = SegmentName | VolumeName | RawName;
+
+const LINES_KEY = /^(transcripts|bodies)\/(.+)\/(\d{10})(?:\.(\d{3,6}))?\.jsonl\.gz$/;
+const RAW_KEY = /^bodies\/(.+)\/(\d{10})-(request|answer)\.(\d{4,6})$/;
+
+/** The inverse of `segmentKey`, `bodiesKey` and `rawBodyKey`. Undefined for a key that they can't have made. */
 export function parseObjectKey(key: string): ObjectName | undefined {
-  const [, kind, path, first, number] = KEY.exec(key) ?? [];
-  const partition = path === undefined ? undefined : parsePartition(path);
+  const name = parseLinesKey(key) ?? parseRawKey(key);
+  return name !== undefined && spell(name) === key ? name : undefined;
+}
+
+function parseLinesKey(key: string): SegmentName | VolumeName | undefined {
+  const [, prefix, path = "", first, number] = LINES_KEY.exec(key) ?? [];
+  const partition = parsePartition(path);
   if (partition === undefined) return undefined;
   const firstSeq = Number(first);
-  const volume = kind === "bodies" ? Number(number ?? 0) : null;
-  const spelled = volume === null ? segmentKey(partition.path, firstSeq) : bodiesKey(partition.path, firstSeq, volume);
-  return spelled === key ? { key, partition, firstSeq, volume } : undefined;
+  if (prefix === "transcripts") return { kind: "segment", key, partition, firstSeq };
+  return { kind: "volume", key, partition, firstSeq, volume: Number(number ?? 0) };
+}
+
+function parseRawKey(key: string): RawName | undefined {
+  const [, path = "", seq, part, no] = RAW_KEY.exec(key) ?? [];
+  const partition = parsePartition(path);
+  if (partition?.kind !== "instance") return undefined;
+  return { kind: "raw", key, partition, seq: Number(seq), part: part as RawPart, no: Number(no) };
+}
+
+function spell(name: ObjectName): string {
+  const { path } = name.partition;
+  switch (name.kind) {
+    case "segment":
+      return segmentKey(path, name.firstSeq);
+    case "volume":
+      return bodiesKey(path, name.firstSeq, name.volume);
+    case "raw":
+      return rawBodyKey(path, name.seq, name.part, name.no);
+  }
+}
+
+/** The inverse of `erasureKey`. */
+export function parseErasureKey(key: string): { readonly human: string; readonly id: string } | undefined {
+  const [, human = "", id = ""] = /^erasures\/human=([^/]+)\/([^/]+)\.json$/.exec(key) ?? [];
+  return [human, id].every((one) => KEY_ID.test(one)) && erasureKey(human, id) === key ? { human, id } : undefined;
 }
 
 function parsePartition(path: string): Partition | undefined {

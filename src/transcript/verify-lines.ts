@@ -14,8 +14,12 @@ export interface Lines {
   readonly terminated: boolean;
 }
 
-/** What is verified is what an object holds decompressed: exactly one gzip member (RFC 1952), nothing behind it. */
-export async function readLines(object: Uint8Array): Promise<Result<Lines, string>> {
+/**
+ * What is verified is what an object holds decompressed: exactly one gzip member (RFC 1952), nothing behind it, and no
+ * optional fields in its header, which would hold bytes of their own. Its time, its level and its system are not looked
+ * at: they say nothing of a record, and no reader of the content sees them. Nor is how it is compressed.
+ */
+export async function readLines(object: AsyncIterable<Uint8Array>): Promise<Result<Lines, string>> {
   const plain = await gunzip(object);
   if (!plain.ok) return plain;
   const lines: Uint8Array[] = [];
@@ -29,15 +33,30 @@ export async function readLines(object: Uint8Array): Promise<Result<Lines, strin
   return ok({ lines, terminated });
 }
 
-async function gunzip(object: Uint8Array): Promise<Result<Uint8Array, string>> {
+const FLAGS_AT = 3;
+
+async function gunzip(object: AsyncIterable<Uint8Array>): Promise<Result<Uint8Array, string>> {
+  const chunks = object[Symbol.asyncIterator]();
+  let at = 0;
+  let flags = 0;
+  let broken: unknown = null;
   const source = new ReadableStream<BufferSource>({
-    start(controller) {
-      controller.enqueue(object as Uint8Array<ArrayBuffer>);
-      controller.close();
+    async pull(controller) {
+      try {
+        const { done, value } = await chunks.next();
+        if (done === true) return controller.close();
+        flags |= at <= FLAGS_AT ? (value[FLAGS_AT - at] ?? 0) : 0;
+        at += value.length;
+        controller.enqueue(value as Uint8Array<ArrayBuffer>);
+      } catch (cause) {
+        broken = cause;
+        controller.error(cause);
+      }
     },
+    cancel: async () => void (await chunks.return?.()),
   });
   const reader = source.pipeThrough(new DecompressionStream("gzip")).getReader();
-  const chunks: Uint8Array[] = [];
+  const parts: Uint8Array[] = [];
   let bytes = 0;
   try {
     for (;;) {
@@ -48,16 +67,22 @@ async function gunzip(object: Uint8Array): Promise<Result<Uint8Array, string>> {
         await reader.cancel().catch(() => {});
         return err(`expands to more than ${OBJECT_MAX_BYTES} bytes`);
       }
-      chunks.push(value);
+      parts.push(value);
     }
   } catch {
+    if (broken !== null) throw broken;
     return err("is not one whole gzip member");
   }
-  const plain = new Uint8Array(bytes);
+  if (flags !== 0) return err("a gzip header with more in it than was written");
+  return ok(joinBytes(parts, bytes));
+}
+
+export function joinBytes(parts: readonly Uint8Array[], bytes: number): Uint8Array {
+  const joined = new Uint8Array(bytes);
   let at = 0;
-  for (const chunk of chunks) {
-    plain.set(chunk, at);
-    at += chunk.length;
+  for (const part of parts) {
+    joined.set(part, at);
+    at += part.length;
   }
-  return ok(plain);
+  return joined;
 }

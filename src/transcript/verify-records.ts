@@ -40,15 +40,31 @@ export interface StatedBody extends BodyName {
   readonly digest: string | null;
   /** Null: not stated. */
   readonly bytes: number | null;
+  /** More of it may be here than is stated: its object was reset while it came. */
+  readonly mayBeMore: boolean;
   readonly place: string;
+  /** `at` of the record that it belongs to: of a request its call's, of an answer its own. */
+  readonly atMs: number;
+  /** Before it nothing of the body can have been written. */
+  readonly sinceMs: number;
   readonly fromSegment: number;
   readonly untilSegment: number;
 }
 
 interface ReadCall {
   readonly place: string;
+  readonly atMs: number;
   readonly segment: number;
   answered: boolean;
+}
+
+/**
+ * Order is what the chain says. `at` is read off a clock, which may be set back, or differ where an object moves to
+ * another machine: lawful, so it is told and is no finding.
+ */
+export interface ClockBack {
+  readonly records: number;
+  readonly mostMs: number;
 }
 
 /** Reads the records of one transcript in order and holds each to what the records before it allow. */
@@ -62,6 +78,8 @@ export class RecordReader {
   readonly #holes: (readonly [first: number, last: number])[] = [];
   deadlineMs: number | null;
   records = 0;
+  #latestMs = 0;
+  #clockBack = { records: 0, mostMs: 0 };
 
   constructor(partition: Partition, findings: Findings) {
     this.#partition = partition;
@@ -79,6 +97,10 @@ export class RecordReader {
   get ended(): ReadRecord | null {
     return this.#ended;
   }
+  /** Records dated before one that they follow. */
+  get clockBack(): ClockBack {
+    return this.#clockBack;
+  }
   get bodies(): Iterable<StatedBody> {
     return this.#bodies.values();
   }
@@ -86,6 +108,7 @@ export class RecordReader {
   read(record: ReadRecord, segment: number): void {
     const { type, envelope } = record;
     this.records++;
+    this.#readTime(record.at);
     if (this.#ended !== null) this.#find(record, "stands after the end");
     const foreign = Object.entries(this.#partition.ids).find(([field, value]) => envelope[field] !== value);
     if (foreign !== undefined) this.#find(record, `a foreign record: its ${foreign[0]} is not ${foreign[1]}`);
@@ -100,6 +123,15 @@ export class RecordReader {
     if (type === "ended") this.#ended = record;
   }
 
+  #readTime(atMs: number): void {
+    if (atMs < this.#latestMs)
+      this.#clockBack = {
+        records: this.#clockBack.records + 1,
+        mostMs: Math.max(this.#clockBack.mostMs, this.#latestMs - atMs),
+      };
+    this.#latestMs = Math.max(this.#latestMs, atMs);
+  }
+
   #readEnrolled(record: ReadRecord, segment: number): void {
     const enrolled = this.#parse(enrolledShape, record);
     if (enrolled === null) return;
@@ -108,7 +140,7 @@ export class RecordReader {
   }
 
   #readCall(record: ReadRecord, segment: number): void {
-    this.#calls.set(record.seq, { place: record.place, segment, answered: false });
+    this.#calls.set(record.seq, { place: record.place, atMs: record.at, segment, answered: false });
     const body = this.#parse(callShape, record)?.body ?? null;
     if (body === null) return;
     const until = body.digest === null ? Number.POSITIVE_INFINITY : segment;
@@ -129,12 +161,19 @@ export class RecordReader {
     }
     call.answered = true;
     if (answer.body !== null)
-      this.#state({ seq: answer.call, part: "answer" }, answer.body, record, call.segment, segment);
+      this.#state({ seq: answer.call, part: "answer" }, answer.body, record, call.segment, segment, call.atMs);
     if (answer.requestBody === undefined) return;
     const request = this.#bodies.get(bodyId({ seq: answer.call, part: "request" }));
     if (request === undefined || request.digest !== null)
       this.#find(record, "states a request body that its call did not leave open");
-    else this.#state({ seq: answer.call, part: "request" }, answer.requestBody, record, call.segment, segment);
+    else
+      this.#state(
+        { seq: answer.call, part: "request" },
+        answer.requestBody,
+        { ...record, at: call.atMs },
+        call.segment,
+        segment,
+      );
   }
 
   #readRefused(record: ReadRecord, segment: number): void {
@@ -158,17 +197,27 @@ export class RecordReader {
     const isAnswerToCome = call !== undefined && !call.answered && name.part === "answer";
     if (!isAnswerToCome && !this.isHole(name.seq)) return undefined;
     const fromSegment = call?.segment ?? 0;
-    return { ...name, digest: null, bytes: null, place: "", fromSegment, untilSegment: Number.POSITIVE_INFINITY };
+    const times = { atMs: Number.POSITIVE_INFINITY, sinceMs: call?.atMs ?? 0 };
+    const nothing = { digest: null, bytes: null, mayBeMore: true, place: "" };
+    return { ...name, ...nothing, ...times, fromSegment, untilSegment: Number.POSITIVE_INFINITY };
+  }
+
+  /** More of it may follow. */
+  isToCome({ seq, part }: BodyName): boolean {
+    return part !== "claims" && this.#calls.get(seq)?.answered === false;
   }
 
   #state(
     name: BodyName,
-    { digest, bytes }: { digest: string | null; bytes: number | null },
-    { place }: ReadRecord,
+    { digest, bytes, mayMiss = 0 }: { digest: string | null; bytes: number | null; mayMiss?: number | undefined },
+    { place, at }: ReadRecord,
     fromSegment: number,
     untilSegment: number,
+    sinceMs = at,
   ): void {
-    this.#bodies.set(bodyId(name), { ...name, digest, bytes, place, fromSegment, untilSegment });
+    const mayBeMore = bytes === null || mayMiss > 0;
+    const stated = { ...name, digest, bytes, mayBeMore, place, atMs: at, sinceMs, fromSegment, untilSegment };
+    this.#bodies.set(bodyId(name), stated);
   }
 
   #parse<T>(shape: z.ZodType<T>, record: ReadRecord): T | null {

@@ -5,7 +5,7 @@ import { ENVELOPE_VERSION, RECORD_TYPES, type RecordType, sha256Hex } from "./en
 import { readSealLine, type Seal } from "./seal.ts";
 import { type Findings, lineOf } from "./verify-findings.ts";
 import type { SealKeys } from "./verify-keys.ts";
-import type { ObjectName } from "./verify-layout.ts";
+import type { SegmentName } from "./verify-layout.ts";
 import type { Lines } from "./verify-lines.ts";
 
 /** A record whose frame is sound and whose bytes nothing contradicts. */
@@ -13,6 +13,7 @@ export interface ReadRecord {
   readonly place: string;
   readonly type: RecordType;
   readonly seq: number;
+  readonly at: number;
   readonly envelope: JsonObject;
 }
 
@@ -59,7 +60,7 @@ const frameShape = z.looseObject({
 });
 
 /** Derives from a segment's bytes what its seal and its neighbours must say. Goes on after each finding. */
-export function readSegment(name: ObjectName, read: Lines, reached: Reached, context: SegmentContext): ReadSegment {
+export function readSegment(name: SegmentName, read: Lines, reached: Reached, context: SegmentContext): ReadSegment {
   const { findings } = context;
   const { key } = name;
   const last = read.lines.length - 1;
@@ -95,7 +96,7 @@ export function readSegment(name: ObjectName, read: Lines, reached: Reached, con
   const records = lines.flatMap(({ index, frame, envelope, blamed }) =>
     frame === null || blamed
       ? []
-      : [{ place: lineOf(key, index, frame.seq), type: frame.type, seq: frame.seq, envelope }],
+      : [{ place: lineOf(key, index, frame.seq), type: frame.type, seq: frame.seq, at: frame.at, envelope }],
   );
   const isKnown = lines.some(({ frame }) => frame !== null);
   return { records, nextSeq: seal !== null ? seal.last + 1 : isKnown ? nextSeq : null, seal, sealPlace, sound };
@@ -107,7 +108,7 @@ type Find = (place: string, problem: string) => void;
 function readSeal(
   place: string,
   bytes: Uint8Array,
-  { partition, firstSeq }: ObjectName,
+  { partition, firstSeq }: SegmentName,
   { keys, issuer }: SegmentContext,
   find: Find,
 ): Seal | null | "no seal" | "foreign" {
@@ -162,7 +163,7 @@ function parseRecord(bytes: Uint8Array, index: number, find: (problem: string, s
 }
 
 /** Every record must have the `seq` that its place gives it. Returns the one after the last. */
-function alignSeqs(lines: readonly Line[], { key, firstSeq }: ObjectName, find: Find): number {
+function alignSeqs(lines: readonly Line[], { key, firstSeq }: SegmentName, find: Find): number {
   let expected = firstSeq;
   for (const line of lines) {
     if (line.frame === null) {

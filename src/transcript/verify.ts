@@ -1,29 +1,28 @@
 import { FIRST_PREV } from "./envelope.ts";
 import { segmentKey } from "./layout.ts";
-import { BodyReader } from "./verify-bodies.ts";
+import { type AbsenceRules, readCertificates } from "./verify-absence.ts";
+import { type BodyCounts, BodyReader } from "./verify-bodies.ts";
 import { type Finding, Findings } from "./verify-findings.ts";
 import type { SealKeys } from "./verify-keys.ts";
-import { type ObjectName, type Partition, parseObjectKey } from "./verify-layout.ts";
+import { type Partition, parseObjectKey, type RawName, type SegmentName, type VolumeName } from "./verify-layout.ts";
 import { readLines } from "./verify-lines.ts";
-import { type BodyName, RecordReader } from "./verify-records.ts";
+import type { TranscriptObjects } from "./verify-objects.ts";
+import { RawObjects } from "./verify-raw.ts";
+import { type ClockBack, RecordReader } from "./verify-records.ts";
 import { type Reached, type ReadRecord, readSegment } from "./verify-segment.ts";
 
 /** After the deadline that a transcript states, how long its sealed end may take to reach the bucket. */
 export const END_GRACE_MS = 600_000;
-
-/** A copy of the bucket. Keys as in the bucket; bytes as stored, compressed. */
-export interface TranscriptObjects {
-  /** In any order. */
-  keys(): AsyncIterable<string> | Iterable<string>;
-  /** Null: can't be read. */
-  get(key: string): Promise<Uint8Array | null>;
-}
 
 export interface VerifyOptions {
   readonly keys: SealKeys;
   /** Whose seals these must be; null: of anyone who holds one of the keys. */
   readonly issuer: string | null;
   readonly nowMs: number;
+  /** False: only envelopes are verified, and nothing under `bodies/` is looked at. */
+  readonly bodies?: boolean;
+  /** How long the bucket's lifecycle keeps bodies. Without it: for good, so an absent body is a loss. */
+  readonly bodiesKeptMs?: number;
   /** Hears each record that nothing contradicts, of one transcript after the other and in order. */
   readonly onRecord?: (partition: Partition, record: ReadRecord) => void;
 }
@@ -37,12 +36,14 @@ export interface TranscriptReport {
   readonly status: "open" | "ended";
   /** `seq` of calls that have no answer. */
   readonly openCalls: readonly number[];
-  /** Stated by the records, and nothing of it is here. Lawful, so no finding. */
-  readonly erasedBodies: readonly BodyName[];
-  /** Here, but no record states a digest yet, or ever (the object was reset while it came): nobody can verify them. */
-  readonly undigestedBodies: readonly BodyName[];
-  /** Objects with bodies of the next segment, which is not here yet: bodies go first. */
+  readonly erasedBodies: BodyCounts["erased"];
+  readonly expiredBodies: BodyCounts["expired"];
+  readonly absentBodies: BodyCounts["absent"];
+  readonly undigestedBodies: BodyCounts["undigested"];
+  /** Objects with bodies of the next segment, or of a call that runs, which is not here yet: bodies go first. */
   readonly bodiesAhead: number;
+  /** Null: no record is dated before one that it follows. */
+  readonly clockBack: ClockBack | null;
   readonly findings: readonly Finding[];
 }
 
@@ -50,12 +51,23 @@ export interface VerifyReport {
   readonly transcripts: readonly TranscriptReport[];
   /** What belongs to no transcript. */
   readonly findings: readonly Finding[];
+  /** False: nothing is said of bodies. */
+  readonly bodiesVerified: boolean;
   readonly ok: boolean;
 }
 
+/** The objects of one transcript. */
+interface TranscriptNames {
+  readonly partition: Partition;
+  readonly segments: SegmentName[];
+  readonly volumes: VolumeName[];
+  readonly raw: RawName[];
+}
+
 /**
- * Re-derives everything that transcripts claim from the bytes of a copy of the bucket: frames, chain, seals, what each
- * record allows after it, and every body. It never stops at the first finding.
+ * Re-derives everything that transcripts claim from the bytes of the bucket or a copy of it: frames, chain, seals, what
+ * each record allows after it, every body, and the certificates of those that were erased. It never stops at the first
+ * finding. It throws where the bytes can't be had.
  *
  * What it can't see: an open transcript whose last segments are gone looks like one that is not as far yet, and one
  * that is gone as a whole like one that never was. The first ends at the deadline that record 0 states: past it (and
@@ -63,40 +75,53 @@ export interface VerifyReport {
  */
 export async function verifyTranscripts(objects: TranscriptObjects, options: VerifyOptions): Promise<VerifyReport> {
   const stray = new Findings();
-  const partitions = new Map<string, { partition: Partition; segments: ObjectName[]; bodies: ObjectName[] }>();
-  for await (const key of objects.keys()) {
-    const name = parseObjectKey(key);
-    if (name === undefined) {
-      stray.add(key, "not the name of a segment or of its bodies");
-      continue;
-    }
-    const { partition } = name;
-    const group = partitions.get(partition.path) ?? { partition, segments: [], bodies: [] };
-    partitions.set(partition.path, group);
-    (name.volume === null ? group.segments : group.bodies).push(name);
-  }
+  const partitions = await listTranscripts(objects, options, stray);
+  const certificates = await readCertificates(objects, options, stray);
+  const { bodies = true, nowMs, bodiesKeptMs } = options;
+  const expiredBeforeMs = bodiesKeptMs === undefined ? null : nowMs - bodiesKeptMs;
   if (partitions.size === 0) stray.add("transcripts/", "no transcripts");
   const transcripts: TranscriptReport[] = [];
-  const inOrder = [...partitions.keys()].sort();
-  for (const path of inOrder) {
-    const { partition, segments, bodies } = partitions.get(path)!;
-    transcripts.push(await verifyTranscript(objects, options, partition, segments, bodies));
-  }
+  for (const path of [...partitions.keys()].sort())
+    transcripts.push(
+      await verifyTranscript(objects, options, partitions.get(path)!, { certificates, expiredBeforeMs }),
+    );
   const ok = stray.all.length === 0 && transcripts.every(({ findings }) => findings.length === 0);
-  return { transcripts, findings: stray.all, ok };
+  return { transcripts, findings: stray.all, bodiesVerified: bodies, ok };
+}
+
+async function listTranscripts(
+  objects: TranscriptObjects,
+  { bodies = true }: VerifyOptions,
+  stray: Findings,
+): Promise<Map<string, TranscriptNames>> {
+  const partitions = new Map<string, TranscriptNames>();
+  for (const prefix of ["transcripts/", ...(bodies ? ["bodies/" as const] : [])] as const)
+    for await (const key of objects.keys(prefix)) {
+      const name = parseObjectKey(key);
+      if (name === undefined) {
+        stray.add(key, "not the name of a segment or of its bodies");
+        continue;
+      }
+      const { partition } = name;
+      const names = partitions.get(partition.path) ?? { partition, segments: [], volumes: [], raw: [] };
+      partitions.set(partition.path, names);
+      if (name.kind === "segment") names.segments.push(name);
+      else if (name.kind === "volume") names.volumes.push(name);
+      else names.raw.push(name);
+    }
+  return partitions;
 }
 
 async function verifyTranscript(
   objects: TranscriptObjects,
   options: VerifyOptions,
-  partition: Partition,
-  segments: readonly ObjectName[],
-  bodies: readonly ObjectName[],
+  { partition, segments, volumes, raw }: TranscriptNames,
+  absence: AbsenceRules,
 ): Promise<TranscriptReport> {
   const findings = new Findings();
   const records = new RecordReader(partition, findings);
   const { reached, isEnded } = await verifySegments(objects, options, partition, segments, records, findings);
-  const { deadlineMs } = records;
+  const { deadlineMs, clockBack } = records;
   const { nextSeq, head } = reached;
   // Where the last segment is not sound, that is the finding, and whether it was the end can't be told.
   const isKnown = nextSeq !== null && head !== null && deadlineMs !== null;
@@ -107,29 +132,31 @@ async function verifyTranscript(
     );
   const openCalls = records.openCalls(isEnded);
 
-  const reader = new BodyReader(records, findings);
-  const known = new Set(segments.map(({ firstSeq }) => firstSeq));
   let bodiesAhead = 0;
-  for (const { key, firstSeq } of [...bodies].sort(bySegmentAndVolume)) {
-    if (!known.has(firstSeq) && !records.isHole(firstSeq)) {
-      if (segments.length > 0 && firstSeq === nextSeq && !isEnded) bodiesAhead++;
+  let counts: BodyCounts = { erased: [], expired: [], absent: [], undigested: [], rawAhead: 0 };
+  if (options.bodies !== false) {
+    const reader = new BodyReader(objects, partition, records, new RawObjects(raw), absence, findings);
+    const known = new Set(segments.map(({ firstSeq }) => firstSeq));
+    for (const name of volumes.sort((a, b) => a.firstSeq - b.firstSeq || a.volume - b.volume)) {
+      const { key, firstSeq } = name;
+      if (known.has(firstSeq) || records.isHole(firstSeq)) await reader.read(name);
+      else if (segments.length > 0 && firstSeq === nextSeq && !isEnded) bodiesAhead++;
       else findings.add(key, "bodies of a segment that is not there");
-      continue;
     }
-    const object = await objects.get(key);
-    if (object === null) reader.markDamaged(key, "can't be read");
-    else await reader.read(key, firstSeq, object);
+    counts = reader.finish({ isEnded, nextSeq });
   }
-  const { erased, undigested } = reader.finish();
   return {
     partition: partition.path,
     records: records.records,
     segments: segments.length,
     status: isEnded ? "ended" : "open",
     openCalls,
-    erasedBodies: erased,
-    undigestedBodies: undigested,
-    bodiesAhead,
+    erasedBodies: counts.erased,
+    expiredBodies: counts.expired,
+    absentBodies: counts.absent,
+    undigestedBodies: counts.undigested,
+    bodiesAhead: bodiesAhead + counts.rawAhead,
+    clockBack: clockBack.records === 0 ? null : clockBack,
     findings: findings.all,
   };
 }
@@ -139,13 +166,13 @@ async function verifySegments(
   objects: TranscriptObjects,
   { keys, issuer, onRecord }: VerifyOptions,
   partition: Partition,
-  segments: readonly ObjectName[],
+  segments: readonly SegmentName[],
   records: RecordReader,
   findings: Findings,
 ): Promise<{ reached: Reached; isEnded: boolean }> {
   let reached: Reached = { nextSeq: 0, head: FIRST_PREV };
   let isEnded = false;
-  const inOrder = [...segments].sort(bySegmentAndVolume);
+  const inOrder = [...segments].sort((a, b) => a.firstSeq - b.firstSeq);
   for (const [index, name] of inOrder.entries()) {
     const { key, firstSeq } = name;
     if (isEnded) findings.add(key, "a segment after the sealed end");
@@ -160,10 +187,10 @@ async function verifySegments(
       reached = { nextSeq: firstSeq, head: null };
     }
     const lastSeq = (inOrder[index + 1]?.firstSeq ?? Number.POSITIVE_INFINITY) - 1;
-    const object = await objects.get(key);
-    const read = object === null ? null : await readLines(object);
-    if (read === null || !read.ok) {
-      findings.add(key, read === null ? "can't be read" : read.error);
+    const object = await objects.open(key);
+    const read = object.ok ? await readLines(object.value) : object;
+    if (!read.ok) {
+      findings.add(key, read.error);
       records.markHole(firstSeq, lastSeq);
       reached = { nextSeq: null, head: null };
       continue;
@@ -190,8 +217,5 @@ function closes(segment: ReturnType<typeof readSegment>, records: RecordReader, 
   if (!seal.final && endsHere) findings.add(last.place, "the end, and the seal is not final");
   return seal.final;
 }
-
-const bySegmentAndVolume = (a: ObjectName, b: ObjectName): number =>
-  a.firstSeq - b.firstSeq || (a.volume ?? 0) - (b.volume ?? 0);
 
 const spellTime = (ms: number): string => new Date(Math.min(ms, 8.64e15)).toISOString();

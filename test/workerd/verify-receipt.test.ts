@@ -108,6 +108,7 @@ function judge(
         place: `${key} line ${index + 1} (seq ${line.seq})`,
         type: line.type as RecordType,
         seq: line.seq,
+        at: 0,
         envelope: line as never,
       });
   }
