@@ -877,30 +877,6 @@ describe("what a writer with the keys must not have written", () => {
   });
 });
 
-describe("every byte counts", () => {
-  it("of what an object holds", async () => {
-    for (const key of truth.keys()) {
-      const plain = gunzipSync(truth.get(key)!);
-      for (let at = 0; at < plain.length; at += 3) {
-        const changed = plain.slice();
-        changed[at]! ^= 1;
-        const { ok } = await verify(new Map(truth).set(key, gzipSync(changed)));
-        expect(ok, `${key} byte ${at}`).toBe(false);
-      }
-    }
-  });
-
-  it("of an object itself, unless it holds the same all the same", async () => {
-    const key = segment(3);
-    const object = truth.get(key)!;
-    const text = linesOf(truth, key).join("\n");
-    for (let at = 0; at < object.length; at++) {
-      const objects = new Map(truth).set(key, object.with(at, object[at]! ^ 0x10));
-      if ((await verify(objects)).ok) expect(linesOf(objects, key).join("\n"), `byte ${at}`).toBe(text);
-    }
-  });
-});
-
 describe("parseSealKeys", () => {
   it.each([
     ["nothing", undefined],
