@@ -1,26 +1,23 @@
 import { execFile } from "node:child_process";
-import { generateKeyPairSync } from "node:crypto";
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import { promisify } from "node:util";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { type CopiedBucket, pullBucket, SEAL_KEYS_FILE } from "../../scripts/local/verify-folder.ts";
-import { KeyRing } from "../../src/grant/keys.ts";
-import { writeBodyLine } from "../../src/transcript/body-line.ts";
-import { FIRST_PREV, sha256Hex, writeEnvelope } from "../../src/transcript/envelope.ts";
-import { writeSealLine } from "../../src/transcript/seal.ts";
+import { writeErasureLine } from "../../src/transcript/erasure.ts";
+import { bodiesKey, erasureKey, RAW_OBJECT_MAX_BYTES, rawBodyKey } from "../../src/transcript/layout.ts";
 import { END_GRACE_MS } from "../../src/transcript/verify.ts";
+import { type BodyShape, ISSUER, newRing, writerOf } from "../unit/transcript-kit.ts";
 
 const PARTITION = "human=h/task=t/instance=i";
 const SEGMENT = `transcripts/${PARTITION}/0000000000.jsonl.gz`;
 const BODIES = `bodies/${PARTITION}/0000000000.jsonl.gz`;
 const DEADLINE_MS = Date.parse("2100-01-01T00:00:00Z");
-const ISSUER = "https://gate.test";
 const script = new URL("../../scripts/cli/main.ts", import.meta.url).pathname;
 
-const jwk = generateKeyPairSync("ed25519").privateKey.export({ format: "jwk" });
-const ring = new KeyRing(JSON.stringify({ keys: [{ ...jwk, kid: "k" }] }), "test");
+const ring = await newRing("k");
 
 let folder: string;
 beforeEach(async () => {
@@ -30,19 +27,11 @@ afterEach(() => rm(folder, { recursive: true, force: true }));
 
 /** An instance that enrolled, and no more. */
 function bucketObjects(): Map<string, Uint8Array> {
-  const [salt, claims] = [new Uint8Array(16), new TextEncoder().encode("{}")];
-  const reference = { digest: sha256Hex(salt, claims), bytes: 2, mediaType: null, coding: "identity", complete: true };
-  const record = writeEnvelope(
-    { v: 1, type: "enrolled", seq: 0, at: 0, prev: FIRST_PREV },
-    { human: "h", task: "t", instance: "i", deadline: DEADLINE_MS, claims: reference },
-  );
-  const head = sha256Hex(record);
-  const seal = { iss: ISSUER, log: "i", first: 0, last: 0, prev: FIRST_PREV, head, at: 0, final: false };
-  const body = writeBodyLine({ seq: 0, part: "claims", index: 0, salt: "00".repeat(16) }, claims);
-  return new Map([
-    [BODIES, gzipSync(`${body}\n`)],
-    [SEGMENT, gzipSync(`${record}\n${writeSealLine(ring, seal)}\n`)],
-  ]);
+  const writer = writerOf({ human: "h", task: "t", instance: "i" }, ring);
+  writer.nowMs = 0;
+  writer.record("enrolled", { deadline: DEADLINE_MS, claims: writer.body(0, "claims", { runs: ["{}"] }) });
+  writer.seal();
+  return writer.objects;
 }
 
 /** Lists one key a page, as a bucket with very many would. `appear` comes in after the first page. */
@@ -75,7 +64,14 @@ async function pull(objects = bucketObjects()): Promise<void> {
 
 describe("portcullis verify", () => {
   it("without a folder: usage", async () => {
-    for (const args of [[], ["a", "b"], ["a", "--what"], ["a", "--now", "soon"]]) {
+    for (const args of [
+      [],
+      ["a", "b"],
+      ["a", "--what"],
+      ["a", "--now", "soon"],
+      ["a", "--bodies-kept-days", "x"],
+      ["a", "--no-bodies", "--bodies-kept-days", "1"],
+    ]) {
       const { code, out, err } = await run(...args);
       expect([code, out]).toEqual([2, ""]);
       expect(err).toContain("portcullis verify <folder>");
@@ -107,10 +103,106 @@ describe("portcullis verify", () => {
     expect(JSON.parse(out)).toMatchObject({ ok: true, transcripts: [{ partition: PARTITION, status: "open" }] });
   });
 
-  it("says what was erased, and is ok", async () => {
+  it("tells bodies that are lost, erased, expired, or not asked for", async () => {
     await pull();
     await rm(join(folder, BODIES));
-    expect(await run(folder)).toMatchObject({ code: 0, out: expect.stringContaining("open, 1 body erased\n") });
+    const place = `${SEGMENT} line 1 (seq 0)`;
+    expect(await run(folder)).toMatchObject({
+      code: 1,
+      out: expect.stringContaining(`${place}: its claims body is absent, and nothing accounts for that\n`),
+    });
+    expect(await run(folder, "--no-bodies")).toMatchObject({
+      code: 0,
+      out: expect.stringMatching(/open\nverified: 1 transcript, envelopes only: no body was looked at\n$/),
+    });
+    // Record 0 is of 1970.
+    expect(await run(folder, "--bodies-kept-days", "30")).toMatchObject({
+      code: 0,
+      out: expect.stringContaining("open, 1 body expired\n"),
+    });
+    expect((await run(folder, "--bodies-kept-days", "1", "--now", "86400000")).code).toBe(1);
+
+    const erasure = { iss: ISSUER, id: "e1", human: "h", by: "o", reason: "asked for", at: 1, before: 1 };
+    const path = join(folder, erasureKey("h", "e1"));
+    await mkdir(dirname(path), { recursive: true });
+    await writeFile(path, `${writeErasureLine(ring, erasure)}\n`);
+    expect(await run(folder)).toMatchObject({ code: 0, out: expect.stringContaining("open, 1 body erased (e1)\n") });
+    expect(await run(folder, "--issuer", "https://other.test")).toMatchObject({
+      code: 1,
+      out: expect.stringContaining(`${erasureKey("h", "e1")}: the certificate is of issuer ${ISSUER}`),
+    });
+  });
+
+  it("takes nothing but plain files under exact names for objects", async () => {
+    await pull();
+    const elsewhere = join(folder, "elsewhere");
+    await rename(join(folder, SEGMENT), elsewhere);
+    await symlink(elsewhere, join(folder, SEGMENT));
+    await symlink(folder, join(folder, "transcripts", "human=h", "loop"));
+    await rename(
+      join(folder, BODIES),
+      join(folder, BODIES.toUpperCase().replace("BODIES", "bodies")).replace(/HUMAN.*\//, `${PARTITION}/`),
+    );
+    await promisify(execFile)("mkfifo", [join(folder, bodiesKey(PARTITION, 0, 1))]);
+    await writeFile(join(folder, `${SEGMENT}~`), "");
+    await mkdir(join(folder, "Erasures"));
+    await writeFile(join(folder, "Erasures", "x.json"), "");
+    await writeFile(join(folder, "Bodies"), "");
+    const { code, out } = await run(folder);
+    expect(code).toBe(1);
+    expect(
+      out
+        .split("\n")
+        .filter((line) => line.startsWith("     "))
+        .map((line) => line.trim())
+        .sort(),
+    ).toEqual(
+      [
+        `Bodies: not the name of a segment or of its bodies`,
+        `Erasures/x.json: not the name of an erasure certificate`,
+        `bodies/${PARTITION}/0000000000.JSONL.GZ: not the name of a segment or of its bodies`,
+        `${bodiesKey(PARTITION, 0, 1)}: not a plain file`,
+        `${SEGMENT}: not a plain file`,
+        `${SEGMENT}~: not the name of a segment or of its bodies`,
+        `transcripts/human=h/loop: not the name of a segment or of its bodies`,
+      ].sort(),
+    );
+  });
+
+  it("streams raw objects: 200 MB of a body take no more memory than none", async () => {
+    const part = Buffer.alloc(RAW_OBJECT_MAX_BYTES, "portcullis");
+    const raw = Array.from({ length: 25 }, () => part);
+    const peakOf = async (shape: BodyShape) => {
+      const writer = writerOf({ human: "h", task: "t", instance: "i" }, ring);
+      writer.record("enrolled", { deadline: DEADLINE_MS, claims: writer.body(0, "claims", { runs: ["{}"] }) });
+      writer.record("call", { body: null });
+      writer.record("answer", { call: 1, body: writer.body(1, "answer", shape) });
+      writer.seal();
+      await rm(folder, { recursive: true });
+      await pull(writer.objects);
+      // `node -r` would load TypeScript's own hooks first: the peak is asked for at the end.
+      const peak = "process.on('exit',()=>process.stderr.write(String(process.resourceUsage().maxRSS)))";
+      const { stdout, stderr } = await promisify(execFile)(process.execPath, [
+        "--import",
+        `data:text/javascript,${encodeURIComponent(peak)}`,
+        script,
+        "verify",
+        folder,
+      ]);
+      expect(stdout).toContain("verified: 1 transcript\n");
+      return Number(stderr) * 1024;
+    };
+    const none = await peakOf({ runs: ["x"] });
+    const large = await peakOf({ runs: ["x"], raw });
+    // Chunks that nobody has collected yet; the body itself would be more.
+    expect(large - none).toBeLessThan(part.length * 15);
+    // Not held, and not skipped either.
+    const last = join(folder, rawBodyKey(PARTITION, 1, "answer", 24));
+    await writeFile(last, part.fill("x", part.length - 1));
+    expect(await run(folder)).toMatchObject({
+      code: 1,
+      out: expect.stringContaining("altered in one of its 1 runs or 25"),
+    });
   });
 
   it("names the place of each finding", async () => {
