@@ -97,6 +97,7 @@ function print({ transcripts, findings, bodiesVerified, ok }: VerifyReport, io: 
   if (findings.length > 0) io.say("FAIL what belongs to no transcript");
   printFindings(findings, io);
   const found = [findings, ...transcripts.map((transcript) => transcript.findings)].flat().length;
+  if (transcripts.some(({ absentBodies }) => absentBodies.length > 0)) io.say(ABOUT_ABSENT);
   const without = bodiesVerified ? "" : ", envelopes only: no body was looked at";
   io.say(
     ok
@@ -104,6 +105,9 @@ function print({ transcripts, findings, bodiesVerified, ok }: VerifyReport, io: 
       : `NOT verified: ${count(found, "finding")}${without}`,
   );
 }
+
+const ABOUT_ABSENT =
+  "Of a copy that was made without bodies, verify the envelopes with --no-bodies; of a bucket that lets bodies go, say when with --bodies-kept-days.";
 
 function printReceipt(receipt: ReceiptReport, io: Io): void {
   for (const line of describeReceipt(receipt)) io.say(line);

@@ -67,16 +67,15 @@ async function writeByGate(): Promise<Copy> {
     answer.end(Buffer.from([0, 255, 254, 10, 13, 92, 34, 0xc3, 0xa9]));
   });
   await rig.call(who, "/hostile/bytes", { method: "POST", body: '{"title":"é \\" \\\\ prev"}' });
-  const { lines } = await rig.recorded(who, "/hostile/bytes");
-  const [call] = lines.filter(({ type }) => type === "call");
+  const { call } = await rig.recorded(who, "/hostile/bytes");
   await pullBucket(await rig.bucket(), folder);
   const keys = join(folder, "seal-keys.json");
   await writeFile(keys, JSON.stringify({ keys: rig.h.secrets.sealKeys.keys.map(({ d: _, ...key }) => key) }));
   const transcript = await findInstance(join(folder, "transcripts"), who.id);
   const segments = (await readdir(transcript)).sort();
   // The segment with the call's record.
-  const segment = segments.filter((name) => Number(name.slice(0, 10)) <= call!.seq).at(-1)!;
-  return { transcript, bodies: transcript.replace("/transcripts/", "/bodies/"), keys, segment, call: call!.seq };
+  const segment = segments.filter((name) => Number(name.slice(0, 10)) <= call.seq).at(-1)!;
+  return { transcript, bodies: transcript.replace("/transcripts/", "/bodies/"), keys, segment, call: call.seq };
 }
 
 async function findInstance(root: string, id: string): Promise<string> {
