@@ -33,8 +33,9 @@ ${CONNECTION_USAGE}`,
             throw new CommandError(EXIT.unreachable, `the bucket of ${gate} can't be copied: ${cause.message}`);
           });
     await writeForOwner(join(folder, SEAL_KEYS_FILE), await sealKeys(gate));
+    const verify = `npx portcullis verify ${folder}${local === null ? " --no-bodies" : ""}`;
     if (options.json) io.json({ gate, folder, objects });
-    else io.say(`${count(objects, "object")} of ${gate} in ${folder}. Verify: npx portcullis verify ${folder}`);
+    else io.say(`${count(objects, "object")} of ${gate} in ${folder}. Verify: ${verify}`);
     return EXIT.ok;
   },
 };

@@ -8,6 +8,7 @@ import { segmentKey } from "../../src/transcript/layout.ts";
 import { type VerifyOptions, type VerifyReport, verifyTranscripts } from "../../src/transcript/verify.ts";
 import { parseSealKeys, type SealKeys } from "../../src/transcript/verify-keys.ts";
 import { parseObjectKey } from "../../src/transcript/verify-layout.ts";
+import type { TranscriptObjects } from "../../src/transcript/verify-objects.ts";
 
 /**
  * Beside a copy, what `GET /.well-known/portcullis-seal-keys.json` answered when it was made. Against whoever can
@@ -24,11 +25,12 @@ export async function readSealKeys(file: string): Promise<SealKeys> {
 
 /** Throws where the folder can't be listed or read. What is no file in it is a finding. */
 export async function verifyFolder(folder: string, options: VerifyOptions): Promise<VerifyReport> {
+  return verifyTranscripts(await folderObjects(folder), options);
+}
+
+async function folderObjects(folder: string): Promise<TranscriptObjects> {
   const top = await readdir(folder);
-  return verifyTranscripts(
-    { keys: (prefix) => listFiles(folder, prefix, top), open: (key) => openFile(join(folder, key)) },
-    options,
-  );
+  return { keys: (prefix) => listFiles(folder, prefix, top), open: (key) => openFile(join(folder, key)) };
 }
 
 /**

@@ -390,6 +390,13 @@ describe("bodies that are gone", () => {
     ]);
   });
 
+  it("a raw object too many: found, certificate or not", async () => {
+    const objects = certify(writeLarge()).set(raw(3), bytes(1, 3));
+    expect(await findings(objects)).toMatchObject([
+      { place: raw(3), problem: expect.stringMatching(/^more than the/) },
+    ]);
+  });
+
   it("a body that is altered, not erased: found, certificate or not", async () => {
     const objects = certify(writeLarge());
     objects.set(raw(0), bytes(5_000, 9));
