@@ -64,15 +64,15 @@ async function pull(objects = bucketObjects()): Promise<void> {
 
 describe("portcullis verify", () => {
   it("without a folder: usage", async () => {
-    for (const args of [
+    const wrong = [
       [],
       ["a", "b"],
       ["a", "--what"],
       ["a", "--now", "soon"],
       ["a", "--bodies-kept-days", "x"],
       ["a", "--no-bodies", "--bodies-kept-days", "1"],
-    ]) {
-      const { code, out, err } = await run(...args);
+    ];
+    for (const { code, out, err } of await Promise.all(wrong.map((args) => run(...args)))) {
       expect([code, out]).toEqual([2, ""]);
       expect(err).toContain("portcullis verify <folder>");
     }
@@ -180,7 +180,7 @@ describe("portcullis verify", () => {
       writer.seal();
       await rm(folder, { recursive: true });
       await pull(writer.objects);
-      // `node -r` would load TypeScript's own hooks first: the peak is asked for at the end.
+      // The process says its own peak as it ends.
       const peak = "process.on('exit',()=>process.stderr.write(String(process.resourceUsage().maxRSS)))";
       const { stdout, stderr } = await promisify(execFile)(process.execPath, [
         "--import",
