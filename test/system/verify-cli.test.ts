@@ -5,6 +5,8 @@ import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { runCommand } from "../../scripts/cli/commands.ts";
+import { createIo } from "../../scripts/cli/terminal.ts";
 import { type CopiedBucket, pullBucket, SEAL_KEYS_FILE } from "../../scripts/local/verify-folder.ts";
 import { writeErasureLine } from "../../src/transcript/erasure.ts";
 import { bodiesKey, erasureKey, RAW_OBJECT_MAX_BYTES, rawBodyKey } from "../../src/transcript/layout.ts";
@@ -50,12 +52,12 @@ function bucketOf(objects: Map<string, Uint8Array>, appear: [string, Uint8Array]
   };
 }
 
-const run = (...args: string[]): Promise<{ code: number; out: string; err: string }> =>
-  new Promise((resolve) =>
-    execFile(process.execPath, [script, "verify", ...args], (error, out, err) =>
-      resolve({ code: error === null ? 0 : Number(error.code), out, err }),
-    ),
-  );
+async function run(...args: string[]): Promise<{ code: number; out: string; err: string }> {
+  const [out, err]: [string[], string[]] = [[], []];
+  const io = createIo({ write: (text) => out.push(text) }, { write: (text) => err.push(text) }, {});
+  const code = await runCommand(["verify", ...args], io);
+  return { code, out: out.join(""), err: err.join("") };
+}
 
 async function pull(objects = bucketObjects()): Promise<void> {
   await pullBucket(bucketOf(objects), folder);
@@ -72,7 +74,8 @@ describe("portcullis verify", () => {
       ["a", "--bodies-kept-days", "x"],
       ["a", "--no-bodies", "--bodies-kept-days", "1"],
     ];
-    for (const { code, out, err } of await Promise.all(wrong.map((args) => run(...args)))) {
+    for (const args of wrong) {
+      const { code, out, err } = await run(...args);
       expect([code, out]).toEqual([2, ""]);
       expect(err).toContain("portcullis verify <folder>");
     }
