@@ -18,13 +18,16 @@ import type {
   EnrolRequest,
   IntrospectAnswer,
   ProofMark,
+  RecordedRequest,
   RenewAnswer,
   RenewRequest,
   Settlement,
   UnstoredLines,
 } from "../src/instance/contract.ts";
 import { reserve, unused } from "../src/instance/limits.ts";
+import type { Json } from "../src/scope/call.ts";
 import type { Layer } from "../src/scope/decide.ts";
+import type { BodyReference } from "../src/transcript/envelope.ts";
 import { type Piece, requestBody, wholeBody } from "./bodies.ts";
 import { InstanceControl } from "./instance-control.ts";
 import { answerFields, callFields, enrolledFields, lostFields, refusedFields } from "./instance-fields.ts";
@@ -197,7 +200,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     if (exceeding !== null) return this.#refuse(request, nowMs, exceeding);
     this.#giveUpSilent(nowMs);
     const { open } = this.#ledger.state;
-    const wanted = { running: open.length, bytes: sent.body.length, nowMs };
+    const wanted = { running: open.length, bytes: bytesSent(sent), nowMs };
     const reserved = reserve(state.usage, enrolment.limits, wanted);
     if (!reserved.ok) return this.#refuse(request, nowMs, reserved.denial);
     if (this.#ledger.isFull) return refused(unavailable("the log is full: R2 can't be written"));
@@ -205,15 +208,15 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const seq = log.nextSeq;
     const body = requestBody(sent, seq);
     this.#ledger.change({ usage: reserved.usage, open: [...open, seq] });
-    this.#ledger.record("call", nowMs, callFields(call.upstream, sent, body.reference), {
+    this.#ledger.record("call", nowMs, callFields(call.upstream, sent, body.reference, request.permit), {
       deployment: request.deployment,
       grant: grant.id,
       jti: jtiOf(proof),
       body: body.piece,
     });
-    const lease = new Lease(this, seq, call.upstream, body.writer);
+    const lease = new Lease(this, seq, call.upstream, body.writer, grant.id);
     this.#leases.set(seq, lease);
-    this.#control.saw({ kind: "admitted", bytes: sent.body.length }, nowMs);
+    this.#control.saw({ kind: "admitted", bytes: bytesSent(sent) }, nowMs);
     return { admitted: true, seq, lease };
   }
 
@@ -234,7 +237,8 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       return;
     }
     const body = requestBody({ ...request.request, bodyFollows: false }, this.#ledger.log.nextSeq);
-    this.#ledger.record("refused", nowMs, refusedFields(request, denial, body.reference), {
+    const sent = request.request.bodyFollows ? unfinished(body.reference) : body.reference;
+    this.#ledger.record("refused", nowMs, refusedFields(request, denial, sent), {
       deployment: request.deployment,
       grant: request.grant.id,
       ...(isNew ? { jti } : {}),
@@ -270,19 +274,21 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   }
 
   recordAnswer(lease: Lease, settlement: Settlement, answer: AnswerBody): void {
-    this.#ledger.countBytes(settlement.tail.length);
+    const bytes = settlement.redaction?.body?.trueBytes ?? settlement.tail.length;
+    this.#ledger.countBytes(bytes);
     if (lease.switchId !== null) this.#ledger.countCut(lease.switchId);
-    this.#ledger.recordAnswer(lease.seq, Date.now(), answerFields(lease, settlement, answer), answer.tail);
+    const beside = { grant: lease.grant, ...(answer.tail === null ? {} : { body: answer.tail }) };
+    this.#ledger.recordAnswer(lease.seq, Date.now(), answerFields(lease, settlement, answer), beside);
     // It is over, and on record as it was: what this trips cuts other calls.
     this.release(lease);
-    const { outcome, head, tail } = settlement;
-    this.#control.saw({ kind: "answered", bytes: tail.length, outcome, status: head?.status ?? null }, Date.now());
+    const { outcome, head } = settlement;
+    this.#control.saw({ kind: "answered", bytes, outcome, status: head?.status ?? null }, Date.now());
   }
 
   recordLost(lease: Lease): void {
     if (this.#ledger.log.isClosed) return;
     const fields = lostFields(lease, this.#deployment.config.transcripts.streamLeadBytes);
-    this.#ledger.recordAnswer(lease.seq, Date.now(), fields);
+    this.#ledger.recordAnswer(lease.seq, Date.now(), fields, { grant: lease.grant });
   }
 
   release(lease: Lease): void {
@@ -379,6 +385,12 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     }
   }
 }
+
+/** Of a refused call whose body was longer than its first run, nobody has read the rest. */
+const unfinished = (reference: Json): Json => ({ ...(reference as unknown as BodyReference), complete: false });
+
+/** A rule may have made the recorded body shorter or longer than the one that passes. */
+const bytesSent = ({ body, redaction }: RecordedRequest): number => redaction?.body?.trueBytes ?? body.length;
 
 const refused = (denial: Denial): AdmitRefusal => ({ admitted: false, denial });
 

@@ -1,10 +1,12 @@
 import { createHash } from "node:crypto";
-import type { RecordedRequest } from "../src/instance/contract.ts";
+import type { RecordedRequest, Redaction } from "../src/instance/contract.ts";
 import type { Json } from "../src/scope/call.ts";
 import { SALT_BYTES } from "../src/transcript/body-line.ts";
 import { type BodyReference, sha256Hex } from "../src/transcript/envelope.ts";
 import type { RawPart } from "../src/transcript/layout.ts";
 import type { BodyRun } from "./log-table.ts";
+
+const newSalt = (): Uint8Array => crypto.getRandomValues(new Uint8Array(SALT_BYTES));
 
 /** So much of a body lies in lines, beside its record; what exceeds it, and all of one that declares more, in raw objects. */
 export const INLINE_MAX_BYTES = 1_048_576;
@@ -23,8 +25,8 @@ export class BodyWriter {
   readonly part: RawPart;
   readonly mediaType: string | null;
   readonly coding: string;
-  readonly #salt = crypto.getRandomValues(new Uint8Array(SALT_BYTES));
-  readonly #hash = createHash("sha256").update(this.#salt);
+  readonly #salt: Uint8Array;
+  readonly #hash: ReturnType<typeof createHash>;
   readonly #isLarge: boolean;
   #isRaw = false;
   #index = 0;
@@ -34,7 +36,10 @@ export class BodyWriter {
     of: number,
     part: RawPart,
     about: { readonly mediaType?: string | null; readonly coding?: string; readonly declaredBytes: number | null },
+    salt = newSalt(),
   ) {
+    this.#salt = salt;
+    this.#hash = createHash("sha256").update(salt);
     this.of = of;
     this.part = part;
     this.mediaType = about.mediaType ?? null;
@@ -71,8 +76,8 @@ export function wholeBody(
   bytes: Uint8Array,
   mediaType: string | null,
   coding: string,
+  salt = newSalt(),
 ): { readonly reference: BodyReference; readonly run: BodyRun } {
-  const salt = crypto.getRandomValues(new Uint8Array(SALT_BYTES));
   return {
     reference: { digest: sha256Hex(salt, bytes), bytes: bytes.length, mediaType, coding, complete: true },
     run: { of, part, index: 0, salt, bytes, isRaw: false },
@@ -120,18 +125,31 @@ interface RequestBodyRecord {
   readonly writer: BodyWriter | null;
 }
 
+/** What was recorded is digested; of what was sent the length is said besides. */
+export const redactedReference = (reference: BodyReference, redaction: Redaction | undefined): Json => {
+  const body = redaction?.body ?? null;
+  if (body === null) return { ...reference };
+  return { ...reference, complete: reference.complete && !body.withheld, trueBytes: body.trueBytes };
+};
+
 /** The body of a request as its record speaks of it, and its first run. */
-export function requestBody({ headers, body, bodyFollows }: RecordedRequest, seq: number): RequestBodyRecord {
+export function requestBody(
+  { headers, body, bodyFollows, redaction }: RecordedRequest,
+  seq: number,
+): RequestBodyRecord {
   const header = (name: string): string | null => headers.find(([key]) => key === name)?.[1] ?? null;
   const mediaType = header("content-type");
   const coding = header("content-encoding") ?? "identity";
   if (bodyFollows) {
     // It was read up to more than lies inline: all of it goes into raw objects.
-    const writer = new BodyWriter(seq, "request", { mediaType, coding, declaredBytes: Number.POSITIVE_INFINITY });
+    const about = { mediaType, coding, declaredBytes: Number.POSITIVE_INFINITY };
+    const writer = new BodyWriter(seq, "request", about, redaction?.salt);
     const reference = { digest: null, bytes: null, mediaType, coding, complete: false };
     return { reference, piece: writer.next(body), writer };
   }
-  if (body.length === 0) return { reference: null, piece: { run: null, raw: null }, writer: null };
-  const { reference, run } = wholeBody(seq, "request", body, mediaType, coding);
-  return { reference: { ...reference }, piece: { run, raw: null }, writer: null };
+  // Where rules concern the call, the run holds their salt, be it empty otherwise.
+  if (body.length === 0 && redaction === undefined)
+    return { reference: null, piece: { run: null, raw: null }, writer: null };
+  const { reference, run } = wholeBody(seq, "request", body, mediaType, coding, redaction?.salt);
+  return { reference: redactedReference(reference, redaction), piece: { run, raw: null }, writer: null };
 }

@@ -1,8 +1,18 @@
 import type { Attributes } from "../src/control/switch.ts";
 import type { Denial } from "../src/denial.ts";
-import type { AdmitRequest, Enrolment, Outcome, RecordedRequest, Settlement } from "../src/instance/contract.ts";
+import type {
+  AdmitRequest,
+  Enrolment,
+  Manifest,
+  Outcome,
+  Permit,
+  RecordedRequest,
+  Redaction,
+  Settlement,
+} from "../src/instance/contract.ts";
 import type { Json } from "../src/scope/call.ts";
-import type { BodyReference, Fields } from "../src/transcript/envelope.ts";
+import { type BodyReference, type Fields, sha256Hex } from "../src/transcript/envelope.ts";
+import { redactedReference } from "./bodies.ts";
 import type { AnswerBody, Lease } from "./lease.ts";
 
 /** Pure: what the records of an instance say besides their frame. The one place that names their fields. */
@@ -12,6 +22,7 @@ export const identityFields = (enrolment: Enrolment, grant: string, deployment: 
   instance: enrolment.instance,
   agent: enrolment.agent,
   agentVersion: enrolment.agentVersion,
+  manifestDigest: digestOfManifest(enrolment.manifest),
   task: enrolment.task.id,
   human: enrolment.human,
   client: enrolment.client,
@@ -20,8 +31,27 @@ export const identityFields = (enrolment: Enrolment, grant: string, deployment: 
   deployment,
 });
 
+/** As record 0 has it. */
+const manifestFields = ({ model, promptDigest, tools }: Manifest): Fields => ({
+  model,
+  promptDigest,
+  tools: { ...tools },
+});
+
+const manifestDigests = new WeakMap<Manifest, string>();
+
+/** Of the exact text in record 0, which holds the manifest itself. */
+function digestOfManifest(manifest: Manifest): string {
+  let digest = manifestDigests.get(manifest);
+  if (digest === undefined) {
+    digest = sha256Hex(JSON.stringify(manifestFields(manifest)));
+    manifestDigests.set(manifest, digest);
+  }
+  return digest;
+}
+
 export const enrolledFields = (enrolment: Enrolment, claims: BodyReference): Fields => ({
-  manifest: { ...enrolment.manifest, tools: { ...enrolment.manifest.tools } },
+  manifest: manifestFields(enrolment.manifest),
   purpose: enrolment.task.purpose,
   deadline: enrolment.task.deadlineMs,
   scope: [...enrolment.scope],
@@ -29,13 +59,14 @@ export const enrolledFields = (enrolment: Enrolment, claims: BodyReference): Fie
   claims: { ...claims },
 });
 
-export const callFields = (upstream: string, sent: RecordedRequest, body: Json): Fields => ({
+export const callFields = (upstream: string, sent: RecordedRequest, body: Json, permit?: Permit): Fields => ({
   upstream,
   method: sent.method,
   target: sent.target,
   headers: pairs(sent.headers),
   body,
-  decision: { allowed: true },
+  ...redactionFields(sent.redaction),
+  decision: { allowed: true, ...permit },
 });
 
 export const refusedFields = ({ call, request }: AdmitRequest, denial: Denial, body: Json): Fields => ({
@@ -44,8 +75,34 @@ export const refusedFields = ({ call, request }: AdmitRequest, denial: Denial, b
   target: request.target,
   headers: pairs(request.headers),
   body,
-  decision: { allowed: false, ...denial },
+  ...redactionFields(request.redaction),
+  decision: { allowed: false, ...decidedBy(denial), ...denial },
 });
+
+/** Which layer refused, and why, where the denial does not say it itself. */
+function decidedBy(denial: Denial): Fields {
+  switch (denial.kind) {
+    case "absent":
+      return {};
+    case "unauthenticated":
+      return { layer: "credentials" };
+    case "too-large":
+      return { layer: "describe" };
+    case "limited":
+      return { layer: "limits", reason: `over the limit of ${denial.limit}` };
+    case "exhausted":
+      return { layer: "limits", reason: `the budget of ${denial.budget} is spent` };
+    case "unavailable":
+    case "upstream-failed":
+      return { layer: "gate" };
+  }
+}
+
+/** Where rules concern what is recorded: which they are, and what they took out. */
+const redactionFields = (redaction: Redaction | undefined): Fields =>
+  redaction === undefined || redaction.applied.length === 0
+    ? {}
+    : { rulesApplied: [...redaction.applied], redacted: redaction.values.map((value) => ({ ...value })) };
 
 /** A lease that broke while the last bytes were on their way here is a cut call, whatever the Worker thought. */
 export function answerFields(lease: Lease, settlement: Settlement, { reference }: AnswerBody): Fields {
@@ -57,7 +114,8 @@ export function answerFields(lease: Lease, settlement: Settlement, { reference }
     ...(settlement.reason === null ? {} : { reason: settlement.reason }),
     status: settlement.head?.status ?? null,
     headers: pairs(settlement.head?.headers ?? []),
-    body: reference === null ? null : { ...reference },
+    body: reference === null ? null : redactedReference(reference, settlement.redaction),
+    ...redactionFields(settlement.redaction),
     ...lateRequest(lease),
     ...upstreamOutcome(outcome),
     passedBytes: settlement.passedBytes + (outcome === "complete" ? settlement.heldBytes : 0),

@@ -29,6 +29,8 @@ export interface AnswerBody {
 export class Lease extends RpcTarget implements LeaseCalls {
   readonly seq: number;
   readonly upstream: string;
+  /** `jti` of the grant that the call came with. */
+  readonly grant: string;
   readonly #host: LeaseHost;
   /** Of an answer that comes in runs; one that comes whole never needs it. */
   #answer: BodyWriter | null = null;
@@ -44,10 +46,11 @@ export class Lease extends RpcTarget implements LeaseCalls {
   #isDone = false;
   #isSettled = false;
 
-  constructor(host: LeaseHost, seq: number, upstream: string, request: BodyWriter | null) {
+  constructor(host: LeaseHost, seq: number, upstream: string, request: BodyWriter | null, grant: string) {
     super();
     this.seq = seq;
     this.upstream = upstream;
+    this.grant = grant;
     this.#host = host;
     this.request = request;
     this.requestComplete = request === null;

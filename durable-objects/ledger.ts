@@ -99,9 +99,9 @@ export class Ledger {
   }
 
   /** The record of a call's end: one commit with what ends with it. */
-  recordAnswer(call: number, nowMs: number, fields: Fields, body: Piece | null = null): void {
+  recordAnswer(call: number, nowMs: number, fields: Fields, beside: Beside): void {
     this.change({ open: this.#state.open.filter((seq) => seq !== call) });
-    this.record("answer", nowMs, fields, body === null ? {} : { body });
+    this.record("answer", nowMs, fields, beside);
     this.#raw.close(call);
   }
 
@@ -224,9 +224,11 @@ export class Ledger {
   #recordOrphan(seq: number, answer: DurableBody, request: DurableBody, nowMs: number): void {
     const { streamLeadBytes } = this.#options.deployment().config.transcripts;
     // A body that came in runs has no digest in its call's record: it is stated here, as far as it came.
-    const sent = this.log.recordOf(seq)?.["body"] as BodyReference | null | undefined;
+    const call = this.log.recordOf(seq);
+    const sent = call?.["body"] as BodyReference | null | undefined;
     const requestBody = sent?.digest === null ? request.reference(0, sent) : null;
-    this.recordAnswer(seq, nowMs, orphanFields(seq, answer.reference(streamLeadBytes, null), requestBody));
+    const beside = typeof call?.["grant"] === "string" ? { grant: call["grant"] } : {};
+    this.recordAnswer(seq, nowMs, orphanFields(seq, answer.reference(streamLeadBytes, null), requestBody), beside);
   }
 
   /** More calls whose Workers nobody waits for any more. They cut by themselves, by `orphaned.untilMs`. */

@@ -3,6 +3,7 @@ import { isLoopback } from "../loopback.ts";
 import type { Json } from "../scope/call.ts";
 import { type Entry, parseEntries } from "../scope/entry.ts";
 import { findForwardingFault } from "./forward-headers.ts";
+import { redactionRules } from "./redaction.ts";
 import { rule, ruleName } from "./rules.ts";
 import { findEventNameFault, SIGNAL_ACTS } from "./signal-acts.ts";
 
@@ -146,6 +147,8 @@ const upstream = z.strictObject({
     )
     .readonly()
     .default([]),
+  /** What of its calls is not written down. */
+  redact: redactionRules.default([]),
   firstByteTimeoutMs: positive.default(60_000),
   idleTimeoutMs: positive.default(120_000),
   totalTimeoutMs: positive.default(900_000),

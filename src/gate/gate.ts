@@ -2,13 +2,15 @@ import type { UpstreamConfig } from "../config/define.ts";
 import { absent, type Denial, unavailable } from "../denial.ts";
 import type { Deployment } from "../deployment.ts";
 import { type Grant, resourceOf } from "../grant/claims.ts";
+import type { Permit, RecordedRequest } from "../instance/contract.ts";
 import { err, ok, type Result } from "../result.ts";
 import type { Call } from "../scope/call.ts";
-import { decide, factsNeeded } from "../scope/decide.ts";
+import { factsNeeded, findPermit } from "../scope/decide.ts";
 import type { Entry } from "../scope/entry.ts";
 import { type Admitted, admit } from "./admit.ts";
 import { answerTo } from "./answer.ts";
 import { authenticate } from "./authenticate.ts";
+import { type CallRedaction, redactionFor, type SentRequest } from "./call-redaction.ts";
 import { describeBody, describeHead, type RequestHead, type RuleFacts } from "./describe.ts";
 import { forward } from "./forward.ts";
 import { declaredLength, type HeaderList, recordedHeaders } from "./headers.ts";
@@ -41,24 +43,29 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
   const head: RequestHead = { target, method: request.method, headers: request.headers };
   const path = authorizeHead(head, request.body !== null, grant, deployment);
   const body = path.ok && request.body !== null ? await readBody(request.body, head, path.value.route) : ok(NO_BODY);
-  const call = !path.ok ? path : !body.ok ? body : authorizeBody(head, body.value, grant, path.value);
+  const authorized = !path.ok ? path : !body.ok ? body : authorizeBody(head, body.value, grant, path.value);
   const sent = body.ok ? body.value : NO_BODY;
 
+  // What no rule lets be written down does not reach the instance; what can't be redacted does not go on.
   const headers = recordedHeaders(request.headers);
+  const redaction = redactionFor(config, target.upstream, path.ok ? path.value.call : null);
+  const { request: recorded, fault } = record(redaction, {
+    method: request.method,
+    target: target.rawPath + target.rawQuery,
+    headers,
+    // A refusal records no body: what is not permitted need not travel.
+    body: authorized.ok ? sent.first : null,
+    bodyFollows: authorized.ok && sent.rest !== null,
+  });
+  const call = authorized.ok && fault !== null ? err(absent("describe", fault)) : authorized;
 
   // 5. admit: one RPC. The call is durable before anything leaves, or it is refused.
   const admitted = await admit(deployment, grant, {
     proof: { jti: proof.jti, issuedAtMs: proof.issuedAtMs },
-    call: call.ok ? call.value : null,
+    call: call.ok ? call.value.call : null,
     denial: call.ok ? null : call.error,
-    request: {
-      method: request.method,
-      target: target.rawPath + target.rawQuery,
-      headers,
-      // A refusal records no body: what is not permitted need not travel.
-      body: call.ok ? sent.first : NO_BODY.first,
-      bodyFollows: call.ok && sent.rest !== null,
-    },
+    request: recorded,
+    ...(call.ok ? { permit: call.value.permit } : {}),
   });
   if (!admitted.ok) return refuse(admitted.error);
   // The instance admits only what came here permitted.
@@ -75,6 +82,7 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
     body: sent,
     grant,
     upstream: path.value.route.config,
+    redaction,
     startedAtMs,
     deployment,
     ctx,
@@ -85,22 +93,33 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
   return relayed.ok ? relayed.response : refuse(relayed.denial);
 }
 
+const record = (redaction: CallRedaction | null, sent: SentRequest): Recorded =>
+  redaction === null
+    ? { request: { ...sent, body: sent.body ?? NO_BODY.first }, fault: null }
+    : redaction.recordRequest(sent);
+
+interface Recorded {
+  readonly request: RecordedRequest;
+  readonly fault: string | null;
+}
+
 interface Passing {
   readonly request: Request;
   /** The path below the upstream and the query, as they were sent. */
   readonly rawTarget: string;
-  /** As on record. */
+  /** As on record, before redaction. */
   readonly headers: HeaderList;
   readonly body: RequestBody;
   readonly grant: Grant;
   readonly upstream: UpstreamConfig;
+  readonly redaction: CallRedaction | null;
   readonly startedAtMs: number;
   readonly deployment: Deployment;
   readonly ctx: ExecutionContext;
 }
 
 async function pass(call: Admitted, passing: Passing): Promise<Relayed> {
-  const { request, rawTarget, headers, body, grant, upstream, startedAtMs, deployment, ctx } = passing;
+  const { request, rawTarget, headers, body, grant, upstream, redaction, startedAtMs, deployment, ctx } = passing;
   const { method } = request;
   const declaredBytes = declaredLength(request.headers);
   const asked = { upstream, method, rawTarget, headers, body, declaredBytes, startedAtMs };
@@ -113,6 +132,7 @@ async function pass(call: Admitted, passing: Passing): Promise<Relayed> {
       askedUrl: upstream.baseUrl + rawTarget,
       bases: () => basesOf(grant, deployment),
     },
+    redaction,
     isHead: method === "HEAD",
     startedAtMs,
     waitUntil: (work) => ctx.waitUntil(work),
@@ -138,8 +158,8 @@ interface Path {
   readonly route: Route;
   readonly call: Omit<Call, "body">;
   readonly rules: RuleFacts;
-  /** Whether the grant allows it whatever the body; else it is asked again when the body is known. */
-  readonly isDecided: boolean;
+  /** By what the grant allows it whatever the body; null: it is asked again when the body is known. */
+  readonly permit: Permit | null;
 }
 
 const NOT_GRANTED = absent("grant", "not within the grant");
@@ -161,8 +181,9 @@ function authorizeHead(
   const rules = { query: own.query || others.query, body: own.body || others.body };
   const asked: Call = { ...described.value, body: { kind: hasBody ? "opaque" : "none" } };
   const entries = own.body ? withoutBodyConditions(grant.entries) : grant.entries;
-  if (!decide([{ name: "grant", entries }], asked).ok) return err(NOT_GRANTED);
-  return ok({ route: found.value, call: described.value, rules, isDecided: !own.body });
+  const permit = findPermit(entries, asked);
+  if (permit === undefined) return err(NOT_GRANTED);
+  return ok({ route: found.value, call: described.value, rules, permit: own.body ? null : permit });
 }
 
 /** Wider than the grant: what it refuses, no body could make right. */
@@ -190,13 +211,13 @@ function authorizeBody(
   head: RequestHead,
   { first, rest }: RequestBody,
   grant: Grant,
-  { call, rules, isDecided }: Path,
-): Result<Call, Denial> {
+  { call, rules, permit }: Path,
+): Result<{ readonly call: Call; readonly permit: Permit }, Denial> {
   const body = describeBody(head, rest === null ? first : null, rules);
   if (!body.ok) return err(absent("describe", body.error));
   const whole = { ...call, body: body.value };
-  if (isDecided || decide([{ name: "grant", entries: grant.entries }], whole).ok) return ok(whole);
-  return err(NOT_GRANTED);
+  const permitted = permit ?? findPermit(grant.entries, whole);
+  return permitted === undefined ? err(NOT_GRANTED) : ok({ call: whole, permit: permitted });
 }
 
 const NO_RULES: RuleFacts = { query: false, body: false };

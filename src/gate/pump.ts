@@ -2,8 +2,10 @@ import type { Config, UpstreamConfig } from "../config/define.ts";
 import type { AnswerHead, Outcome, Settlement } from "../instance/contract.ts";
 import { within } from "../within.ts";
 import { type Admitted, LEASE_ANSWER_MS } from "./admit.ts";
+import type { CallRedaction } from "./call-redaction.ts";
 import type { Forwarded } from "./forward.ts";
 import { outcomeOf, reasonText } from "./outcome.ts";
+import { giveRoom, takeRoom } from "./request-body.ts";
 
 /** Of one read of a stream: small at first, and twice as much whenever it was filled. A buffer costs its length in zeros. */
 const READ_MIN_BYTES = 4_096;
@@ -15,6 +17,8 @@ const NOTHING = new Uint8Array(0);
 export interface Passage {
   readonly upstream: UpstreamConfig;
   readonly lead: Pick<Config["transcripts"], "streamLeadMs" | "streamLeadBytes">;
+  /** Null: no rule concerns the call. */
+  readonly redaction: CallRedaction | null;
   readonly startedAtMs: number;
   /** Keeps the Worker up until a stream is settled, whatever becomes of the client. */
   readonly waitUntil: (work: Promise<unknown>) => void;
@@ -82,6 +86,7 @@ export class Pump {
         endedAtMs: Date.now(),
       },
       reason,
+      ...(this.#passage.redaction === null ? {} : { redaction: this.#passage.redaction.answer }),
     };
     try {
       // A stopped call keeps no time of its own any more.
@@ -116,6 +121,37 @@ export class Pump {
       bytes += run.byteLength;
     }
     return this.#joinPending();
+  }
+
+  /**
+   * An answer that is not recorded as it came: none of it is ever pending. Null: stopped. `too-long`: it has more than
+   * `maxBytes`, or this isolate has no room for it.
+   */
+  async readApart(body: ReadableStream<Uint8Array>, maxBytes: number): Promise<Uint8Array | "too-long" | null> {
+    const reader = body.getReader();
+    const runs: Uint8Array[] = [];
+    let bytes = 0;
+    try {
+      for (;;) {
+        const run = await this.#read(reader.read());
+        if (run === null) return null;
+        if (run.byteLength === 0) break;
+        if (bytes + run.byteLength > maxBytes || !takeRoom(run.byteLength)) return "too-long";
+        runs.push(run);
+        bytes += run.byteLength;
+      }
+    } finally {
+      giveRoom(bytes);
+    }
+    return concat(...runs);
+  }
+
+  /** The only ending of an answer that was read apart. */
+  settleApart(whole: Uint8Array, recorded: Uint8Array): Promise<boolean> {
+    this.#receivedBytes = whole.byteLength;
+    this.#pending = [recorded];
+    this.#pendingBytes = recorded.byteLength;
+    return this.settle("complete");
   }
 
   /** The beginning of an answer that the agent does not get, for the record. */

@@ -1,10 +1,12 @@
 import type { Denial } from "../denial.ts";
 import type { AnswerHead } from "../instance/contract.ts";
 import type { Admitted } from "./admit.ts";
+import type { CallRedaction } from "./call-redaction.ts";
 import type { Forwarded } from "./forward.ts";
 import { type AnswerRewriting, answeredHeaders, declaredLength, isDecodedByRuntime } from "./headers.ts";
 import { denialOf } from "./outcome.ts";
 import { type Expansion, type Passage, Pump } from "./pump.ts";
+import { MAX_REDACTABLE_BYTES, TOO_LONG } from "./redact.ts";
 
 /** A declared answer up to this is read whole before any of it is passed: one write, and no pump. */
 const WHOLE_BYTES = 65_536;
@@ -41,7 +43,7 @@ export async function relay(call: Admitted, forwarded: Forwarded, relaying: Rela
   const { response } = forwarded;
   if (response === null || call.stop.reason !== null) return withoutAnswer();
   // The credential is ours: that the upstream refuses it is our failure, and its words about it are not the agent's.
-  if (response.status === 401 || response.status === 407) return withhold(response, call, pump);
+  if (response.status === 401 || response.status === 407) return withhold(response, call, pump, relaying.redaction);
   // Three digits that are no status (RFC 9110 §15), and that no Response can be made of.
   if (response.status < 200 || response.status > 599) {
     call.stop.stop({ kind: "upstream-broke-off" });
@@ -51,7 +53,9 @@ export async function relay(call: Admitted, forwarded: Forwarded, relaying: Rela
   const coding = response.headers.get("content-encoding");
   const decoded = isDecodedByRuntime(coding);
   const headers = answeredHeaders(response.headers, { ...relaying.rewriting, decoded });
-  pump.head = headOf(response.status, headers, decoded);
+  const head = headOf(response.status, headers, decoded);
+  const { redaction } = relaying;
+  pump.head = redaction === null ? head : redaction.answerHead(head);
   const encodeBody = decoded || coding === null ? "automatic" : "manual";
   const init: ResponseInit = { status: response.status, headers, encodeBody };
   const answer = (body: BodyInit | null): Relayed => ({ ok: true, response: new Response(body, init) });
@@ -71,6 +75,16 @@ export async function relay(call: Admitted, forwarded: Forwarded, relaying: Rela
     return withoutAnswer();
   }
   const eventStream = isEventStream(response.headers);
+  if (redaction?.hasAnswerFields) {
+    if (eventStream) return unrecordable(call, pump, redaction.withholdAnswer("a stream of events", null));
+    const isTooLong = (declared ?? 0) > MAX_REDACTABLE_BYTES;
+    const whole = isTooLong ? "too-long" : await pump.readApart(body, MAX_REDACTABLE_BYTES);
+    if (whole === null) return withoutAnswer();
+    if (whole === "too-long") return unrecordable(call, pump, redaction.withholdAnswer(TOO_LONG, null));
+    const recorded = redaction.answerBody(whole, head);
+    if (!recorded.ok) return unrecordable(call, pump, recorded.error);
+    return (await pump.settleApart(whole, recorded.value)) ? answer(whole) : withoutAnswer();
+  }
   if (declared !== null && declared <= WHOLE_BYTES && !eventStream) {
     const whole = await pump.readWhole(body, declared);
     return whole !== null && (await pump.settle("complete")) ? answer(whole) : withoutAnswer();
@@ -79,10 +93,26 @@ export async function relay(call: Admitted, forwarded: Forwarded, relaying: Rela
   return answer(pump.stream(body, eventStream, size));
 }
 
-async function withhold(response: Response, call: Admitted, pump: Pump): Promise<Relayed> {
+/** An answer that a rule concerns, and that can't be redacted for certain. */
+async function unrecordable(call: Admitted, pump: Pump, reason: string): Promise<Relayed> {
+  call.stop.release();
+  await pump.settle("upstream-failed", reason);
+  return { ok: false, denial: { kind: "upstream-failed", status: 502, reason } };
+}
+
+async function withhold(
+  response: Response,
+  call: Admitted,
+  pump: Pump,
+  redaction: CallRedaction | null,
+): Promise<Relayed> {
   const reason = "the upstream refused the gate's credential";
-  pump.head = headOf(response.status, response.headers, isDecodedByRuntime(response.headers.get("content-encoding")));
-  if (response.body !== null) await pump.readBeginning(response.body as ReadableStream<Uint8Array>, WITHHELD_BYTES);
+  const head = headOf(response.status, response.headers, isDecodedByRuntime(response.headers.get("content-encoding")));
+  pump.head = redaction === null ? head : redaction.answerHead(head);
+  // Its beginning is no JSON that could be redacted.
+  if (redaction?.hasAnswerFields) redaction.withholdAnswer("the beginning of a body", null);
+  else if (response.body !== null)
+    await pump.readBeginning(response.body as ReadableStream<Uint8Array>, WITHHELD_BYTES);
   call.stop.release();
   await pump.settle("upstream-failed", reason);
   return { ok: false, denial: { kind: "upstream-failed", status: 502, reason } };

@@ -27,7 +27,7 @@ export async function readRequestBody(
   declaredBytes: number | null,
 ): Promise<Result<RequestBody, string>> {
   let capacity = firstCapacity(declaredBytes);
-  if (!reserve(capacity)) return err(NO_ROOM);
+  if (!takeRoom(capacity)) return err(NO_ROOM);
   const reader = body.getReader({ mode: "byob" });
   let isLate = false;
   const timer = setTimeout(() => {
@@ -49,7 +49,7 @@ export async function readRequestBody(
       if (done || filled < capacity) return ok({ first: new Uint8Array(buffer, 0, filled), rest: null });
       if (filled > FIRST_RUN_BYTES) return ok({ first: new Uint8Array(buffer, 0, filled), rest: reader });
       const larger = nextCapacity(capacity, declaredBytes);
-      if (!reserve(larger - capacity)) {
+      if (!takeRoom(larger - capacity)) {
         reader.cancel("no room").catch(() => {});
         return err(NO_ROOM);
       }
@@ -62,17 +62,22 @@ export async function readRequestBody(
     return err(NOT_ARRIVED);
   } finally {
     clearTimeout(timer);
-    bufferedBytes -= capacity;
+    giveRoom(capacity);
   }
 }
 
 const NOT_ARRIVED = "the request's body did not arrive";
 const NO_ROOM = "too many requests' bodies are being read";
 
-function reserve(bytes: number): boolean {
+/** Room in this isolate for what is read whole. Who got it gives it back. */
+export function takeRoom(bytes: number): boolean {
   if (bufferedBytes + bytes > MAX_BUFFERED_BYTES) return false;
   bufferedBytes += bytes;
   return true;
+}
+
+export function giveRoom(bytes: number): void {
+  bufferedBytes -= bytes;
 }
 
 /** One byte more than declared, or than the run: so a body of exactly that size is seen to end. */

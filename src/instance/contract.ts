@@ -85,6 +85,14 @@ export interface AdmitRequest {
   readonly denial: Denial | null;
   readonly request: RecordedRequest;
   readonly deployment: string;
+  /** By what the grant allows it. */
+  readonly permit?: Permit;
+}
+
+/** The first that allows a call: the place of the entry in `authorization_details`, and its operation as written. */
+export interface Permit {
+  readonly entry: number;
+  readonly operation: string;
 }
 
 export interface RecordedRequest {
@@ -96,6 +104,38 @@ export interface RecordedRequest {
   /** The body, or its first run where `bodyFollows`. */
   readonly body: Uint8Array;
   readonly bodyFollows: boolean;
+  /** Where rules concern the call: what they have done to the fields above. */
+  readonly redaction?: RequestRedaction;
+}
+
+/** A value that is not in what is recorded. */
+export interface RedactedValue {
+  readonly rule: string;
+  /** A JSON pointer into the body, `header:<name>`, `query:<name>`, or `header:<name>?<parameter>`. Empty: the whole body. */
+  readonly at: string;
+  /** SHA-256, in hex, of the value's own salt and its bytes. Null, both: it was not read to its end. */
+  readonly digest: string | null;
+  readonly bytes: number | null;
+}
+
+export interface Redaction {
+  /** The rules that were applied, whether or not they found anything. */
+  readonly applied: readonly string[];
+  readonly values: readonly RedactedValue[];
+  /** Null: the body is recorded as it is. */
+  readonly body: RedactedBody | null;
+}
+
+export interface RedactedBody {
+  /** Its length as it was sent; null where it was not read to its end. */
+  readonly trueBytes: number | null;
+  /** It could not be redacted, and so is not recorded at all. */
+  readonly withheld: boolean;
+}
+
+export interface RequestRedaction extends Redaction {
+  /** Lies with the request's body, for it and for all values that were taken out of the call, in either direction. */
+  readonly salt: Uint8Array;
 }
 
 /** Why a lease broke. */
@@ -145,6 +185,8 @@ export interface Settlement {
   readonly forwardedBytes: number;
   readonly timing: Timing;
   readonly reason: string | null;
+  /** Where rules concern the answer: what they have done to its head and its body. */
+  readonly redaction?: Redaction;
 }
 
 /** Calls on a lease belong to the RPC session of `admit`: they cost no further Durable Object request. */

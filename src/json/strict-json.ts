@@ -108,7 +108,8 @@ const isFollowedByColon = (text: string, from: number): boolean => {
   return text.charCodeAt(at) === COLON;
 };
 
-const endOfString = (text: string, start: number): number => {
+/** Behind the closing quote of the string that begins at `start`, in a text that is known to be JSON. */
+export const endOfString = (text: string, start: number): number => {
   let quote = text.indexOf('"', start + 1);
   while (isEscapedAt(text, quote)) quote = text.indexOf('"', quote + 1);
   return quote + 1;

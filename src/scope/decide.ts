@@ -22,12 +22,27 @@ export const decide = (layers: readonly Layer[], call: Call): Decision => {
 };
 
 /** Whether one operation of the entry is this call, with every condition holding on its facts. */
-export const matches = (entry: Entry, call: Call): boolean =>
-  entry.upstream === call.upstream &&
-  entry.operations.some((operation) => {
-    const path = bindOperation(operation, call.method, call.segments);
-    return path !== undefined && holds(entry.where, call, path);
-  });
+export const matches = (entry: Entry, call: Call): boolean => findOperation(entry, call) !== undefined;
+
+const findOperation = (entry: Entry, call: Call): Operation | undefined =>
+  entry.upstream !== call.upstream
+    ? undefined
+    : entry.operations.find((operation) => {
+        const path = bindOperation(operation, call.method, call.segments);
+        return path !== undefined && holds(entry.where, call, path);
+      });
+
+/** The first entry that allows the call, by its place, and the operation that it is. Undefined: none does. */
+export const findPermit = (
+  entries: readonly Entry[],
+  call: Call,
+): { readonly entry: number; readonly operation: string } | undefined => {
+  for (const [place, entry] of entries.entries()) {
+    const operation = findOperation(entry, call);
+    if (operation !== undefined) return { entry: place, operation: operation.text };
+  }
+  return undefined;
+};
 
 const holds = (where: Where, call: Call, path: ReadonlyMap<string, string>): boolean => {
   for (const [name, predicate] of where) {

@@ -13,20 +13,29 @@ const TYPES: Readonly<Record<Partition["kind"], readonly RecordType[]>> = {
 const seq = z.number().int().nonnegative();
 const digest = z.string().regex(/^[0-9a-f]{64}$/);
 const frame = { mediaType: z.string().nullable(), coding: z.string(), complete: z.boolean(), mayMiss: seq.optional() };
-const knownBody = z.strictObject({ digest, bytes: seq, ...frame });
+/** Of a body that was redacted: the length of what passed. What is recorded has another, or is nothing. */
+const redactedFrom = { trueBytes: seq.nullable().optional() };
+const knownBody = z.strictObject({ digest, bytes: seq, ...frame, ...redactedFrom });
 /** Nothing of it was ever recorded. */
-const noBody = z.strictObject({ digest: z.null(), bytes: z.literal(0), ...frame });
+const noBody = z.strictObject({ digest: z.null(), bytes: z.literal(0), ...frame, ...redactedFrom });
 /** Longer than its call's record: the answer states it, unless the object was reset in between. */
 const laterBody = z.strictObject({ digest: z.null(), bytes: z.null(), ...frame });
 
 const enrolledShape = z.looseObject({ claims: knownBody, deadline: seq });
-const callShape = z.looseObject({ body: z.union([knownBody, laterBody]).nullable() });
+const redaction = {
+  rulesApplied: z.array(z.string()).optional(),
+  redacted: z
+    .array(z.strictObject({ rule: z.string(), at: z.string(), digest: digest.nullable(), bytes: seq.nullable() }))
+    .optional(),
+};
+const callShape = z.looseObject({ body: z.union([knownBody, laterBody]).nullable(), ...redaction });
 /** None where one record counts many. */
-const refusedShape = z.looseObject({ body: knownBody.nullable().optional() });
+const refusedShape = z.looseObject({ body: knownBody.nullable().optional(), ...redaction });
 const answerShape = z.looseObject({
   call: seq,
   body: z.union([knownBody, noBody]).nullable(),
   requestBody: knownBody.optional(),
+  ...redaction,
 });
 
 export interface BodyName {
