@@ -53,6 +53,7 @@ export interface HostileUpstream {
   readonly totalTimeoutMs?: number;
   readonly maxRequestBytes?: number;
   readonly maxAnswerBytes?: number;
+  readonly redact?: ConfigSource["upstreams"][string]["redact"];
   /** The layer that speaks of the hostile upstream no more. */
   readonly without?: "entitlement" | "agent" | "boundaries";
 }
