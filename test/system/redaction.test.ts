@@ -25,6 +25,7 @@ beforeAll(async () => {
     redact: [
       { name: "logins", in: "both", operations: ["POST /vault/{+rest}"], fields: ["/password", "/users/*/pin"] },
       { name: "answers", in: "answer", operations: ["GET /vault/{+rest}"], fields: ["/token"] },
+      { name: "traces", in: "request", operations: ["GET /traced"], headers: ["Traceparent"] },
       { name: "keys", in: "both", headers: ["Idempotency-Key", "X-Answer-Key"], query: ["token"] },
     ],
   });
@@ -319,17 +320,18 @@ describe("a refused call", () => {
     ["of an upstream that is not granted", "/ungranted/x"],
     ["of an upstream that does not exist", "/no-such-upstream/x"],
   ])("%s is on record without the values of a query and of headers", async (_, path) => {
-    const [token, key] = [secret(), secret()];
-    const headers = { "Idempotency-Key": key };
+    const [token, key, trace] = [secret(), secret(), secret()];
     const { status } = await rig.rawCall(who, {
       method: "GET",
       target: `${path}?token=${token}`,
-      headers: `Idempotency-Key: ${headers["Idempotency-Key"]}\r\n`,
+      headers: `Idempotency-Key: ${key}\r\nTraceparent: ${trace}\r\n`,
     });
     expect(status).toBe(404);
     const line = await found("refused", `${path}?token=`);
     expect(line["target"]).toBe(`${path}?token=[redacted:keys]`);
     expect(line["headers"]).toContainEqual(["idempotency-key", "[redacted:keys]"]);
+    // What it would have been is not known, so the rules of all operations count.
+    expect(line["headers"]).toContainEqual(["traceparent", "[redacted:traces]"]);
   });
 });
 
