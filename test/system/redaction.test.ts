@@ -224,7 +224,22 @@ describe("a request that can't be redacted for certain", () => {
     }
   });
 
-  it("passes where its rule has no fields", async () => {
+  it("passes as a stream where its rule has no fields, its headers redacted", async () => {
+    const key = secret();
+    const body = randomBytes(3_000_000);
+    const headers = { "Content-Type": "application/octet-stream", "Idempotency-Key": key };
+    const heard = await rig.call(who, "/hostile/upload", { method: "PUT", body, headers });
+    expect(heard.status).toBe(200);
+    expect(bodyOf(rig.upstream.requests("/upload")[0]!).equals(body)).toBe(true);
+    const call = await found("call", "/hostile/upload");
+    const answer = await answerOf(call);
+    expect(answer["requestBody"]).toMatchObject({ bytes: body.length, complete: true });
+    expect((await rig.recordedBody(who, call.seq, "request")).equals(body)).toBe(true);
+    const own = sha256(await saltOf(call.seq), "request 0");
+    expect(redactedOf(call)).toMatchObject([{ rule: "keys", digest: sha256(own, key).toString("hex") }]);
+  });
+
+  it("passes as a form where its rule has no fields", async () => {
     const headers = { "Content-Type": "multipart/form-data; boundary=b" };
     const heard = await rig.call(who, "/hostile/form", { method: "POST", body: "--b\r\n", headers });
     expect(heard.status).toBe(200);
