@@ -125,9 +125,12 @@ export class Pump {
 
   /**
    * An answer that is not recorded as it came: none of it is ever pending. Null: stopped. `too-long`: it has more than
-   * `maxBytes`, or this isolate has no room for it.
+   * `maxBytes`. `no-room`: too many are being read whole.
    */
-  async readApart(body: ReadableStream<Uint8Array>, maxBytes: number): Promise<Uint8Array | "too-long" | null> {
+  async readApart(
+    body: ReadableStream<Uint8Array>,
+    maxBytes: number,
+  ): Promise<Uint8Array | "too-long" | "no-room" | null> {
     const reader = body.getReader();
     const runs: Uint8Array[] = [];
     let bytes = 0;
@@ -136,7 +139,8 @@ export class Pump {
         const run = await this.#read(reader.read());
         if (run === null) return null;
         if (run.byteLength === 0) break;
-        if (bytes + run.byteLength > maxBytes || !takeRoom(run.byteLength)) return "too-long";
+        if (bytes + run.byteLength > maxBytes) return "too-long";
+        if (!takeRoom(run.byteLength)) return "no-room";
         runs.push(run);
         bytes += run.byteLength;
       }

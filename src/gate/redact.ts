@@ -95,7 +95,7 @@ export function redactHeaders(
   const [first] = fieldRules(rules, direction);
   if (first !== undefined) for (const name of DIGESTS) named.set(name, first.name);
   for (const rule of rules.filter((rule) => isOfDirection(rule, direction)))
-    for (const name of rule.headers ?? []) named.set(name, rule.name);
+    for (const name of rule.headers ?? []) if (!named.has(name)) named.set(name, rule.name);
   const taken: TakenOut[] = [];
   const recorded = headers.map(([name, value]): HeaderList[number] => {
     const rule = named.get(name);

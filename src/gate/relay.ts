@@ -81,6 +81,7 @@ export async function relay(call: Admitted, forwarded: Forwarded, relaying: Rela
     const whole = isTooLong ? "too-long" : await pump.readApart(body, MAX_REDACTABLE_BYTES);
     if (whole === null) return withoutAnswer();
     if (whole === "too-long") return unrecordable(call, pump, redaction.withholdAnswer(TOO_LONG, null));
+    if (whole === "no-room") return unrecordable(call, pump, redaction.withholdAnswer("too many are being read", null));
     const recorded = redaction.answerBody(whole, head);
     if (!recorded.ok) return unrecordable(call, pump, recorded.error);
     return (await pump.settleApart(whole, recorded.value)) ? answer(whole) : withoutAnswer();
