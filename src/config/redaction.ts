@@ -36,6 +36,12 @@ const header = z
   .transform((name) => name.toLowerCase())
   .refine((name) => !FRAMING.includes(name), "a header that says what the recorded bytes are");
 
+const parameter = z
+  .string()
+  .min(1)
+  .max(MAX_POINTER_LENGTH)
+  .refine((name) => name.isWellFormed(), "a name that is Unicode");
+
 const operation = z.string().transform((text, ctx): Operation => {
   const parsed = parseOperation(text);
   if (parsed.ok) return parsed.value;
@@ -56,7 +62,7 @@ const redactionRule = z
     fields: listOf(field).optional(),
     /** In lower case once read. */
     headers: listOf(header).optional(),
-    query: listOf(z.string().min(1).max(MAX_POINTER_LENGTH)).optional(),
+    query: listOf(parameter).optional(),
   })
   .refine(
     ({ fields, headers, query }) => fields !== undefined || headers !== undefined || query !== undefined,

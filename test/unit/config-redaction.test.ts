@@ -27,6 +27,7 @@ describe("redaction rules", () => {
     ["nothing to redact", { fields: undefined }, ["0: a rule that redacts nothing: give fields, headers or query"]],
     ["an unknown key", { field: ["/a"] }, ['0: Unrecognized key: "field"']],
     ["a name that could end its marker", { name: "a]" }, [`0.name: ${NAME}`]],
+    ["half a character", { query: ["\ud83d"] }, ["0.query.0: a name that is Unicode"]],
     ["no header name", { headers: ["a b"] }, ["0.headers.0: a header name"]],
     [
       "a header that frames",
