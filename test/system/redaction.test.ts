@@ -3,8 +3,10 @@
 import { createHash, randomBytes } from "node:crypto";
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { Readable } from "node:stream";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { err, ok } from "../../src/result.ts";
 import { verifyTranscripts } from "../../src/transcript/verify.ts";
 import { parseSealKeys } from "../../src/transcript/verify-keys.ts";
 import { type GateRig, type Instance, type Line, startGateRig } from "./gate-rig.ts";
@@ -357,7 +359,13 @@ describe("at last", () => {
     const keys = await parseSealKeys({ keys: [{ ...jwk, d: undefined }] });
     if (!keys.ok) throw new Error(keys.error);
     const report = await verifyTranscripts(
-      { keys: () => all.keys(), get: async (key) => all.get(key) ?? null },
+      {
+        keys: (prefix) => [...all.keys()].filter((key) => key.startsWith(prefix)),
+        open: async (key) => {
+          const bytes = all.get(key);
+          return bytes === undefined ? err("not there") : ok(Readable.from([bytes]));
+        },
+      },
       { keys: keys.value, issuer: rig.origin, nowMs: Date.now() },
     );
     expect(report.transcripts.flatMap(({ findings }) => findings)).toEqual([]);
