@@ -38,7 +38,12 @@ export default defineConfig({
     },
   },
   upstreams: {
-    saas: { baseUrl: bench.upstream, credential: { kind: "header", header: "Authorization", secret: "SAAS_TOKEN" } },
+    saas: {
+      baseUrl: bench.upstream,
+      credential: { kind: "header", header: "Authorization", secret: "SAAS_TOKEN" },
+      maxRequestBytes: 4_294_967_296,
+      maxAnswerBytes: 4_294_967_296,
+    },
   },
   entitlements: { groups: { bench: [ANY] } },
   boundaries: [ANY],

@@ -51,7 +51,14 @@ export default {
   },
 };
 
-const SCOPE = [{ type: "http", upstream: "saas", operations: ["GET /v0/{base}/{table}"], where: { base: ["appX1"] } }];
+const SCOPE = [
+  {
+    type: "http",
+    upstream: "saas",
+    operations: ["GET /v0/{base}/{table}", "POST /v0/{base}/{table}"],
+    where: { base: ["appX1"] },
+  },
+];
 
 const enrol = (deployment: Deployment, instance: string, task: string) =>
   instanceOf(deployment, instance).enrol({

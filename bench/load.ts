@@ -10,6 +10,8 @@ export interface Run {
   readonly port: number;
   readonly concurrency: number;
   readonly requests: readonly string[];
+  /** Not more than so many a second; as fast as they are answered where it is not said. */
+  readonly perSecond?: number;
 }
 
 export interface Ran {
@@ -38,8 +40,14 @@ export async function run(work: Run): Promise<Ran> {
               resolve();
               return;
             }
-            sentAt = performance.now();
-            socket.write(request);
+            const waitMs =
+              work.perSecond === undefined ? 0 : began + ((next - 1) * 1_000) / work.perSecond - performance.now();
+            const write = (): void => {
+              sentAt = performance.now();
+              socket.write(request);
+            };
+            if (waitMs > 0) setTimeout(write, waitMs);
+            else write();
           };
           socket.on("connect", send);
           socket.on("error", reject);

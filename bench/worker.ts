@@ -13,7 +13,16 @@ export const MEMORY = existsSync("/dev/shm") ? "/dev/shm" : tmpdir();
 export interface StartedWorker {
   readonly port: number;
   readonly pid: number;
+  /** All objects of its bucket. */
+  stored(): Promise<readonly StoredObject[]>;
   close(): Promise<void>;
+}
+
+export interface StoredObject {
+  readonly key: string;
+  readonly size: number;
+  readonly uploadedAtMs: number;
+  bytes(): Promise<Uint8Array>;
 }
 
 export interface WorkerOptions {
@@ -48,7 +57,7 @@ export async function startWorker(options: WorkerOptions): Promise<StartedWorker
           durableObjects: Object.fromEntries(
             Object.entries(options.classes).map(([name, className]) => [name, { className, useSQLite: true }]),
           ),
-          ...(Object.keys(options.classes).length === 0 ? {} : { r2Buckets: { TRANSCRIPTS: "transcripts" } }),
+          r2Buckets: { TRANSCRIPTS: "transcripts" },
         },
       ],
     } as Parameters<typeof convertV4MiniflareOptions>[0]),
@@ -60,7 +69,21 @@ export async function startWorker(options: WorkerOptions): Promise<StartedWorker
     await miniflare.dispose();
     rmSync(stateDir, { recursive: true, force: true });
   };
-  return { port, pid, close };
+  const stored = async (): Promise<readonly StoredObject[]> => {
+    const bucket = await miniflare.getR2Bucket("TRANSCRIPTS");
+    const objects: StoredObject[] = [];
+    for (let cursor: string | undefined, more = true; more; ) {
+      const listed = await bucket.list(cursor === undefined ? {} : { cursor });
+      for (const { key, size, uploaded } of listed.objects) {
+        const bytes = async (): Promise<Uint8Array> => (await bucket.get(key))!.bytes();
+        objects.push({ key, size, uploadedAtMs: uploaded.getTime(), bytes });
+      }
+      more = listed.truncated;
+      cursor = listed.truncated ? listed.cursor : undefined;
+    }
+    return objects;
+  };
+  return { port, pid, stored, close };
 }
 
 const CLASSES = { AGENT_INSTANCE: "AgentInstance", ROSTER: "Roster", SWITCHBOARD: "Switchboard", JOURNAL: "Journal" };
@@ -70,13 +93,17 @@ export interface StartedGate extends StartedWorker {
 }
 
 /** The gate with the bench's own configuration, and an enrolment that needs no identity provider. */
-export async function startGate(settings: object, stateIn: string): Promise<StartedGate> {
+export async function startGate(
+  settings: object,
+  stateIn: string,
+  entry = "bench/enrol-entry.ts",
+): Promise<StartedGate> {
   const port = await choosePort(0);
   const origin = `http://127.0.0.1:${port}`;
   const script = await bundleWorker(
     { 'process.env["BENCH"]': JSON.stringify(JSON.stringify({ origin, ...settings })) },
     "bench/config.ts",
-    "bench/enrol-entry.ts",
+    entry,
   );
   const bindings = { GRANT_KEYS: privateJwks(), SEAL_KEYS: privateJwks(), SAAS_TOKEN: "bench" };
   return { origin, ...(await startWorker({ script, bindings, classes: CLASSES, stateIn, port })) };
@@ -86,8 +113,8 @@ export async function startGate(settings: object, stateIn: string): Promise<Star
 export interface BenchInstance {
   readonly id: string;
   readonly token: string;
-  /** A request line and headers, with a proof of its own. */
-  request(path: string): string;
+  /** A request line and headers, with a proof of its own. With a length, it is a POST of a body that follows. */
+  request(path: string, bodyBytes?: number): string;
 }
 
 export async function enrol(origin: string, task = "bench_task"): Promise<BenchInstance> {
@@ -101,12 +128,19 @@ export async function enrol(origin: string, task = "bench_task"): Promise<BenchI
   const ath = createHash("sha256").update(token).digest("base64url");
   const header = part({ typ: "dpop+jwt", alg: "ES256", jwk });
   const { host } = new URL(origin);
-  const request = (path: string): string => {
-    const claims = { jti: randomUUID(), htm: "GET", htu: `${origin}${path}`, iat: seconds(), ath };
-    return `GET ${path} HTTP/1.1\r\nHost: ${host}\r\nAccept: */*\r\nAuthorization: DPoP ${token}\r\nDPoP: ${signEs256(`${header}.${part(claims)}`, privateKey)}\r\n\r\n`;
+  const request = (path: string, bodyBytes?: number): string => {
+    const method = bodyBytes === undefined ? "GET" : "POST";
+    const htu = `${origin}${path.split("?")[0]}`;
+    const claims = { jti: randomUUID(), htm: method, htu, iat: seconds(), ath };
+    const proof = signEs256(`${header}.${part(claims)}`, privateKey);
+    const body = bodyBytes === undefined ? "" : bodyHeaders(bodyBytes);
+    return `${method} ${path} HTTP/1.1\r\nHost: ${host}\r\nAccept: */*\r\n${body}Authorization: DPoP ${token}\r\nDPoP: ${proof}\r\n\r\n`;
   };
   return { id, token, request };
 }
+
+export const bodyHeaders = (bytes: number): string =>
+  `Content-Type: application/octet-stream\r\nContent-Length: ${bytes}\r\n`;
 
 export const seconds = (): number => Math.floor(Date.now() / 1000);
 
@@ -162,3 +196,15 @@ export function percentile(values: readonly number[], share: number): number {
 }
 
 export const round = (value: number): number => Math.round(value * 1000) / 1000;
+
+/** The gate with what the platform bills counted. */
+export const COUNTED = "bench/counted-entry.ts";
+
+export type Figures = Readonly<Record<string, unknown>>;
+
+export const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+export async function until(what: string, withinMs: number, holds: () => Promise<boolean>): Promise<void> {
+  for (const endMs = Date.now() + withinMs; Date.now() < endMs; await pause(100)) if (await holds()) return;
+  throw new Error(`${what} did not come`);
+}

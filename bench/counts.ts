@@ -1,0 +1,12 @@
+/** What the platform bills, as `bench/counted-entry.ts` counts it. */
+export interface Counts {
+  /** Of Durable Objects, alarms not among them. */
+  requests: number;
+  alarms: number;
+  /** Written. */
+  rows: number;
+  alarmsSet: number;
+  puts: number;
+  putBytes: number;
+  lastPutAtMs: number;
+}
