@@ -3,6 +3,7 @@ import config from "#config";
 import type { JournalCalls, JournalEntry } from "../src/control/contract.ts";
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
 import { journalPartition } from "../src/transcript/layout.ts";
+import { parseIndexName } from "../src/transcript/segment-index.ts";
 import { Kept } from "./kept.ts";
 import { RefusalCount } from "./refusal-count.ts";
 import { TranscriptLog } from "./transcript-log.ts";
@@ -15,7 +16,10 @@ const RETRY_MS = 5_000;
 /** The doors are open to the world. */
 const REFUSALS_RECORDED_PER_MINUTE = 120;
 
-/** The same record and segment code for what has no instance: admin acts, reads of transcripts, refusals at the token endpoint. */
+/**
+ * The same record and segment code for what has no instance: admin acts, reads of transcripts, refusals at the token endpoint, and
+ * the index of segments.
+ */
 export class Journal extends DurableObject<Env> implements JournalCalls {
   readonly #log: TranscriptLog;
   readonly #wake: Wake;
@@ -34,10 +38,10 @@ export class Journal extends DurableObject<Env> implements JournalCalls {
     return parseDeployment(this.env, config);
   }
 
-  /** Durable when this returns true. False: the day is over. */
+  /** Durable when this returns true. False: its time is over. */
   async append(entry: JournalEntry): Promise<boolean> {
-    if (this.#log.isClosed) return false;
     const nowMs = Date.now();
+    if (this.#log.isClosed || nowMs >= this.#period().endsAtMs) return false;
     this.#recordCounted(nowMs, false);
     if (entry.type === "refused" && !this.#refusals.mayRecord(nowMs)) {
       const { suppressed } = entry.fields;
@@ -57,7 +61,7 @@ export class Journal extends DurableObject<Env> implements JournalCalls {
     this.#wake.rang();
     try {
       this.#sealIfDue(Date.now());
-      await this.#log.store(this.env.TRANSCRIPTS, this.#partition());
+      await this.#log.store(this.env.TRANSCRIPTS, this.#period().path);
       this.#log.drop(Date.now(), null);
       const next = this.#nextWakeMs();
       if (next !== null) this.#wake.by(next);
@@ -73,9 +77,8 @@ export class Journal extends DurableObject<Env> implements JournalCalls {
     if (this.#log.hasUnstored) return Date.now();
     if (this.#log.isClosed) return this.#log.dropAtMs(null);
     try {
-      const { flushAfterMs } = this.#deployment.config.transcripts;
-      const flushAtMs = this.#log.oldestAtMs === null ? null : this.#log.oldestAtMs + flushAfterMs;
-      const times = [flushAtMs, this.#log.dropAtMs(null), this.#endsAtMs(), this.#refusals.dueAtMs];
+      const flushAtMs = this.#log.oldestAtMs === null ? null : this.#log.oldestAtMs + this.#flushAfterMs();
+      const times = [flushAtMs, this.#log.dropAtMs(null), this.#period().endsAtMs, this.#refusals.dueAtMs];
       return Math.min(...times.filter((time) => time !== null));
     } catch {
       return Date.now() + RETRY_MS;
@@ -84,11 +87,12 @@ export class Journal extends DurableObject<Env> implements JournalCalls {
 
   #sealIfDue(nowMs: number): void {
     if (this.#log.isClosed) return;
-    const isOver = nowMs >= this.#endsAtMs();
+    const { endsAtMs, cause } = this.#period();
+    const isOver = nowMs >= endsAtMs;
     this.#recordCounted(nowMs, isOver);
-    if (isOver) this.#record("ended", { cause: "day" }, nowMs);
+    if (isOver) this.#record("ended", { cause }, nowMs);
     const { oldestAtMs } = this.#log;
-    const isDue = oldestAtMs !== null && nowMs >= oldestAtMs + this.#deployment.config.transcripts.flushAfterMs;
+    const isDue = oldestAtMs !== null && (nowMs >= oldestAtMs + this.#flushAfterMs() || this.#isFull());
     if (isOver || isDue) this.#log.seal(this.#sealing(), isOver, nowMs);
   }
 
@@ -102,7 +106,7 @@ export class Journal extends DurableObject<Env> implements JournalCalls {
 
   #record(type: JournalEntry["type"] | "ended", fields: JournalEntry["fields"], nowMs: number): void {
     this.#log.append({ type, fields: { journal: this.#name(), ...fields }, state: null, nowMs });
-    this.#wake.by(nowMs + this.#deployment.config.transcripts.flushAfterMs);
+    this.#wake.by(this.#isFull() ? nowMs : nowMs + this.#flushAfterMs());
   }
 
   #name(): string {
@@ -111,18 +115,22 @@ export class Journal extends DurableObject<Env> implements JournalCalls {
     return name;
   }
 
-  #day(): { readonly door: string; readonly day: string } {
+  /** What its name says: where it stands in the bucket, and when it ends. */
+  #period(): { readonly path: string; readonly endsAtMs: number; readonly cause: "hour" | "day" } {
+    const index = parseIndexName(this.#name());
+    if (index !== undefined) return { path: index.path, endsAtMs: index.endsAtMs, cause: "hour" };
     const [door, day] = this.#name().split(".") as [string, string];
-    return { door, day };
+    const endsAtMs = Date.parse(`${day}T00:00:00Z`) + DAY_MS + GRACE_MS;
+    return { path: journalPartition(door, day), endsAtMs, cause: "day" };
   }
 
-  #endsAtMs(): number {
-    return Date.parse(`${this.#day().day}T00:00:00Z`) + DAY_MS + GRACE_MS;
+  #flushAfterMs(): number {
+    const { flushAfterMs, indexFlushAfterMs } = this.#deployment.config.transcripts;
+    return parseIndexName(this.#name()) === undefined ? flushAfterMs : indexFlushAfterMs;
   }
 
-  #partition(): string {
-    const { door, day } = this.#day();
-    return journalPartition(door, day);
+  #isFull(): boolean {
+    return this.#log.openBytes >= this.#deployment.config.transcripts.flushAfterBytes;
   }
 
   #sealing() {

@@ -10,7 +10,8 @@ import { DurableBody, type Piece } from "./bodies.ts";
 import { identityFields, orphanFields } from "./instance-fields.ts";
 import type { Kept } from "./kept.ts";
 import { RawBodies } from "./raw-bodies.ts";
-import { TranscriptLog } from "./transcript-log.ts";
+import { nameInIndex } from "./segment-index.ts";
+import { type StoredSegment, TranscriptLog } from "./transcript-log.ts";
 
 /** So much of raw bodies may wait for R2 before who sends more has to wait, too, */
 const RAW_AHEAD_BYTES = 33_554_432;
@@ -272,8 +273,12 @@ export class Ledger {
     const bucket = this.#options.bucket();
     // Bodies first: whoever sees an envelope in R2 finds its bodies there.
     await this.#raw.store(bucket, this.partition);
-    await this.log.store(bucket, this.partition);
-    this.log.drop(Date.now(), this.#state.open[0] ?? null);
+    const name = (segment: StoredSegment) => nameInIndex(this.#options.deployment(), this.#enrolment!, segment);
+    try {
+      await this.log.store(bucket, this.partition, name);
+    } finally {
+      this.log.drop(Date.now(), this.#state.open[0] ?? null);
+    }
   }
 
   get partition(): string {

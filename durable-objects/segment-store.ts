@@ -33,17 +33,19 @@ export interface SealedSegment {
 const VOLUME_BYTES = 2_097_152;
 /**
  * Puts a sealed segment into the bucket. Runs again from the start after any failure: every key, and every byte before
- * compression, is decided by the rows, so a second run writes the same or finds it there.
+ * compression, is decided by the rows, so a second run writes the same or finds it there. Returns how many objects hold
+ * its bodies.
  */
-export async function storeSegment(bucket: R2Bucket, partition: string, segment: SealedSegment): Promise<void> {
+export async function storeSegment(bucket: R2Bucket, partition: string, segment: SealedSegment): Promise<number> {
   // Bodies first: whoever sees an envelope in R2 finds its bodies there.
-  await storeBodies(bucket, partition, segment);
+  const bodies = await storeBodies(bucket, partition, segment);
   // Dying here leaves bodies that no envelope in R2 speaks of yet; the next run finds them equal.
   const text = [...segment.lines(), segment.sealLine, ""].join("\n");
   await putLines(bucket, segmentKey(partition, segment.firstSeq), text);
+  return bodies;
 }
 
-async function storeBodies(bucket: R2Bucket, partition: string, segment: SealedSegment): Promise<void> {
+async function storeBodies(bucket: R2Bucket, partition: string, segment: SealedSegment): Promise<number> {
   let after = 0;
   for (let volume = 0; ; volume++) {
     const lines: string[] = [];
@@ -55,7 +57,7 @@ async function storeBodies(bucket: R2Bucket, partition: string, segment: SealedS
       bytes += run.bytes.length;
       lines.push(lineOf(run));
     }
-    if (lines.length === 0) return;
+    if (lines.length === 0) return volume;
     await putLines(bucket, bodiesKey(partition, segment.firstSeq, volume), `${lines.join("\n")}\n`);
   }
 }

@@ -64,6 +64,17 @@ export interface Append {
   readonly nowMs: number;
 }
 
+/** A segment that stands in R2. Times are those of its first and last record. */
+export interface StoredSegment {
+  readonly first: number;
+  readonly last: number;
+  readonly head: string;
+  readonly fromMs: number;
+  readonly toMs: number;
+  readonly final: boolean;
+  readonly bodies: number;
+}
+
 /** What a seal says besides the range. */
 export interface Sealing {
   readonly issuer: string;
@@ -90,6 +101,8 @@ export class TranscriptLog {
   #heldBytes = 0;
   /** Read when the first proof is held against them: who is only stopped needs none. */
   #jtis: Map<string, number> | null = null;
+  /** In R2, and still to be named in the index: how many objects hold their bodies, by number. */
+  readonly #put = new Map<number, number>();
   #closed = false;
 
   /** Memory is only a cache of storage: everything in it is made here. */
@@ -248,19 +261,34 @@ export class TranscriptLog {
   }
 
   /** Puts sealed segments into R2, oldest first. Rows stay until the put is confirmed, whatever happens between. */
-  async store(bucket: R2Bucket, partition: string): Promise<void> {
+  async store(
+    bucket: R2Bucket,
+    partition: string,
+    onStored: (segment: StoredSegment) => Promise<void> = async () => {},
+  ): Promise<void> {
+    let failed: unknown;
     for (const [no, segment] of this.#in(SEALED)) {
       const table = this.#table(no);
-      await storeSegment(bucket, partition, {
-        firstSeq: segment.firstSeq,
-        sealLine: segment.sealLine,
-        lines: () => [...table.lines(0)],
-        runAfter: (id) => table.runAfter(id),
-      });
+      const { firstSeq, sealLine } = segment;
+      const bodies =
+        this.#put.get(no) ??
+        (await storeSegment(bucket, partition, {
+          firstSeq,
+          sealLine,
+          lines: () => [...table.lines(0)],
+          runAfter: (id) => table.runAfter(id),
+        }));
+      this.#put.set(no, bodies);
       // Dying here, the segment is in R2 and will be found equal.
+      // Where it can't be named it stays, and is named later. The next goes to R2 all the same.
+      if (failed === undefined) await onStored(describe(segment, table, bodies)).catch((error) => (failed = error));
+      if (failed !== undefined) continue;
+      // Dying here, it is named once more.
+      this.#put.delete(no);
       this.#keep(no, { ...segment, stage: STORED });
       this.#heldBytes -= segment.bytes;
     }
+    if (failed !== undefined) throw failed;
   }
 
   /**
@@ -320,6 +348,11 @@ export class TranscriptLog {
     const frozen = [...this.#segments].filter(([, { stage }]) => stage !== DROPPED);
     return [...frozen.map(([no]) => this.#table(no)), this.#open.table];
   }
+}
+
+function describe({ firstSeq, lastSeq, head, final }: Segment, table: LogTable, bodies: number): StoredSegment {
+  const atOf = (seq: number): number => (JSON.parse(table.record(seq)!.line) as { at: number }).at;
+  return { first: firstSeq, last: lastSeq, head, fromMs: atOf(firstSeq), toMs: atOf(lastSeq), final, bodies };
 }
 
 /** False: there are more lines than fit. */

@@ -2,6 +2,7 @@ import type { Config } from "./config/define.ts";
 import type { JournalCalls, RosterCalls, SwitchboardCalls } from "./control/contract.ts";
 import type { Deployment } from "./deployment.ts";
 import type { AgentInstanceCalls } from "./instance/contract.ts";
+import { indexJournalName } from "./transcript/segment-index.ts";
 
 /** The Durable Objects by name, where the configuration says they must live. The only place that makes stubs. */
 
@@ -24,6 +25,10 @@ export type RefusedDoor = "authority-refused" | "admin-refused" | "signals-refus
 /** A journal for each door and day (UTC). */
 export const journalOf = ({ env, config }: Deployment, door: JournalDoor, nowMs: number): JournalCalls =>
   stub<JournalCalls>(env.JOURNAL, config, `${door}.${new Date(nowMs).toISOString().slice(0, 10)}`);
+
+/** The index of segments: a journal for each hour (UTC) and shard. */
+export const indexOf = ({ env, config }: Deployment, atMs: number, shard: number): JournalCalls =>
+  stub<JournalCalls>(env.JOURNAL, config, indexJournalName(atMs, shard));
 
 /** The calls are written out by hand: what RPC derives from a class is the same, and too deep for the compiler. */
 function stub<Calls>(namespace: DurableObjectNamespace, { placement }: Config, name: string): Calls {

@@ -20,10 +20,12 @@ export interface Asked {
   readonly method?: "GET" | "POST";
   readonly body?: unknown;
   readonly headers?: Readonly<Record<string, string>>;
-  /** Tried again where no answer came, or none that decides: only what says by its Idempotency-Key that it is the same. */
+  /** Tried again where no answer came, or none that decides: only what says by its Idempotency-Key that it is the same, or changes nothing. */
   readonly isRepeatable?: boolean;
   /** Takes its time. */
   readonly isStream?: boolean;
+  /** A 404 is an answer. */
+  readonly mayBeAbsent?: boolean;
 }
 
 const TIMEOUT_MS = 30_000;
@@ -41,8 +43,8 @@ export async function ask(connection: Connection, path: string, asked: Asked = {
     const isDecided = !(response instanceof Error) && response.status < 500;
     if (isDecided || pauseMs === undefined) {
       if (response instanceof Error) throw response;
-      if (!response.ok) throw await refusal(connection, response);
-      return response;
+      if (response.ok || (asked.mayBeAbsent === true && response.status === 404)) return response;
+      throw await refusal(connection, response);
     }
     if (!(response instanceof Error)) await response.body?.cancel();
     await new Promise((resolve) => setTimeout(resolve, pauseMs));

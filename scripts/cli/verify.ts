@@ -3,6 +3,7 @@
 import { join } from "node:path";
 import type { ReceiptReport } from "../../src/control/verify-receipt.ts";
 import type { TranscriptReport, VerifyOptions, VerifyReport } from "../../src/transcript/verify.ts";
+import { PULLED_FILE } from "../local/pulled-file.ts";
 import { readSealKeys, SEAL_KEYS_FILE, verifyFolder } from "../local/verify-folder.ts";
 import { describeReceipt, verifyReceiptFile } from "../local/verify-receipt-file.ts";
 import { onlyOperand, parseArguments } from "./arguments.ts";
@@ -12,7 +13,7 @@ import { count } from "./printable.ts";
 export const verify: Command = {
   summary: "verify a copy of the transcripts, offline",
   usage: `portcullis verify <folder> [--keys <file>] [--issuer <origin>] [--now <ms or ISO 8601>] [--no-bodies | --bodies-kept-days <n>]
-                        [--receipt <file>] [--json]
+                        [--receipt <file>] [--whole] [--json]
 
   <folder>  a copy of the bucket: <folder>/transcripts/…, <folder>/bodies/…, <folder>/erasures/…
   --keys    public seal keys, as /.well-known/portcullis-seal-keys.json gives them (default: <folder>/${SEAL_KEYS_FILE})
@@ -20,6 +21,8 @@ export const verify: Command = {
   --now     the time to verify at (default: now); past its deadline a transcript must have a sealed end
   --no-bodies          verify the envelopes only: for a copy without bodies
   --bodies-kept-days   the lifecycle rule of the bucket: bodies of calls older than this may be gone
+  --whole   the folder is a copy of everything, whoever made it: what the index of segments names must be here. (Of what pull
+            made, ${PULLED_FILE} says what must be.)
   --receipt a switch's receipt, as the admin API answered or as --save kept it: held to itself and to the transcripts here
 
 Exit: 0 all is as it was written, 1 it is not, 2 it could not be verified.`,
@@ -31,6 +34,7 @@ Exit: 0 all is as it was written, 1 it is not, 2 it could not be verified.`,
       "no-bodies": { type: "boolean", default: false },
       "bodies-kept-days": { type: "string" },
       receipt: { type: "string" },
+      whole: { type: "boolean", default: false },
       json: { type: "boolean", default: false },
     });
     const folder = onlyOperand(operands, "folder");
@@ -43,6 +47,7 @@ Exit: 0 all is as it was written, 1 it is not, 2 it could not be verified.`,
       issuer: options.issuer ?? null,
       nowMs,
       bodies: !options["no-bodies"],
+      ...(options.whole ? { scopes: [{ untilMs: null }] } : {}),
       ...(keptDays === undefined ? {} : { bodiesKeptMs: parseDays(keptDays) }),
       receiptFile: options.receipt,
     });

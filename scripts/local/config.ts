@@ -21,6 +21,7 @@ export interface LocalAddresses {
   readonly otherAgent?: string;
   /** What a test may want otherwise than a person who watches. */
   readonly flushAfterMs?: number;
+  readonly indexFlushAfterMs?: number;
   readonly grantSeconds?: number;
   readonly callsPerSecond?: number;
   readonly burst?: number;
@@ -224,5 +225,8 @@ export default defineConfig({
           },
         },
   grants: { grantSeconds: local.grantSeconds ?? 300 },
-  transcripts: { flushAfterMs: local.flushAfterMs ?? 2_000 },
+  transcripts: {
+    flushAfterMs: local.flushAfterMs ?? 2_000,
+    indexFlushAfterMs: local.indexFlushAfterMs ?? 10_000,
+  },
 });

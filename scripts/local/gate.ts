@@ -19,9 +19,14 @@ export interface GateOptions {
   readonly addresses: Omit<LocalAddresses, "origin" | "platformKey">;
   /** Where objects and bucket keep their state; nothing: in memory of this run. */
   readonly stateDir?: string;
+  /** Opens the bucket by the S3 API to who signs with these. */
+  readonly s3?: { readonly accessKeyId: string; readonly secretAccessKey: string };
   /** What workerd writes. */
   readonly onLog?: (line: string) => void;
 }
+
+/** By this name the S3 API knows the bucket. */
+export const BUCKET = "transcripts";
 
 export interface LocalGate {
   readonly origin: string;
@@ -80,7 +85,9 @@ export async function startGate(options: GateOptions): Promise<LocalGate> {
             SWITCHBOARD: { className: "Switchboard", useSQLite: true },
             JOURNAL: { className: "Journal", useSQLite: true },
           },
-          r2Buckets: { TRANSCRIPTS: "transcripts" },
+          r2Buckets: {
+            TRANSCRIPTS: options.s3 === undefined ? BUCKET : { id: BUCKET, s3Credentials: options.s3 },
+          },
           bindings: {
             GRANT_KEYS: JSON.stringify(secrets.grantKeys),
             SEAL_KEYS: JSON.stringify(secrets.sealKeys),

@@ -3,7 +3,7 @@
 
 import { createWriteStream } from "node:fs";
 import { join } from "node:path";
-import { type BucketDoor, startBucketDoor } from "./bucket-door.ts";
+import { type BucketDoor, type ServedBucket, startBucketDoor } from "./bucket-door.ts";
 import { type LocalGate, startGate } from "./gate.ts";
 import { startGitHub } from "./github.ts";
 import { type IdentityProvider, startIdentityProvider } from "./identity-provider.ts";
@@ -131,7 +131,8 @@ async function startParts(
       }),
     closeIt,
   );
-  const bucket = (await gate.miniflare.getR2Bucket("TRANSCRIPTS", "portcullis")) as unknown as CopiedBucket;
+  const bucket = (await gate.miniflare.getR2Bucket("TRANSCRIPTS", "portcullis")) as unknown as CopiedBucket &
+    ServedBucket;
   const door: BucketDoor = await up(() => startBucketDoor(bucket), closeIt);
   const addresses: RunAddresses = {
     gate: gate.origin,

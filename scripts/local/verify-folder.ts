@@ -9,6 +9,7 @@ import { type VerifyOptions, type VerifyReport, verifyTranscripts } from "../../
 import { parseSealKeys, type SealKeys } from "../../src/transcript/verify-keys.ts";
 import { parseObjectKey } from "../../src/transcript/verify-layout.ts";
 import type { TranscriptObjects } from "../../src/transcript/verify-objects.ts";
+import { readPulled, scopesOf } from "./pulled-file.ts";
 
 /**
  * Beside a copy, what `GET /.well-known/portcullis-seal-keys.json` answered when it was made. Against whoever can
@@ -23,9 +24,11 @@ export async function readSealKeys(file: string): Promise<SealKeys> {
   return keys.value;
 }
 
-/** Throws where the folder can't be listed or read. What is no file in it is a finding. */
+/** Throws where the folder, or what it is a copy of, can't be listed or read. What is no file in it is a finding. */
 export async function verifyFolder(folder: string, options: VerifyOptions): Promise<VerifyReport> {
-  return verifyTranscripts(await folderObjects(folder), options);
+  const objects = await folderObjects(folder);
+  const scopes = options.scopes ?? scopesOf(await readPulled(folder));
+  return verifyTranscripts(objects, { ...options, scopes });
 }
 
 async function folderObjects(folder: string): Promise<TranscriptObjects> {

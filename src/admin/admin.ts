@@ -3,7 +3,9 @@ import { recordUnauthenticated } from "../authority/refused.ts";
 import { authenticateAdmin } from "./authenticate.ts";
 import { type AdminHono, PATH_MAX_CHARS, problem, readBody, record, requireRole } from "./door.ts";
 import { instanceRoutes } from "./instances.ts";
+import { objectRoutes } from "./objects.ts";
 import { openApiRoute } from "./openapi.ts";
+import { segmentRoutes } from "./segments.ts";
 import { switchRoutes } from "./switches.ts";
 import { readTranscript } from "./transcripts.ts";
 
@@ -31,6 +33,8 @@ admin.use(async (c, next) => {
 
 switchRoutes(admin);
 instanceRoutes(admin);
+segmentRoutes(admin);
+objectRoutes(admin);
 openApiRoute(admin);
 
 /** NDJSON: the exact lines, from R2 and then what has not left yet. Each read is itself on record. */

@@ -35,6 +35,7 @@ const EVENTS: Node = {
     },
   },
 };
+const OCTETS: Node = { "application/octet-stream": {} };
 const location = { headers: { Location: text("The switch's own path") } };
 const idempotencyKey: Node = {
   name: "Idempotency-Key",
@@ -54,11 +55,10 @@ const body = (name: string): Node => ({ required: true, content: json(ref(name))
 const roles = (...names: string[]): Node => ({ "x-roles": names });
 const READERS = roles("viewer", "operator", "auditor");
 
-/** @param query parameters of the two lists */
-export const operations = (query: {
-  readonly switches: readonly Node[];
-  readonly instances: readonly Node[];
-}): Node => ({
+/** @param query parameters of those that have some */
+export const operations = (
+  query: Readonly<Record<"switches" | "instances" | "segments" | "objects" | "object", readonly Node[]>>,
+): Node => ({
   "/admin/v1/switches": {
     post: {
       operationId: "flipSwitch",
@@ -143,6 +143,51 @@ export const operations = (query: {
           content: { "application/x-ndjson": { schema: { type: "string" } } },
         },
         404: failure("No transcript with these ids"),
+        ...ALWAYS,
+      },
+    },
+  },
+  "/admin/v1/segments": {
+    get: {
+      operationId: "readSegments",
+      summary: "The index of segments: the entries of a span of time, of everybody or of who is named",
+      description:
+        "Records of type `stored`, from the bucket and then what has not left for it. An entry may come twice. The read is itself on record before it begins.",
+      ...roles("auditor"),
+      parameters: query.segments,
+      responses: {
+        200: {
+          description: "One JSON object a line, hour by hour",
+          content: { "application/x-ndjson": { schema: { type: "string" } } },
+        },
+        400: failure("Not a span; the detail says why"),
+        ...ALWAYS,
+      },
+    },
+  },
+  "/admin/v1/objects": {
+    get: {
+      operationId: "listObjects",
+      summary: "Objects of the bucket by prefix, in the order of their keys",
+      description: "The read is itself on record.",
+      ...roles("auditor"),
+      parameters: query.objects,
+      responses: { 200: answer("A page", ref("ObjectPage")), 400: failure("Not a page"), ...ALWAYS },
+    },
+  },
+  "/admin/v1/object": {
+    get: {
+      operationId: "readObject",
+      summary: "An object of the bucket, byte for byte as it was stored",
+      description: "`Range: bytes=<first>-[<last>]` is honoured. The read is itself on record before it begins.",
+      ...roles("auditor"),
+      parameters: query.object,
+      responses: {
+        200: { description: "All of it", content: OCTETS },
+        206: { description: "The range", headers: { "Content-Range": text("RFC 9110, 14.4") }, content: OCTETS },
+        400: failure("Not a key that the layout knows"),
+        404: failure("No such object"),
+        416: failure("It is not that long", { "Content-Range": text("Its length") }),
         ...ALWAYS,
       },
     },

@@ -2,7 +2,9 @@ import { z } from "zod";
 import { REACHES } from "../control/switch.ts";
 import { type AdminHono, READERS, requireRole } from "./door.ts";
 import { instancesQuery } from "./instances.ts";
+import { objectQuery, objectsQuery } from "./objects.ts";
 import { operations } from "./openapi-operations.ts";
+import { segmentsQuery } from "./segments.ts";
 import * as shapes from "./shapes.ts";
 import { flipBody, liftBody, switchesQuery } from "./switches.ts";
 
@@ -22,6 +24,7 @@ const ANSWERS = {
   SwitchPage: shapes.switchPageShape,
   Instance: shapes.memberShape,
   InstancePage: shapes.memberPageShape,
+  ObjectPage: shapes.objectPageShape,
   Progress: shapes.progressShape,
   Pending: shapes.pendingShape,
   Failure: shapes.failureShape,
@@ -55,6 +58,9 @@ export const openApiDocument = (origin: string): JsonSchema => ({
   paths: operations({
     switches: parametersOf(switchesQuery),
     instances: parametersOf(instancesQuery),
+    segments: parametersOf(segmentsQuery),
+    objects: parametersOf(objectsQuery),
+    object: parametersOf(objectQuery),
   }),
   components: {
     schemas: { ...schemasOf(BODIES, "input"), Flip: flipSchema(), ...schemasOf(ANSWERS, "output") },
@@ -105,6 +111,8 @@ function flipSchema(): JsonSchema {
 }
 
 function parametersOf(query: z.ZodType): JsonSchema[] {
-  const { properties = {} } = z.toJSONSchema(query, { io: "input" });
-  return Object.entries(properties).map(([name, schema]) => ({ name, in: "query", required: false, schema }));
+  const { properties = {}, required = [] } = z.toJSONSchema(query, { io: "input" });
+  return Object.entries(properties).map(([name, schema]) => {
+    return { name, in: "query", required: required.includes(name), schema };
+  });
 }

@@ -61,6 +61,13 @@ export const memberPageShape = z.strictObject({
   next: next.describe("For `after`; null: the last page"),
 });
 
+const uploadedAtMs = timeMs.describe("When it came into the bucket; milliseconds since 1970");
+export const objectPageShape = z.strictObject({
+  objects: z.array(z.strictObject({ key: z.string(), bytes: count, uploadedAtMs })),
+  folders: z.array(z.string()).describe("With `folders=true`: what goes on behind the next slash, each once"),
+  next: next.describe("For `cursor`; null: the last page"),
+});
+
 /** `data` of the events of a switch that is followed. */
 export const progressShape = z.strictObject({
   switch: z.uuid(),

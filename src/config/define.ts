@@ -237,6 +237,8 @@ export const configSchema = z
         flushAfterMs: positive.max(600_000).default(10_000),
         /** And at most this many bytes. */
         flushAfterBytes: positive.default(8_388_608),
+        /** Entries of the index of segments wait at most this long: they are many, and small. */
+        indexFlushAfterMs: positive.max(3_600_000).default(300_000),
         /** While R2 can't be written the log holds this much, then calls are refused. */
         maxHeldBytes: positive.default(1_073_741_824),
         /** A stream's lead over what is durable. */

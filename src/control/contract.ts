@@ -152,7 +152,7 @@ export interface SwitchboardCalls {
 // --- Journal ------------------------------------------------------------------------------------------------------
 
 export interface JournalEntry {
-  readonly type: "act" | "refused" | "read";
+  readonly type: "act" | "refused" | "read" | "stored";
   readonly fields: Fields;
   readonly deployment: string;
 }

@@ -15,8 +15,9 @@ export const RECORD_TYPES = [
   "ended",
   "act",
   "read",
+  "stored",
 ] as const;
-/** `act` (an admin's deed) and `read` (of a transcript) stand in journals, `refused` in both, the rest in transcripts of instances. */
+/** `act` (an admin's deed), `read` (of a transcript) and `stored` (a segment) stand in journals, `refused` in both, the rest in transcripts of instances. */
 export type RecordType = (typeof RECORD_TYPES)[number];
 
 /** Fields of a record besides the frame. */

@@ -8,6 +8,7 @@ import {
   rawBodyKey,
   segmentKey,
 } from "./layout.ts";
+import { INDEX_DOOR, parseIndexPath } from "./segment-index.ts";
 
 const DAY_MS = 86_400_000;
 /** How long after its day a journal still takes entries, before it writes its end. */
@@ -102,8 +103,13 @@ function parsePartition(path: string): Partition | undefined {
     if (!Object.values(ids).every((id) => KEY_ID.test(id))) return undefined;
     return { path: instancePartition(ids), kind: "instance", log: instance, ids, deadlineMs: null };
   }
+  const index = parseIndexPath(path);
+  if (index !== undefined) {
+    const { name, endsAtMs } = index;
+    return { path, kind: "journal", log: name, ids: { journal: name }, deadlineMs: endsAtMs };
+  }
   const [, door, day] = /^journal=([^/.]+)\/day=(\d{4}-\d{2}-\d{2})$/.exec(path) ?? [];
-  if (door === undefined || day === undefined || !KEY_ID.test(door)) return undefined;
+  if (door === undefined || day === undefined || !KEY_ID.test(door) || door === INDEX_DOOR) return undefined;
   const startMs = Date.parse(`${day}T00:00:00Z`);
   if (Number.isNaN(startMs)) return undefined;
   const log = `${door}.${day}`;

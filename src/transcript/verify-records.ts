@@ -7,7 +7,7 @@ import type { ReadRecord } from "./verify-segment.ts";
 
 const TYPES: Readonly<Record<Partition["kind"], readonly RecordType[]>> = {
   instance: ["enrolled", "renewed", "call", "answer", "refused", "switched", "signal", "ended"],
-  journal: ["act", "read", "refused", "ended"],
+  journal: ["act", "read", "refused", "stored", "ended"],
 };
 
 const seq = z.number().int().nonnegative();

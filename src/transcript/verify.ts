@@ -2,7 +2,8 @@ import { FIRST_PREV } from "./envelope.ts";
 import { segmentKey } from "./layout.ts";
 import { type AbsenceRules, readCertificates } from "./verify-absence.ts";
 import { type BodyCounts, BodyReader } from "./verify-bodies.ts";
-import { type Finding, Findings } from "./verify-findings.ts";
+import { type Finding, Findings, MAX_FINDINGS } from "./verify-findings.ts";
+import { type CopyScope, IndexReader } from "./verify-index.ts";
 import type { SealKeys } from "./verify-keys.ts";
 import { type Partition, parseObjectKey, type RawName, type SegmentName, type VolumeName } from "./verify-layout.ts";
 import { readLines } from "./verify-lines.ts";
@@ -23,6 +24,8 @@ export interface VerifyOptions {
   readonly bodies?: boolean;
   /** How long the bucket's lifecycle keeps bodies. Without it: for good, so an absent body is a loss. */
   readonly bodiesKeptMs?: number;
+  /** What the copy is of, so what must be in it if the index of segments names it. Nothing: that is not known. */
+  readonly scopes?: readonly CopyScope[];
   /** Hears each record that nothing contradicts, of one transcript after the other and in order. */
   readonly onRecord?: (partition: Partition, record: ReadRecord) => void;
 }
@@ -69,9 +72,10 @@ interface TranscriptNames {
  * each record allows after it, every body, and the certificates of those that were erased. It never stops at the first
  * finding. It throws where the bytes can't be had.
  *
- * What it can't see: an open transcript whose last segments are gone looks like one that is not as far yet, and one
- * that is gone as a whole like one that never was. The first ends at the deadline that record 0 states: past it (and
- * `END_GRACE_MS`) there must be a sealed end. Until then `status` is "open", which promises nothing about the tail.
+ * What it can't see without the index of segments, and without knowing what the copy is of (`scopes`): an open transcript
+ * whose last segments are gone looks like one that is not as far yet, and one that is gone as a whole like one that never
+ * was. The first ends at the deadline that record 0 states: past it (and `END_GRACE_MS`) there must be a sealed end. Until
+ * then `status` is "open", which promises nothing about the tail.
  */
 export async function verifyTranscripts(objects: TranscriptObjects, options: VerifyOptions): Promise<VerifyReport> {
   const stray = new Findings();
@@ -80,13 +84,21 @@ export async function verifyTranscripts(objects: TranscriptObjects, options: Ver
   const { bodies = true, nowMs, bodiesKeptMs } = options;
   const expiredBeforeMs = bodiesKeptMs === undefined ? null : nowMs - bodiesKeptMs;
   if (partitions.size === 0) stray.add("transcripts/", "no transcripts");
+  const index = new IndexReader(options.scopes ?? []);
   const transcripts: TranscriptReport[] = [];
   for (const path of [...partitions.keys()].sort())
     transcripts.push(
-      await verifyTranscript(objects, options, partitions.get(path)!, { certificates, expiredBeforeMs }),
+      await verifyTranscript(objects, options, index, partitions.get(path)!, { certificates, expiredBeforeMs }),
     );
-  const ok = stray.all.length === 0 && transcripts.every(({ findings }) => findings.length === 0);
-  return { transcripts, findings: stray.all, bodiesVerified: bodies, ok };
+  const named = index.finish();
+  for (const { place, problem } of named.stray) stray.add(place, problem);
+  const held = transcripts.map((transcript) => {
+    const isNew = ({ place }: Finding) => !transcript.findings.some((finding) => finding.place === place);
+    const found = (named.of.get(transcript.partition) ?? []).filter(isNew).slice(0, MAX_FINDINGS);
+    return found.length === 0 ? transcript : { ...transcript, findings: [...transcript.findings, ...found] };
+  });
+  const ok = stray.all.length === 0 && held.every(({ findings }) => findings.length === 0);
+  return { transcripts: held, findings: stray.all, bodiesVerified: bodies, ok };
 }
 
 async function listTranscripts(
@@ -115,12 +127,13 @@ async function listTranscripts(
 async function verifyTranscript(
   objects: TranscriptObjects,
   options: VerifyOptions,
+  index: IndexReader,
   { partition, segments, volumes, raw }: TranscriptNames,
   absence: AbsenceRules,
 ): Promise<TranscriptReport> {
   const findings = new Findings();
   const records = new RecordReader(partition, findings);
-  const { reached, isEnded } = await verifySegments(objects, options, partition, segments, records, findings);
+  const { reached, isEnded } = await verifySegments(objects, options, index, partition, segments, records, findings);
   const { deadlineMs, clockBack } = records;
   const { nextSeq, head } = reached;
   // Where the last segment is not sound, that is the finding, and whether it was the end can't be told.
@@ -165,6 +178,7 @@ async function verifyTranscript(
 async function verifySegments(
   objects: TranscriptObjects,
   { keys, issuer, onRecord }: VerifyOptions,
+  index: IndexReader,
   partition: Partition,
   segments: readonly SegmentName[],
   records: RecordReader,
@@ -173,7 +187,7 @@ async function verifySegments(
   let reached: Reached = { nextSeq: 0, head: FIRST_PREV };
   let isEnded = false;
   const inOrder = [...segments].sort((a, b) => a.firstSeq - b.firstSeq);
-  for (const [index, name] of inOrder.entries()) {
+  for (const [at, name] of inOrder.entries()) {
     const { key, firstSeq } = name;
     if (isEnded) findings.add(key, "a segment after the sealed end");
     if (reached.nextSeq !== null && firstSeq !== reached.nextSeq) {
@@ -186,19 +200,22 @@ async function verifySegments(
       records.markHole(reached.nextSeq, firstSeq - 1);
       reached = { nextSeq: firstSeq, head: null };
     }
-    const lastSeq = (inOrder[index + 1]?.firstSeq ?? Number.POSITIVE_INFINITY) - 1;
+    const lastSeq = (inOrder[at + 1]?.firstSeq ?? Number.POSITIVE_INFINITY) - 1;
     const object = await objects.open(key);
     const read = object.ok ? await readLines(object.value) : object;
     if (!read.ok) {
       findings.add(key, read.error);
+      index.readSegment(partition, key, null);
       records.markHole(firstSeq, lastSeq);
       reached = { nextSeq: null, head: null };
       continue;
     }
     const segment = readSegment(name, read.value, reached, { keys, issuer, findings });
     if (!segment.sound) records.markHole(firstSeq, lastSeq);
+    index.readSegment(partition, key, segment.seal);
     for (const record of segment.records) {
       records.read(record, firstSeq);
+      index.readRecord(partition, record);
       onRecord?.(partition, record);
     }
     reached = { nextSeq: segment.nextSeq, head: segment.seal?.head ?? null };

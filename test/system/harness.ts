@@ -67,6 +67,8 @@ export interface HarnessOptions {
   readonly addresses?: Partial<LocalAddresses>;
   /** Instead of the secrets that were made. */
   readonly secrets?: (made: LocalSecrets) => LocalSecrets;
+  /** Who may read the bucket by the S3 API; without, nobody. */
+  readonly s3?: { readonly accessKeyId: string; readonly secretAccessKey: string };
   /** Keeps the gate's state over `close` and another start. */
   readonly stateDir?: string;
 }
@@ -114,6 +116,7 @@ export async function startHarness(options: HarnessOptions = {}) {
   const gate: LocalGate = await startGate({
     secrets,
     ...(options.stateDir === undefined ? {} : { stateDir: options.stateDir }),
+    ...(options.s3 === undefined ? {} : { s3: options.s3 }),
     addresses: {
       issuer: idp.issuer,
       jwksUri: idp.jwksUri,

@@ -26,6 +26,7 @@ interface Document {
 
 const PATH = "/admin/v1/openapi.json";
 const SWITCHES = "/admin/v1/switches";
+const READS = ["/admin/v1/segments", "/admin/v1/objects", "/admin/v1/object"];
 
 let h: Harness;
 let document: Document;
@@ -133,7 +134,14 @@ describe("the document", () => {
 
 describe("every answer is one that the document names", () => {
   it("to who may not read it", async () => {
-    for (const path of [PATH, SWITCHES, `${SWITCHES}/x`, "/admin/v1/instances", "/admin/v1/transcripts/a/b/c"]) {
+    for (const path of [
+      PATH,
+      SWITCHES,
+      `${SWITCHES}/x`,
+      "/admin/v1/instances",
+      "/admin/v1/transcripts/a/b/c",
+      ...READS,
+    ]) {
       await ask(path, { token: null });
       await ask(path, { token: admin({ groups: ["engineering"] }) });
     }
@@ -180,6 +188,23 @@ describe("every answer is one that the document names", () => {
     expect((await ask(`${path}/lift`, { body: {} })).status).toBe(400);
     expect((await ask(`${SWITCHES}/nobody/lift`, { body: { reason: "over" } })).status).toBe(404);
     await ask(path);
+  });
+
+  it("of the index, and of the bucket", async () => {
+    const [segments, objects, object] = READS as [string, string, string];
+    expect((await ask(segments)).status).toBe(400);
+    const entries = async () => (await ask(`${segments}?from=${Date.now() - 60_000}&to=${Date.now()}`)).text;
+    await expect.poll(entries, { timeout: 10_000 }).toContain('"type":"stored"');
+    expect((await ask(objects)).status).toBe(400);
+    const folders = await ask(`${objects}?prefix=transcripts/&folders=true`);
+    expect(folders.json["folders"]).toContain("transcripts/journal=admin/");
+    const page = await ask(`${objects}?prefix=transcripts/journal=admin/&limit=1`);
+    const [{ key }] = page.json["objects"] as [{ key: string }];
+    expect((await ask(`${object}?key=${key}`)).status).toBe(200);
+    expect((await ask(`${object}?key=${key}`, { headers: { range: "bytes=0-9" } })).status).toBe(206);
+    expect((await ask(`${object}?key=${key}`, { headers: { range: "bytes=999999999-" } })).status).toBe(416);
+    expect((await ask(`${object}?key=../x`)).status).toBe(400);
+    expect((await ask(`${object}?key=transcripts/x`)).status).toBe(404);
   });
 
   it("of a switch that is followed", async () => {

@@ -34,6 +34,7 @@ const SAYS: Readonly<Record<RecordType, readonly string[] | "journal">> = {
   ended: ["cause", "calls", "bytes"],
   act: "journal",
   read: "journal",
+  stored: "journal",
 };
 
 const PROBE = absent("route", "no such upstream");

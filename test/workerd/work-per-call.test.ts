@@ -106,10 +106,12 @@ describe("the roster, the switchboard and the journals", () => {
     expect(asked).toEqual([]);
   });
 
-  it("are never asked by an idle one, though its alarm runs", async () => {
+  it("are never asked by an idle one, though its alarm runs, but once for each segment that leaves", async () => {
     const agent = await enrolAgent();
     const asked = await askedOf();
     const clock = at(Date.now() + 600_000);
+    await runInDurableObject(instanceStub(agent.id), (instance) => instance.alarm());
+    expect(asked.splice(0)).toEqual(["Journal.append"]);
     await runInDurableObject(instanceStub(agent.id), (instance) => instance.alarm());
     clock.mockRestore();
     expect(asked).toEqual([]);

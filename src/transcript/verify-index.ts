@@ -1,0 +1,128 @@
+import { segmentKey } from "./layout.ts";
+import type { Seal } from "./seal.ts";
+import { INDEX_DOOR, type IndexQuery, isAskedFor, type StoredEntry, storedShape } from "./segment-index.ts";
+import type { Finding } from "./verify-findings.ts";
+import type { Partition } from "./verify-layout.ts";
+import type { ReadRecord } from "./verify-segment.ts";
+
+/** What was copied: all of who is named, of the span where one is. Nobody and none: all. */
+export interface CopyScope extends Pick<IndexQuery, "human" | "task" | "instance"> {
+  readonly fromMs?: number | undefined;
+  readonly toMs?: number | undefined;
+  /** Entries of the index that are younger may be of segments that came after the copy. Null: the index was copied first. */
+  readonly untilMs: number | null;
+}
+
+interface Entry {
+  readonly place: string;
+  readonly atMs: number;
+  readonly says: StoredEntry;
+}
+
+/** Of what belongs to no transcript that is here. */
+export interface IndexFindings {
+  /** By partition. */
+  readonly of: ReadonlyMap<string, readonly Finding[]>;
+  readonly stray: readonly Finding[];
+}
+
+/**
+ * Holds the segments that are here to the index of segments, which names them: one that is gone with its whole transcript
+ * shows in nothing else. What must be here is what the copy was of: without a scope nothing is missed, only compared.
+ */
+export class IndexReader {
+  readonly #scopes: readonly CopyScope[];
+  /** By partition, then by `first`. */
+  readonly #entries = new Map<string, Map<number, Entry>>();
+  /** By key. */
+  readonly #seals = new Map<string, Pick<Seal, "last" | "head" | "final">>();
+  /** Keys that are here, sound or not. */
+  readonly #here = new Set<string>();
+  readonly #stray: Finding[] = [];
+
+  constructor(scopes: readonly CopyScope[]) {
+    this.#scopes = scopes;
+  }
+
+  /** @param seal null: it does not verify, which is a finding of its own. */
+  readSegment(partition: Partition, key: string, seal: Seal | null): void {
+    if (partition.kind !== "instance") return;
+    this.#here.add(key);
+    if (seal !== null) this.#seals.set(key, { last: seal.last, head: seal.head, final: seal.final });
+  }
+
+  readRecord(partition: Partition, { type, place, envelope }: ReadRecord): void {
+    if (partition.kind !== "journal") return;
+    const isIndex = partition.path.startsWith(`journal=${INDEX_DOOR}/`);
+    if (type !== "stored") {
+      if (isIndex && type !== "ended") this.#find(place, `a record of type ${type} in the index of segments`);
+      return;
+    }
+    const says = storedShape.safeParse(envelope);
+    if (!isIndex) this.#find(place, "names a segment, and is not in the index of segments");
+    else if (!says.success) this.#find(place, `not an entry of the index: ${says.error.issues[0]?.path.join(".")}`);
+    else if (says.data.partition !== `human=${says.data.human}/task=${says.data.task}/instance=${says.data.log}`)
+      this.#find(place, "its partition is not that of its ids");
+    else this.#take({ place, atMs: envelope["at"] as number, says: says.data });
+  }
+
+  #take(entry: Entry): void {
+    const { partition, first } = entry.says;
+    const named = this.#entries.get(partition) ?? new Map<number, Entry>();
+    this.#entries.set(partition, named);
+    const before = named.get(first);
+    // An entry that was sent twice says the same.
+    if (before === undefined) named.set(first, entry);
+    else if (before.says.head !== entry.says.head || before.says.last !== entry.says.last)
+      this.#find(entry.place, `names ${segmentKey(partition, first)} otherwise than ${before.place}`);
+  }
+
+  /** After the last object. */
+  finish(): IndexFindings {
+    const of = new Map<string, Finding[]>();
+    for (const [partition, entries] of this.#entries) {
+      const found: Finding[] = [];
+      const missing: Finding[] = [];
+      const untilMs = this.#mustBeHereUntil(entries);
+      let isHere = false;
+      for (const [first, entry] of [...entries].sort(([a], [b]) => a - b)) {
+        const key = segmentKey(partition, first);
+        if (this.#here.has(key)) {
+          isHere = true;
+          const problem = this.#contradiction(key, entry);
+          if (problem !== undefined) found.push({ place: key, problem });
+        } else if (entry.atMs <= untilMs)
+          missing.push({ place: key, problem: `missing: the index names it (${entry.place})` });
+      }
+      if (isHere) of.set(partition, [...found, ...missing]);
+      else if (missing.length > 0) {
+        const [first] = missing;
+        const more = missing.length === 1 ? "" : ` and ${missing.length - 1} more`;
+        this.#find(first!.place, `a whole transcript is ${first!.problem}${more}`);
+      }
+    }
+    return { of, stray: this.#stray };
+  }
+
+  #contradiction(key: string, { place, says }: Entry): string | undefined {
+    const seal = this.#seals.get(key);
+    if (seal === undefined) return undefined;
+    if (seal.head !== says.head) return `another segment than the index names: its head differs (${place})`;
+    if (seal.last !== says.last || seal.final !== says.final)
+      return `another segment than the index names: its end differs (${place})`;
+    return undefined;
+  }
+
+  /** A transcript is copied whole where any segment of it was asked for. */
+  #mustBeHereUntil(entries: ReadonlyMap<number, Entry>): number {
+    let untilMs = Number.NEGATIVE_INFINITY;
+    for (const { untilMs: until, fromMs = 0, toMs = Number.POSITIVE_INFINITY, ...ids } of this.#scopes)
+      if ([...entries.values()].some(({ says }) => isAskedFor(says, { ...ids, fromMs, toMs })))
+        untilMs = Math.max(untilMs, until ?? Number.POSITIVE_INFINITY);
+    return untilMs;
+  }
+
+  #find(place: string, problem: string): void {
+    this.#stray.push({ place, problem });
+  }
+}
