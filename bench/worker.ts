@@ -86,7 +86,13 @@ export async function startWorker(options: WorkerOptions): Promise<StartedWorker
   return { port, pid, stored, close };
 }
 
-const CLASSES = { AGENT_INSTANCE: "AgentInstance", ROSTER: "Roster", SWITCHBOARD: "Switchboard", JOURNAL: "Journal" };
+const CLASSES = {
+  AGENT_INSTANCE: "AgentInstance",
+  ROSTER: "Roster",
+  SWITCHBOARD: "Switchboard",
+  JOURNAL: "Journal",
+  RETENTION: "Retention",
+};
 
 export interface StartedGate extends StartedWorker {
   readonly origin: string;

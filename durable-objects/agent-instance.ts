@@ -16,6 +16,7 @@ import type {
   EnrolAnswer,
   Enrolment,
   EnrolRequest,
+  ErasedBodies,
   IntrospectAnswer,
   ProofMark,
   RecordedRequest,
@@ -316,6 +317,15 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     if (this.#ledger.enrolment === null) return null;
     this.#control.keep();
     return { partition: this.#ledger.partition, lines: this.#ledger.log.unstoredLines(fromSeq, maxLines) };
+  }
+
+  /** Bodies that have not left, and those whose tables wait for their proofs' windows. What is sealed leaves first, by the alarm. */
+  async erase(beforeMs: number): Promise<ErasedBodies | "later" | null> {
+    if (this.#ledger.enrolment === null) return null;
+    const { log, state } = this.#ledger;
+    const erased = log.eraseBodies(beforeMs, state.open);
+    if (erased === "later") this.#wake.by(Date.now());
+    return erased;
   }
 
   /** Everything that time does: the sealed end, lost calls, segments to R2, tables dropped. Runs again from the start after any failure. */

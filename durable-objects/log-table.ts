@@ -143,6 +143,33 @@ export class LogTable {
     for (const row of this.#each<Pick<LogRow, "salt" | "body">>("SELECT salt, body", where, of, part)) yield runOf(row);
   }
 
+  /** When each record was written, and which call it answers. */
+  times(): { readonly seq: number; readonly at: number; readonly answers: number | null }[] {
+    return this.#rows(
+      `SELECT seq, json_extract(line, '$.at') AS at,
+       CASE json_extract(line, '$.type') WHEN 'answer' THEN json_extract(line, '$.call') END AS answers`,
+      "WHERE line IS NOT NULL ORDER BY id",
+    );
+  }
+
+  /** Bodies of records before this one go, salts included, but of these calls. How many, and how many bytes. */
+  eraseBodies(fromSeq: number, but: readonly number[]): { readonly bodies: number; readonly bytes: number } {
+    const where = "WHERE body_of < ? ORDER BY id";
+    const runs = this.#rows<{ id: number; of: number; part: string; bytes: number }>(
+      "SELECT id, body_of AS of, body_part AS part, coalesce(length(body), 0) AS bytes",
+      where,
+      fromSeq,
+    ).filter(({ of }) => !but.includes(of));
+    for (const { id } of runs)
+      this.#sql.exec(
+        `UPDATE ${this.#name} SET body_of = NULL, body_part = NULL, body_index = NULL, salt = NULL, raw = NULL, body = NULL
+         WHERE id = ?`,
+        id,
+      );
+    const bodies = new Set(runs.map(({ of, part }) => `${of} ${part}`)).size;
+    return { bodies, bytes: runs.reduce((sum, { bytes }) => sum + bytes, 0) };
+  }
+
   drop(): void {
     this.#sql.exec(`DROP TABLE ${this.#name}`);
     this.#isThere = false;

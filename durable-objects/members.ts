@@ -86,6 +86,10 @@ export class Members {
     return this.#select("instance > ? ORDER BY instance LIMIT ?", after, limit);
   }
 
+  pageOf(human: string, after: string, limit: number): Enlisted[] {
+    return this.#select("human = ? AND instance > ? ORDER BY instance LIMIT ?", human, after, limit);
+  }
+
   overdue(beforeMs: number, after: string, limit: number): Enlisted[] {
     return this.#select("deadline_ms < ? AND instance > ? ORDER BY instance LIMIT ?", beforeMs, after, limit);
   }

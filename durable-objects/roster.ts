@@ -125,6 +125,10 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
     });
   }
 
+  async membersOf(human: string, after: string, limit: number): Promise<readonly { instance: string; task: string }[]> {
+    return this.#members.pageOf(human, after, limit).map(({ instance, task }) => ({ instance, task }));
+  }
+
   // --- switches ---------------------------------------------------------------------------------------------------
 
   async apply(sw: Switch, waitMs: number): Promise<ShardProgress> {

@@ -1,4 +1,5 @@
 import type { KeyRing } from "../src/grant/keys.ts";
+import type { ErasedBodies } from "../src/instance/contract.ts";
 import type { Json } from "../src/scope/call.ts";
 import type { BodyPart } from "../src/transcript/body-line.ts";
 import {
@@ -335,6 +336,34 @@ export class TranscriptLog {
     return lines;
   }
 
+  /**
+   * Blanks bodies of records up to this time, but of calls that had no answer by then: what is recorded later must still
+   * fit. `later`: a sealed segment is not in R2, whose bytes are fixed. Synchronous; in R2 nothing is touched.
+   */
+  eraseBodies(beforeMs: number, open: readonly number[]): ErasedBodies | "later" {
+    if (this.hasUnstored) return "later";
+    const rows = this.#tables().flatMap((table) => table.times());
+    const later = rows.filter(({ at }) => at > beforeMs);
+    const fromSeq = later.reduce((first, { seq }) => Math.min(first, seq), this.#nextSeq);
+    const answeredLater = later.flatMap(({ answers }) => (answers === null ? [] : [answers]));
+    const running = [...new Set([...open, ...answeredLater])].filter((seq) => seq < fromSeq).sort((a, b) => a - b);
+    // Of dropped tables only the newest seal is known: when it was written, all that it covers was.
+    const [first] = rows;
+    const dropped = this.#in(DROPPED).at(-1)?.[1];
+    const isSealedBefore = dropped !== undefined && sealedAtMs(dropped.sealLine) <= beforeMs;
+    const isExact =
+      first === undefined
+        ? dropped === undefined || isSealedBefore
+        : first.seq === 0 || first.at <= beforeMs || (isSealedBefore && dropped.lastSeq === first.seq - 1);
+    let blanked = 0;
+    for (const table of this.#tables()) {
+      const { bodies, bytes } = table.eraseBodies(fromSeq, running);
+      blanked += bodies;
+      if (table === this.#open.table) this.#count(-bytes);
+    }
+    return { fromSeq, running, isExact, blanked };
+  }
+
   #in(stage: Stage): [no: number, segment: Segment][] {
     return [...this.#segments].filter(([, segment]) => segment.stage === stage);
   }
@@ -354,6 +383,11 @@ function describe({ firstSeq, lastSeq, head, final }: Segment, table: LogTable, 
   const atOf = (seq: number): number => (JSON.parse(table.record(seq)!.line) as { at: number }).at;
   return { first: firstSeq, last: lastSeq, head, fromMs: atOf(firstSeq), toMs: atOf(lastSeq), final, bodies };
 }
+/** As its signature states; it is our own. */
+const sealedAtMs = (sealLine: string): number => {
+  const { jws } = JSON.parse(sealLine) as { jws: string };
+  return (JSON.parse(Buffer.from(jws.split(".")[1]!, "base64url").toString()) as { at: number }).at;
+};
 
 /** False: there are more lines than fit. */
 function fill(lines: string[], room: { lines: number; chars: number }, more: Iterable<string>): boolean {

@@ -8,6 +8,7 @@ export interface Env {
   readonly ROSTER: DurableObjectNamespace;
   readonly SWITCHBOARD: DurableObjectNamespace;
   readonly JOURNAL: DurableObjectNamespace;
+  readonly RETENTION: DurableObjectNamespace;
   readonly TRANSCRIPTS: R2Bucket;
   readonly VERSION?: { readonly id: string };
   readonly [name: string]: unknown;

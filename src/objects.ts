@@ -2,6 +2,7 @@ import type { Config } from "./config/define.ts";
 import type { JournalCalls, RosterCalls, SwitchboardCalls } from "./control/contract.ts";
 import type { Deployment } from "./deployment.ts";
 import type { AgentInstanceCalls } from "./instance/contract.ts";
+import type { RetentionCalls } from "./retention/contract.ts";
 import { indexJournalName } from "./transcript/segment-index.ts";
 
 /** The Durable Objects by name, where the configuration says they must live. The only place that makes stubs. */
@@ -11,6 +12,9 @@ export const instanceOf = ({ env, config }: Deployment, instance: string): Agent
 
 export const rosterOf = ({ env, config }: Deployment, shard: number): RosterCalls =>
   stub<RosterCalls>(env.ROSTER, config, String(shard));
+
+export const retentionOf = ({ env, config }: Deployment): RetentionCalls =>
+  stub<RetentionCalls>(env.RETENTION, config, "retention");
 
 export const switchboardOf = ({ env, config }: Deployment): SwitchboardCalls =>
   stub<SwitchboardCalls>(env.SWITCHBOARD, config, "switchboard");

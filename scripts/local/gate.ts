@@ -84,6 +84,7 @@ export async function startGate(options: GateOptions): Promise<LocalGate> {
             ROSTER: { className: "Roster", useSQLite: true },
             SWITCHBOARD: { className: "Switchboard", useSQLite: true },
             JOURNAL: { className: "Journal", useSQLite: true },
+            RETENTION: { className: "Retention", useSQLite: true },
           },
           r2Buckets: {
             TRANSCRIPTS: options.s3 === undefined ? BUCKET : { id: BUCKET, s3Credentials: options.s3 },

@@ -5,6 +5,7 @@ import { type AdminHono, PATH_MAX_CHARS, problem, readBody, record, requireRole 
 import { instanceRoutes } from "./instances.ts";
 import { objectRoutes } from "./objects.ts";
 import { openApiRoute } from "./openapi.ts";
+import { retentionRoutes } from "./retention.ts";
 import { segmentRoutes } from "./segments.ts";
 import { switchRoutes } from "./switches.ts";
 import { readTranscript } from "./transcripts.ts";
@@ -35,6 +36,7 @@ switchRoutes(admin);
 instanceRoutes(admin);
 segmentRoutes(admin);
 objectRoutes(admin);
+retentionRoutes(admin);
 openApiRoute(admin);
 
 /** NDJSON: the exact lines, from R2 and then what has not left yet. Each read is itself on record. */

@@ -37,6 +37,7 @@ const EVENTS: Node = {
 };
 const OCTETS: Node = { "application/octet-stream": {} };
 const location = { headers: { Location: text("The switch's own path") } };
+const erasureLocation = { headers: { Location: text("The erasure's own path") } };
 const idempotencyKey: Node = {
   name: "Idempotency-Key",
   in: "header",
@@ -54,10 +55,11 @@ const pathId = (name: string, description: string): Node => ({
 const body = (name: string): Node => ({ required: true, content: json(ref(name)) });
 const roles = (...names: string[]): Node => ({ "x-roles": names });
 const READERS = roles("viewer", "operator", "auditor");
+const LOOKERS = roles("operator", "auditor");
 
 /** @param query parameters of those that have some */
 export const operations = (
-  query: Readonly<Record<"switches" | "instances" | "segments" | "objects" | "object", readonly Node[]>>,
+  query: Readonly<Record<"switches" | "instances" | "holds" | "segments" | "objects" | "object", readonly Node[]>>,
 ): Node => ({
   "/admin/v1/switches": {
     post: {
@@ -190,6 +192,69 @@ export const operations = (
         416: failure("It is not that long", { "Content-Range": text("Its length") }),
         ...ALWAYS,
       },
+    },
+  },
+  "/admin/v1/holds": {
+    post: {
+      operationId: "placeHold",
+      summary: "From then on nothing of this human, this task, or anybody is erased",
+      ...roles("auditor"),
+      requestBody: body("PlaceHold"),
+      responses: {
+        201: answer("It stands, and no deletion is on its way", ref("Hold")),
+        400: failure("The detail names what is wrong, by path"),
+        ...ALWAYS,
+      },
+    },
+    get: {
+      operationId: "listHolds",
+      summary: "All holds, newest first",
+      ...LOOKERS,
+      parameters: query.holds,
+      responses: { 200: answer("A page", ref("HoldPage")), 400: failure("Not a page"), ...ALWAYS },
+    },
+  },
+  "/admin/v1/holds/{id}": {
+    delete: {
+      operationId: "releaseHold",
+      summary: "Ends a hold: takes two auditors within an hour",
+      ...roles("auditor"),
+      parameters: [pathId("id", "Of the hold")],
+      requestBody: body("ReleaseHold"),
+      responses: {
+        200: answer("It is released", ref("Hold")),
+        202: answer("It awaits a second auditor", ref("AwaitingHold")),
+        400: failure("The detail names what is wrong, by path"),
+        404: failure("No such hold"),
+        409: failure("It is released already"),
+        ...ALWAYS,
+      },
+    },
+  },
+  "/admin/v1/erasures": {
+    post: {
+      operationId: "erase",
+      summary: "Erases a human's bodies, up to now; what is chained stays",
+      ...roles("operator"),
+      parameters: [{ ...idempotencyKey, description: "The same key by the same admin is the same erasure" }],
+      requestBody: body("Erase"),
+      responses: {
+        200: answer("The erasure that this Idempotency-Key made before", ref("Erasure"), erasureLocation),
+        202: answer("It is carried out", ref("Erasure"), erasureLocation),
+        400: failure("The detail names what is wrong, by path"),
+        409: failure("A hold forbids it: the detail names it"),
+        422: failure("The Idempotency-Key was used for another erasure"),
+        ...ALWAYS,
+      },
+    },
+  },
+  "/admin/v1/erasures/{id}": {
+    get: {
+      operationId: "readErasure",
+      summary: "How far an erasure is, and what is left and why",
+      ...LOOKERS,
+      parameters: [pathId("id", "Of the erasure")],
+      responses: { 200: answer("As of now", ref("Erasure")), 404: failure("No such erasure"), ...ALWAYS },
     },
   },
   "/admin/v1/openapi.json": {

@@ -4,6 +4,8 @@ import { type AdminHono, READERS, requireRole } from "./door.ts";
 import { instancesQuery } from "./instances.ts";
 import { objectQuery, objectsQuery } from "./objects.ts";
 import { operations } from "./openapi-operations.ts";
+import { eraseBody, holdBody, holdsQuery, releaseBody } from "./retention.ts";
+import * as retentionShapes from "./retention-shapes.ts";
 import { segmentsQuery } from "./segments.ts";
 import * as shapes from "./shapes.ts";
 import { flipBody, liftBody, switchesQuery } from "./switches.ts";
@@ -14,7 +16,13 @@ export type JsonSchema = { readonly [keyword: string]: unknown };
 const VERSION = "1";
 
 /** By the names that the document gives them. */
-const BODIES = { Flip: flipBody, Lift: liftBody } as const;
+const BODIES = {
+  Flip: flipBody,
+  Lift: liftBody,
+  PlaceHold: holdBody,
+  ReleaseHold: releaseBody,
+  Erase: eraseBody,
+} as const;
 const ANSWERS = {
   Problem: shapes.problemShape,
   Receipt: shapes.signedReceiptShape,
@@ -28,6 +36,10 @@ const ANSWERS = {
   Progress: shapes.progressShape,
   Pending: shapes.pendingShape,
   Failure: shapes.failureShape,
+  Hold: retentionShapes.holdShape,
+  AwaitingHold: retentionShapes.awaitingHoldShape,
+  HoldPage: retentionShapes.holdPageShape,
+  Erasure: retentionShapes.erasureShape,
 } as const;
 
 let document: JsonSchema | null = null;
@@ -50,7 +62,7 @@ export const openApiDocument = (origin: string): JsonSchema => ({
     title: "Portcullis, the admin's door",
     version: VERSION,
     description:
-      "Kill switches, what came of them, who is enrolled, and transcripts. Fields that end in `Ms` are milliseconds since 1970.",
+      "Kill switches, what came of them, who is enrolled, transcripts, legal holds, and erasures. Fields that end in `Ms` are milliseconds since 1970.",
     license: { name: "Apache-2.0", identifier: "Apache-2.0" },
   },
   servers: [{ url: origin }],
@@ -61,9 +73,15 @@ export const openApiDocument = (origin: string): JsonSchema => ({
     segments: parametersOf(segmentsQuery),
     objects: parametersOf(objectsQuery),
     object: parametersOf(objectQuery),
+    holds: parametersOf(holdsQuery),
   }),
   components: {
-    schemas: { ...schemasOf(BODIES, "input"), Flip: flipSchema(), ...schemasOf(ANSWERS, "output") },
+    schemas: {
+      ...schemasOf(BODIES, "input"),
+      Flip: flipSchema(),
+      PlaceHold: holdSchema(),
+      ...schemasOf(ANSWERS, "output"),
+    },
     securitySchemes: {
       admin: {
         type: "http",
@@ -109,6 +127,12 @@ function flipSchema(): JsonSchema {
     then: { not: { required: ["untilMs"] } },
   };
 }
+
+/** What the shape refines in code: exactly one of the three. */
+const holdSchema = (): JsonSchema => ({
+  ...withoutFrame(z.toJSONSchema(holdBody, { io: "input" })),
+  oneOf: ["human", "task", "everything"].map((member) => ({ required: [member] })),
+});
 
 function parametersOf(query: z.ZodType): JsonSchema[] {
   const { properties = {}, required = [] } = z.toJSONSchema(query, { io: "input" });

@@ -57,6 +57,8 @@ export interface RosterCalls {
   open(sw: Switch, opening: Opening): Promise<void>;
   /** Ordered by instance, after this one. */
   list(after: string, limit: number): Promise<readonly Member[]>;
+  /** The same of one human, without their states. */
+  membersOf(human: string, after: string, limit: number): Promise<readonly { instance: string; task: string }[]>;
 }
 
 // --- Switchboard --------------------------------------------------------------------------------------------------

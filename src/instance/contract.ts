@@ -3,6 +3,7 @@ import type { CloseAnswer } from "../control/acknowledgement.ts";
 import type { Opening } from "../control/contract.ts";
 import type { Switch } from "../control/switch.ts";
 import type { Denial } from "../denial.ts";
+import type { Extent } from "../retention/cover.ts";
 import type { Call, Json } from "../scope/call.ts";
 
 /**
@@ -236,4 +237,11 @@ export interface AgentInstanceCalls {
   /** A pause that was resumed, by whom and why; null: that word was lost, and only its end is known. */
   reopen(id: string, opening: Pick<Opening, "by" | "reason"> | null): Promise<void>;
   read(fromSeq: number, maxLines: number): Promise<UnstoredLines | null>;
+  /** Bodies of records up to then go where they lie here; those in the bucket are the asker's. Null: there is no such instance. */
+  erase(beforeMs: number): Promise<ErasedBodies | "later" | null>;
+}
+
+/** How far the erasure reaches in this transcript, and how many bodies went here. `later`: what is sealed must reach the bucket first. */
+export interface ErasedBodies extends Extent {
+  readonly blanked: number;
 }

@@ -4,6 +4,7 @@ declare namespace Cloudflare {
     readonly ROSTER: DurableObjectNamespace;
     readonly SWITCHBOARD: DurableObjectNamespace;
     readonly JOURNAL: DurableObjectNamespace;
+    readonly RETENTION: DurableObjectNamespace;
     readonly TRANSCRIPTS: R2Bucket;
   }
   interface GlobalProps {

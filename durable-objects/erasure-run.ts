@@ -1,0 +1,333 @@
+import type { Deployment } from "../src/deployment.ts";
+import { instanceOf, rosterOf, switchboardOf } from "../src/objects.ts";
+import {
+  bodiesPrefix,
+  type Extent,
+  holds,
+  isMeant,
+  judge,
+  NOBODY,
+  parseBodiesKey,
+  UNHEARD,
+} from "../src/retention/cover.ts";
+import { readErasureLine, writeErasureLine } from "../src/transcript/erasure.ts";
+import { within } from "../src/within.ts";
+import { countLines, deleteObjects, keepOthers, type Listed, listAfter, putCertificate } from "./erasure-store.ts";
+import type { Doomed, Erasure, Page, RetentionBook, Running } from "./retention-book.ts";
+
+/** What the bucket lists, and deletes, at once. */
+const PAGE_KEYS = 1_000;
+/** Volumes that are read for one page: 40 MB at most, one after the other. */
+const LOOKS_PER_PAGE = 50;
+/** Deletions of one step: where the bucket refuses, keys are tried one by one. */
+const DELETIONS_PER_STEP = 100;
+const MEMBERS_AT_ONCE = 200;
+const ASKED_AT_ONCE = 20;
+const ASK_TIMEOUT_MS = 10_000;
+/** An instance that has not answered after so many, a second apart at least, is left, and that is said. */
+const ATTEMPTS_MAX = 10;
+
+/** `on`: there is more to do at once. `wait`: in a moment. `over`: all that can go is gone. */
+export type Step = "on" | "wait" | "over";
+
+interface Options {
+  readonly book: RetentionBook;
+  readonly bucket: () => R2Bucket;
+  readonly deployment: () => Deployment;
+}
+
+/** A hold forbids what is left of it. */
+export class HeldError extends Error {
+  readonly hold: string;
+  constructor(hold: string) {
+    super(`hold ${hold}`);
+    this.hold = hold;
+  }
+}
+
+/**
+ * Carries erasures on, step by step. Each step begins from what stands in the book, does what can be done twice, and
+ * books it. INVARIANT: between the look at the holds and the call that deletes, nothing is waited for.
+ */
+export class ErasureRun {
+  readonly #book: RetentionBook;
+  readonly #options: Options;
+  #chunk = PAGE_KEYS;
+  #deleting: Promise<unknown> = Promise.resolve();
+
+  constructor(options: Options) {
+    this.#options = options;
+    this.#book = options.book;
+  }
+
+  /** Settles when no deletion is on its way that was begun before. Never rejects. */
+  get deleting(): Promise<unknown> {
+    return this.#deleting;
+  }
+
+  /** Throws `HeldError`, and whatever is out of reach. */
+  async step(running: Running): Promise<Step> {
+    this.#lookAtHolds(running.erasure);
+    switch (running.stage) {
+      case "certificate":
+        return this.#certify(running.erasure);
+      case "instances":
+        return running.cursor === "unheard" ? this.#askAgain(running.erasure) : this.#askMembers(running);
+      case "objects":
+      case "objects-again":
+        return running.page === null ? this.#decidePage(running) : this.#deletePage(running, running.page);
+      case "over":
+        return "over";
+    }
+  }
+
+  // --- the certificate --------------------------------------------------------------------------------------------
+
+  async #certify(erasure: Erasure): Promise<Step> {
+    const { config, sealKeys } = this.#options.deployment();
+    const { id, human, by, reason, atMs, beforeMs, task } = erasure;
+    const payload = { iss: config.origin, id, human, by, reason, at: atMs, before: beforeMs };
+    const line = writeErasureLine(sealKeys, task === null ? payload : { ...payload, task });
+    // After a change of keys the same statement has another signature.
+    await putCertificate(this.#options.bucket(), erasure.certificate, line, (text) => {
+      const there = readErasureLine(text.trimEnd(), (kid, data, signature) => sealKeys.verify(kid, data, signature));
+      return (
+        there.ok && there.value.id === id && there.value.before === beforeMs && there.value.task === (task ?? undefined)
+      );
+    });
+    // Dying here, it is found as it is.
+    this.#book.goTo(id, "instances", "0.");
+    return "on";
+  }
+
+  // --- who still holds bodies -------------------------------------------------------------------------------------
+
+  async #askMembers({ erasure, cursor }: Running): Promise<Step> {
+    const deployment = this.#options.deployment();
+    const [shard, after] = cursor.split(".") as [string, string];
+    const shards = (await switchboardOf(deployment).shards()).filter((no) => no >= Number(shard)).sort((a, b) => a - b);
+    const [first] = shards;
+    if (first === undefined) {
+      this.#book.goTo(erasure.id, "instances", "unheard");
+      return "on";
+    }
+    const from = first === Number(shard) ? after : "";
+    const members = await rosterOf(deployment, first).membersOf(erasure.human, from, MEMBERS_AT_ONCE);
+    await this.#askAll(
+      erasure,
+      members.filter(({ task }) => erasure.task === null || task === erasure.task),
+    );
+    const last = members.at(-1);
+    const next = members.length < MEMBERS_AT_ONCE || last === undefined ? `${first + 1}.` : `${first}.${last.instance}`;
+    this.#book.goTo(erasure.id, "instances", next);
+    return "on";
+  }
+
+  async #askAgain(erasure: Erasure): Promise<Step> {
+    const unheard = this.#book.unheard(erasure.id, MEMBERS_AT_ONCE);
+    if (unheard.length === 0) {
+      this.#book.goTo(erasure.id, "objects", "");
+      return "on";
+    }
+    await this.#askAll(erasure, unheard);
+    return "wait";
+  }
+
+  async #askAll(
+    erasure: Erasure,
+    instances: readonly { readonly instance: string; readonly task: string; readonly attempts?: number }[],
+  ): Promise<void> {
+    for (let i = 0; i < instances.length; i += ASKED_AT_ONCE)
+      await Promise.all(
+        instances
+          .slice(i, i + ASKED_AT_ONCE)
+          .map(({ instance, task, attempts = 0 }) => this.#ask(erasure, instance, task, attempts)),
+      );
+  }
+
+  /** Its bodies go where they have not left it yet, and it says how far the erasure reaches. */
+  async #ask(erasure: Erasure, instance: string, task: string, attempts: number): Promise<void> {
+    this.#lookAtHolds(erasure);
+    if (this.#isLeftHeld(erasure, task)) return;
+    const asked = this.#track(
+      within(ASK_TIMEOUT_MS, instanceOf(this.#options.deployment(), instance).erase(erasure.beforeMs)),
+    );
+    const answer = await asked.catch(() => undefined);
+    if (answer === undefined || answer === "later") {
+      const isGivenUp = attempts + 1 >= ATTEMPTS_MAX;
+      if (isGivenUp)
+        this.#book.leave(erasure.id, `instance ${instance}`, "it could not be asked for what it still holds");
+      this.#book.setExtent(erasure.id, instance, task, isGivenUp ? UNHEARD : null, 0);
+      return;
+    }
+    if (answer === null) {
+      this.#book.setExtent(erasure.id, instance, task, NOBODY, 0);
+      return;
+    }
+    const { blanked, ...extent } = answer;
+    if (extent.running.length > 0)
+      this.#book.leave(
+        erasure.id,
+        `calls ${extent.running.join(", ")} of instance ${instance}`,
+        "they were running: when they are over, another erasure takes their bodies",
+      );
+    this.#book.setExtent(erasure.id, instance, task, extent, blanked);
+  }
+
+  // --- the bucket -------------------------------------------------------------------------------------------------
+
+  /** What of the next keys goes: decided, and in the book, before any of it does, so that it is counted once. */
+  async #decidePage({ erasure, cursor, stage }: Running): Promise<Step> {
+    const bucket = this.#options.bucket();
+    const objects = await listAfter(bucket, bodiesPrefix(erasure), cursor, PAGE_KEYS);
+    const unasked = this.#unasked(erasure, objects);
+    if (unasked.length > 0) {
+      await this.#askAll(erasure, unasked.slice(0, MEMBERS_AT_ONCE));
+      return unasked.some(({ attempts }) => attempts > 0) ? "wait" : "on";
+    }
+    const doomed: Doomed[] = [];
+    let looks = 0;
+    let upTo = cursor;
+    for (const object of objects) {
+      if (looks >= LOOKS_PER_PAGE) break;
+      const { verdict, extent } = this.#judge(erasure, object);
+      upTo = object.key;
+      if (verdict === "take") doomed.push({ key: object.key, bytes: object.bytes, isWhole: true });
+      if (verdict === "later")
+        this.#book.leave(erasure.id, object.key, "written since, or not the gate's: another erasure takes it");
+      if (verdict !== "look") continue;
+      looks++;
+      const counted = await countLines(bucket, object.key, (seq) => isMeant(seq, extent)).catch((error: unknown) => {
+        if (error instanceof Error && /did not answer/.test(error.message)) throw error;
+        return "unreadable" as const;
+      });
+      if (counted === "unreadable") this.#book.leave(erasure.id, object.key, "it can't be read as a volume of bodies");
+      else if (counted !== null && counted.meant > 0)
+        doomed.push({ key: object.key, bytes: object.bytes, isWhole: counted.others === 0 });
+    }
+    if (objects.length > 0) {
+      this.#book.setPage(erasure.id, { doomed, upTo });
+      return "on";
+    }
+    // What the bucket refused may have been its mood: once more, from the beginning.
+    if (stage === "objects" && this.#book.forgetLeftObjects(erasure.id) > 0) {
+      this.#book.goTo(erasure.id, "objects-again", "");
+      return "wait";
+    }
+    return "over";
+  }
+
+  /** Instances with objects on this page that have not said how far the erasure reaches: none of them is on the roster any more. */
+  #unasked(
+    erasure: Erasure,
+    objects: readonly Listed[],
+  ): { readonly instance: string; readonly task: string; readonly attempts: number }[] {
+    const unasked = new Map<string, string>();
+    for (const { key } of objects) {
+      const { instance, task } = parseBodiesKey(key) ?? {};
+      if (instance === undefined || task === undefined || unasked.has(instance)) continue;
+      if (this.#isLeftHeld(erasure, task)) continue;
+      if ((this.#book.extent(erasure.id, instance) ?? null) === null) unasked.set(instance, task);
+    }
+    return [...unasked].map(([instance, task]) => ({
+      instance,
+      task,
+      attempts: this.#book.attempts(erasure.id, instance),
+    }));
+  }
+
+  #judge(erasure: Erasure, { key, uploadedMs }: Listed): { verdict: ReturnType<typeof judge>; extent: Extent } {
+    const object = parseBodiesKey(key);
+    if (object === undefined) return { verdict: uploadedMs <= erasure.beforeMs ? "take" : "later", extent: NOBODY };
+    const extent = this.#book.extent(erasure.id, object.instance) ?? UNHEARD;
+    if (this.#isLeftHeld(erasure, object.task)) return { verdict: "keep", extent };
+    return { verdict: judge(object, extent, uploadedMs, erasure.beforeMs), extent };
+  }
+
+  async #deletePage(running: Running, page: Page): Promise<Step> {
+    const { erasure } = running;
+    let at = running.pageAt;
+    for (let deletions = 0; at < page.doomed.length && deletions < DELETIONS_PER_STEP; deletions++) {
+      this.#lookAtHolds(erasure);
+      const next = this.#nextChunk(erasure, page, at);
+      const through = next.through;
+      if (next.doomed.length === 0) {
+        this.#book.passed(erasure.id, through, []);
+        at += through;
+        continue;
+      }
+      const outcome = await this.#track(this.#take(erasure, next.doomed));
+      if (outcome !== "gone" && next.doomed.length > 1) {
+        // Which of them it is, is found by halves. What is gone already is no harm to delete again.
+        this.#chunk = Math.ceil(next.doomed.length / 2);
+        continue;
+      }
+      if (outcome !== "gone")
+        this.#book.leave(erasure.id, next.doomed[0]!.key, `the bucket refused: ${outcome.refused}`);
+      // Dying before this, they are deleted once more, and counted once.
+      this.#book.passed(erasure.id, through, outcome === "gone" ? next.doomed : []);
+      at += through;
+      this.#chunk = outcome === "gone" ? Math.min(PAGE_KEYS, this.#chunk * 2) : 1;
+    }
+    if (at >= page.doomed.length) this.#book.finishPage(erasure.id, page);
+    return "on";
+  }
+
+  /** Keys that go together; one that is written anew goes alone. What a hold of its task keeps is passed over. */
+  #nextChunk(
+    erasure: Erasure,
+    page: Page,
+    at: number,
+  ): { readonly doomed: readonly Doomed[]; readonly through: number } {
+    const doomed: Doomed[] = [];
+    let through = 0;
+    for (const one of page.doomed.slice(at, at + this.#chunk)) {
+      if (!one.isWhole && doomed.length > 0) break;
+      through++;
+      const task = parseBodiesKey(one.key)?.task;
+      if (task !== undefined && this.#isLeftHeld(erasure, task)) continue;
+      doomed.push(one);
+      if (!one.isWhole) break;
+    }
+    return { doomed, through };
+  }
+
+  async #take(erasure: Erasure, doomed: readonly Doomed[]): Promise<"gone" | { refused: string }> {
+    const bucket = this.#options.bucket();
+    const [first] = doomed;
+    if (first === undefined || first.isWhole)
+      return deleteObjects(
+        bucket,
+        doomed.map(({ key }) => key),
+      );
+    const { instance = "" } = parseBodiesKey(first.key) ?? {};
+    const extent = this.#book.extent(erasure.id, instance) ?? UNHEARD;
+    try {
+      await keepOthers(bucket, first.key, (seq) => isMeant(seq, extent));
+      return "gone";
+    } catch (error) {
+      return { refused: error instanceof Error ? error.message.slice(0, 200) : "unknown" };
+    }
+  }
+
+  #track<T>(work: Promise<T>): Promise<T> {
+    const before = this.#deleting;
+    this.#deleting = Promise.allSettled([before, work]);
+    return work;
+  }
+
+  // --- holds ------------------------------------------------------------------------------------------------------
+
+  #lookAtHolds({ human, task }: Erasure): void {
+    const hold = this.#book.forbidding({ human, task });
+    if (hold !== undefined) throw new HeldError(hold.id);
+  }
+
+  /** A hold keeps this task alone: the rest goes on, and this is said. */
+  #isLeftHeld(erasure: Erasure, task: string): boolean {
+    const hold = this.#book.standing((subject) => holds(subject, erasure.human, task));
+    if (hold === undefined) return false;
+    this.#book.leave(erasure.id, `task ${task}`, `hold ${hold.id}`);
+    return true;
+  }
+}

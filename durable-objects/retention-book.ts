@@ -1,0 +1,357 @@
+import type { JournalEntry } from "../src/control/contract.ts";
+import type {
+  ErasureRequest,
+  ErasureState,
+  ErasureStatus,
+  HeldSubject,
+  Hold,
+  HoldState,
+  Left,
+  Release,
+} from "../src/retention/contract.ts";
+import { type Extent, forbids } from "../src/retention/cover.ts";
+
+type HoldRow = { no: number; json: string; released: string | null };
+type ErasureRow = {
+  id: string;
+  json: string;
+  stage: Stage;
+  /** Where it goes on: after this member of the roster, or after this key of the bucket. */
+  cursor: string;
+  /** JSON of `Page`, decided and not through yet; null: the next one is to be looked for. */
+  page: string | null;
+  /** How many of the page are gone, or left. */
+  page_at: number;
+  objects: number;
+  bytes: number;
+  rewritten: number;
+  instances: number;
+  blanked: number;
+  status: ErasureStatus;
+  stopped_by: string | null;
+  ended_at_ms: number | null;
+};
+
+const SCHEMA = [
+  "CREATE TABLE IF NOT EXISTS holds (no INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, json TEXT NOT NULL, released TEXT)",
+  "CREATE INDEX IF NOT EXISTS holds_standing ON holds (no) WHERE released IS NULL",
+  `CREATE TABLE IF NOT EXISTS releases (hold TEXT NOT NULL, by TEXT NOT NULL, at_ms INTEGER NOT NULL,
+     PRIMARY KEY (hold, by)) WITHOUT ROWID`,
+  `CREATE TABLE IF NOT EXISTS erasures (no INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, json TEXT NOT NULL,
+     stage TEXT NOT NULL, cursor TEXT NOT NULL DEFAULT '', page TEXT,
+     page_at INTEGER NOT NULL DEFAULT 0, instances INTEGER NOT NULL DEFAULT 0, objects INTEGER NOT NULL DEFAULT 0,
+     bytes INTEGER NOT NULL DEFAULT 0, rewritten INTEGER NOT NULL DEFAULT 0, blanked INTEGER NOT NULL DEFAULT 0,
+     status TEXT NOT NULL DEFAULT 'running', stopped_by TEXT, ended_at_ms INTEGER)`,
+  "CREATE INDEX IF NOT EXISTS erasures_running ON erasures (no) WHERE status = 'running'",
+  `CREATE TABLE IF NOT EXISTS extents (erasure TEXT NOT NULL, instance TEXT NOT NULL, task TEXT NOT NULL, extent TEXT,
+     attempts INTEGER NOT NULL, PRIMARY KEY (erasure, instance)) WITHOUT ROWID`,
+  `CREATE TABLE IF NOT EXISTS left_over (erasure TEXT NOT NULL, what TEXT NOT NULL, why TEXT NOT NULL,
+     PRIMARY KEY (erasure, what)) WITHOUT ROWID`,
+  `CREATE TABLE IF NOT EXISTS idempotency (by_key TEXT PRIMARY KEY, request TEXT NOT NULL, erasure TEXT NOT NULL) WITHOUT ROWID`,
+  "CREATE TABLE IF NOT EXISTS acts (no INTEGER PRIMARY KEY, json TEXT NOT NULL)",
+];
+
+/** The certificate, then who still holds bodies, then the bucket, and what it refused once more. */
+export type Stage = "certificate" | "instances" | "objects" | "objects-again" | "over";
+
+/** What an erasure is, fixed when it is asked for. */
+export interface Erasure {
+  readonly id: string;
+  readonly human: string;
+  readonly task: string | null;
+  readonly reason: string;
+  readonly by: string;
+  readonly email: string | null;
+  readonly atMs: number;
+  readonly beforeMs: number;
+  readonly certificate: string;
+}
+
+/** An object of a page. `isWhole`: it goes; else it is written anew without what is meant. */
+export interface Doomed {
+  readonly key: string;
+  readonly bytes: number;
+  readonly isWhole: boolean;
+}
+
+export interface Page {
+  readonly doomed: readonly Doomed[];
+  /** Keys up to this one are decided. */
+  readonly upTo: string;
+}
+
+/** How far it is. */
+export interface Running {
+  readonly erasure: Erasure;
+  readonly stage: Stage;
+  readonly cursor: string;
+  readonly page: Page | null;
+  readonly pageAt: number;
+}
+
+const LEFT_SHOWN = 100;
+const HEARD = "SELECT count(*) AS n FROM extents WHERE erasure = ? AND extent IS NOT NULL";
+
+/** The tables of the retention object. Whatever is decided stands here first. */
+export class RetentionBook {
+  readonly #sql: SqlStorage;
+
+  constructor(sql: SqlStorage) {
+    this.#sql = sql;
+    for (const statement of SCHEMA) sql.exec(statement);
+  }
+
+  // --- holds ------------------------------------------------------------------------------------------------------
+
+  addHold(hold: Hold): void {
+    this.#sql.exec("INSERT INTO holds (id, json) VALUES (?, ?)", hold.id, JSON.stringify(hold));
+  }
+
+  hold(id: string, sinceMs: number): HoldState | undefined {
+    return this.#holds("id = ?", [id], sinceMs)[0];
+  }
+
+  holdsBefore(before: string | null, limit: number, sinceMs: number): HoldState[] {
+    const where = before === null ? "1 = 1" : "no < (SELECT no FROM holds WHERE id = ?)";
+    return this.#holds(`${where} ORDER BY no DESC LIMIT ${limit}`, before === null ? [] : [before], sinceMs);
+  }
+
+  /** The first standing hold of whom this is true. */
+  standing(keeps: (subject: HeldSubject) => boolean): Hold | undefined {
+    for (const { json } of this.#sql.exec<HoldRow>("SELECT * FROM holds WHERE released IS NULL ORDER BY no")) {
+      const hold = JSON.parse(json) as Hold;
+      if (keeps(hold.subject)) return hold;
+    }
+    return undefined;
+  }
+
+  /** A standing hold because of which nothing of this erasure may go. */
+  forbidding(erasure: Pick<ErasureRequest, "human" | "task">): Hold | undefined {
+    return this.standing((subject) => forbids(subject, erasure));
+  }
+
+  askRelease(id: string, by: string, nowMs: number): void {
+    this.#sql.exec("INSERT OR REPLACE INTO releases (hold, by, at_ms) VALUES (?, ?, ?)", id, by, nowMs);
+  }
+
+  release(id: string, release: Release): void {
+    this.#sql.exec("UPDATE holds SET released = ? WHERE id = ?", JSON.stringify(release), id);
+    this.#sql.exec("DELETE FROM releases WHERE hold = ?", id);
+  }
+
+  #holds(where: string, bindings: readonly string[], sinceMs: number): HoldState[] {
+    return this.#sql
+      .exec<HoldRow>(`SELECT * FROM holds WHERE ${where}`, ...bindings)
+      .toArray()
+      .map(({ json, released }) => {
+        const hold = JSON.parse(json) as Hold;
+        const asked = this.#sql
+          .exec<{ by: string }>("SELECT by FROM releases WHERE hold = ? AND at_ms > ? ORDER BY at_ms", hold.id, sinceMs)
+          .toArray();
+        return {
+          ...hold,
+          released: released === null ? null : (JSON.parse(released) as Release),
+          releaseAskedBy: asked.map(({ by }) => by),
+        };
+      });
+  }
+
+  // --- erasures ---------------------------------------------------------------------------------------------------
+
+  addErasure(erasure: Erasure, request: ErasureRequest): void {
+    const { id } = erasure;
+    this.#sql.exec("INSERT INTO erasures (id, json, stage) VALUES (?, ?, 'certificate')", id, JSON.stringify(erasure));
+    if (request.idempotencyKey === null) return;
+    this.#sql.exec(
+      "INSERT INTO idempotency (by_key, request, erasure) VALUES (?, ?, ?)",
+      keyOf(request),
+      fingerprint(request),
+      id,
+    );
+  }
+
+  /** The erasure that this key made before: `undefined` none, `null` one of another request. */
+  repeated(request: ErasureRequest): string | null | undefined {
+    if (request.idempotencyKey === null) return undefined;
+    const [row] = this.#sql
+      .exec<{ request: string; erasure: string }>(
+        "SELECT request, erasure FROM idempotency WHERE by_key = ?",
+        keyOf(request),
+      )
+      .toArray();
+    if (row === undefined) return undefined;
+    return row.request === fingerprint(request) ? row.erasure : null;
+  }
+
+  /** The oldest: one at a time. */
+  running(): Running | undefined {
+    const [row] = this.#sql
+      .exec<ErasureRow>("SELECT * FROM erasures WHERE status = 'running' ORDER BY no LIMIT 1")
+      .toArray();
+    if (row === undefined) return undefined;
+    const { json, stage, cursor, page, page_at } = row;
+    return {
+      erasure: JSON.parse(json) as Erasure,
+      stage,
+      cursor,
+      page: page === null ? null : (JSON.parse(page) as Page),
+      pageAt: page_at,
+    };
+  }
+
+  get hasRunning(): boolean {
+    return this.#sql.exec("SELECT 1 FROM erasures WHERE status = 'running' LIMIT 1").toArray().length > 0;
+  }
+
+  goTo(id: string, stage: Stage, cursor: string): void {
+    this.#sql.exec("UPDATE erasures SET stage = ?, cursor = ? WHERE id = ?", stage, cursor, id);
+  }
+
+  setPage(id: string, page: Page): void {
+    this.#sql.exec("UPDATE erasures SET page = ?, page_at = 0 WHERE id = ?", JSON.stringify(page), id);
+  }
+
+  /** The next of the page are through: counted where they are gone, in one commit. */
+  passed(id: string, through: number, gone: readonly Doomed[]): void {
+    const whole = gone.filter(({ isWhole }) => isWhole);
+    this.#sql.exec(
+      `UPDATE erasures SET page_at = page_at + ?, objects = objects + ?, bytes = bytes + ?, rewritten = rewritten + ?
+         WHERE id = ?`,
+      through,
+      whole.length,
+      whole.reduce((sum, { bytes }) => sum + bytes, 0),
+      gone.length - whole.length,
+      id,
+    );
+  }
+
+  finishPage(id: string, { upTo }: Page): void {
+    this.#sql.exec("UPDATE erasures SET page = NULL, page_at = 0, cursor = ? WHERE id = ?", upTo, id);
+  }
+
+  /** What an instance answered; null: it has not, so far. */
+  setExtent(erasure: string, instance: string, task: string, extent: Extent | null, blanked: number): void {
+    this.#sql.exec(
+      `INSERT INTO extents (erasure, instance, task, extent, attempts) VALUES (?, ?, ?, ?, 1)
+       ON CONFLICT (erasure, instance) DO UPDATE SET extent = excluded.extent, attempts = attempts + 1`,
+      erasure,
+      instance,
+      task,
+      extent === null ? null : JSON.stringify(extent),
+    );
+    this.#sql.exec("UPDATE erasures SET blanked = blanked + ? WHERE id = ?", blanked, erasure);
+  }
+
+  extent(erasure: string, instance: string): Extent | null | undefined {
+    const [row] = this.#sql
+      .exec<{ extent: string | null }>(
+        "SELECT extent FROM extents WHERE erasure = ? AND instance = ?",
+        erasure,
+        instance,
+      )
+      .toArray();
+    if (row === undefined) return undefined;
+    return row.extent === null ? null : (JSON.parse(row.extent) as Extent);
+  }
+
+  attempts(erasure: string, instance: string): number {
+    const [row] = this.#sql
+      .exec<{ attempts: number }>("SELECT attempts FROM extents WHERE erasure = ? AND instance = ?", erasure, instance)
+      .toArray();
+    return row?.attempts ?? 0;
+  }
+
+  /** Instances that were asked, and have not answered. */
+  unheard(
+    erasure: string,
+    limit: number,
+  ): { readonly instance: string; readonly task: string; readonly attempts: number }[] {
+    return this.#sql
+      .exec<{ instance: string; task: string; attempts: number }>(
+        "SELECT instance, task, attempts FROM extents WHERE erasure = ? AND extent IS NULL ORDER BY attempts LIMIT ?",
+        erasure,
+        limit,
+      )
+      .toArray();
+  }
+
+  leave(erasure: string, what: string, why: string): void {
+    this.#sql.exec("INSERT OR IGNORE INTO left_over (erasure, what, why) VALUES (?, ?, ?)", erasure, what, why);
+  }
+
+  /** Objects that the bucket would not give, or that could not be told: they are looked at anew. */
+  forgetLeftObjects(erasure: string): number {
+    return this.#sql.exec("DELETE FROM left_over WHERE erasure = ? AND what LIKE 'bodies/%'", erasure).rowsWritten;
+  }
+
+  end(id: string, status: ErasureStatus, stoppedBy: string | null, nowMs: number): void {
+    this.#sql.exec(
+      `UPDATE erasures SET stage = 'over', page = NULL, status = ?, stopped_by = ?, ended_at_ms = ?,
+         instances = (${HEARD}) WHERE id = ?`,
+      status,
+      stoppedBy,
+      nowMs,
+      id,
+      id,
+    );
+    this.#sql.exec("DELETE FROM extents WHERE erasure = ?", id);
+  }
+
+  leftCount(id: string): number {
+    return this.#sql.exec<{ n: number }>("SELECT count(*) AS n FROM left_over WHERE erasure = ?", id).one().n;
+  }
+
+  state(id: string): ErasureState | undefined {
+    const [row] = this.#sql.exec<ErasureRow>("SELECT * FROM erasures WHERE id = ?", id).toArray();
+    if (row === undefined) return undefined;
+    const { email: _, ...erasure } = JSON.parse(row.json) as Erasure;
+    const left = this.#sql
+      .exec<{ what: string; why: string }>(
+        "SELECT what, why FROM left_over WHERE erasure = ? ORDER BY what LIMIT ?",
+        id,
+        LEFT_SHOWN,
+      )
+      .toArray() satisfies Left[];
+    const heard = this.#sql.exec<{ n: number }>(HEARD, id).one().n;
+    const { objects, bytes, rewritten, blanked, status, stopped_by, ended_at_ms } = row;
+    return {
+      ...erasure,
+      status,
+      objects,
+      bytes,
+      rewritten,
+      instances: row.instances + heard,
+      blanked,
+      leftCount: this.leftCount(id),
+      left,
+      stoppedBy: stopped_by,
+      endedAtMs: ended_at_ms,
+    };
+  }
+
+  // --- the journal ------------------------------------------------------------------------------------------------
+
+  /** What is still to be said to the journal, in the same commit as what it tells of. */
+  tell(entry: JournalEntry): void {
+    this.#sql.exec("INSERT INTO acts (json) VALUES (?)", JSON.stringify(entry));
+  }
+
+  untold(): { readonly no: number; readonly entry: JournalEntry }[] {
+    return this.#sql
+      .exec<{ no: number; json: string }>("SELECT no, json FROM acts ORDER BY no LIMIT 100")
+      .toArray()
+      .map(({ no, json }) => ({ no, entry: JSON.parse(json) as JournalEntry }));
+  }
+
+  get hasUntold(): boolean {
+    return this.#sql.exec("SELECT 1 FROM acts LIMIT 1").toArray().length > 0;
+  }
+
+  told(no: number): void {
+    this.#sql.exec("DELETE FROM acts WHERE no = ?", no);
+  }
+}
+
+const keyOf = ({ by, idempotencyKey }: ErasureRequest): string => JSON.stringify([by, idempotencyKey]);
+
+const fingerprint = ({ human, task, reason }: ErasureRequest): string => JSON.stringify([human, task, reason]);

@@ -1,0 +1,192 @@
+import { DurableObject } from "cloudflare:workers";
+import config from "#config";
+import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
+import { journalOf } from "../src/objects.ts";
+import type {
+  Asker,
+  EraseAnswer,
+  ErasureRequest,
+  ErasureState,
+  ErasureStatus,
+  HeldSubject,
+  HoldRequest,
+  HoldState,
+  ReleaseAnswer,
+  RetentionCalls,
+} from "../src/retention/contract.ts";
+import type { Fields } from "../src/transcript/envelope.ts";
+import { erasureKey } from "../src/transcript/layout.ts";
+import { within } from "../src/within.ts";
+import { ErasureRun, HeldError } from "./erasure-run.ts";
+import { type Erasure, RetentionBook } from "./retention-book.ts";
+import { Wake } from "./wake.ts";
+
+/** What waits for an instance, or for the journal, is tried again after this; where the bucket fails, after five of it. */
+const RETRY_MS = 1_000;
+const FAILED_MS = 5_000;
+/** Of one alarm, which the platform ends after 15 minutes. */
+const ALARM_MS = 60_000;
+const JOURNAL_TIMEOUT_MS = 5_000;
+/** Who holds hears of it when no deletion is on its way any more, or after this. */
+const HOLD_WAIT_MS = 25_000;
+/** Two who agree to release do so within this. */
+const RELEASE_WINDOW_MS = 3_600_000;
+
+/** The book of legal holds and of erasures. One object: of a hold and a deletion, each finds the other. */
+export class Retention extends DurableObject<Env> implements RetentionCalls {
+  readonly #book: RetentionBook;
+  readonly #run: ErasureRun;
+  readonly #wake: Wake;
+  #telling: Promise<void> | null = null;
+
+  constructor(ctx: DurableObjectState, env: Env) {
+    super(ctx, env);
+    this.#book = new RetentionBook(ctx.storage.sql);
+    this.#run = new ErasureRun({
+      book: this.#book,
+      bucket: () => this.env.TRANSCRIPTS,
+      deployment: () => this.#deployment,
+    });
+    this.#wake = new Wake(ctx, () => (this.#book.hasRunning || this.#book.hasUntold ? Date.now() : null));
+  }
+
+  /** Where it is used, not in the constructor: a secret that is missing must not stop the alarms. */
+  get #deployment(): Deployment {
+    return parseDeployment(this.env, config);
+  }
+
+  // --- holds ------------------------------------------------------------------------------------------------------
+
+  /** From the commit on no deletion of what it keeps begins. The answer waits for those that had begun. */
+  async hold({ subject, reason, by, email }: HoldRequest): Promise<HoldState> {
+    const hold = { id: crypto.randomUUID(), subject, reason, by, atMs: Date.now() };
+    this.#book.addHold(hold);
+    this.#tell({ deed: "hold", hold: hold.id, ...subjectFields(subject), reason, by, email });
+    await within(HOLD_WAIT_MS, this.#run.deleting);
+    this.ctx.waitUntil(this.#tellAll());
+    return this.#holdOf(hold.id)!;
+  }
+
+  /** Takes two people within an hour: what is released can be gone a moment later, for good. */
+  async release(id: string, { by, email, reason }: Asker): Promise<ReleaseAnswer> {
+    const hold = this.#holdOf(id);
+    if (hold === undefined) return { kind: "unknown" };
+    if (hold.released !== null) return { kind: "released-already" };
+    const nowMs = Date.now();
+    this.#book.askRelease(id, by, nowMs);
+    const asked = this.#holdOf(id)!.releaseAskedBy;
+    const isReleased = asked.length >= 2;
+    if (isReleased) this.#book.release(id, { atMs: nowMs, by: asked, reason });
+    const deed = isReleased ? "release" : "ask to release";
+    this.#tell({ deed, hold: id, ...subjectFields(hold.subject), reason, by, email });
+    this.ctx.waitUntil(this.#tellAll());
+    return { kind: isReleased ? "released" : "second-person", hold: this.#holdOf(id)! };
+  }
+
+  async holds(before: string | null, limit: number): Promise<readonly HoldState[]> {
+    return this.#book.holdsBefore(before, limit, Date.now() - RELEASE_WINDOW_MS);
+  }
+
+  #holdOf(id: string): HoldState | undefined {
+    return this.#book.hold(id, Date.now() - RELEASE_WINDOW_MS);
+  }
+
+  // --- erasures ---------------------------------------------------------------------------------------------------
+
+  /** In the book, and carried out by the alarm: whoever asked may go. */
+  async erase(request: ErasureRequest): Promise<EraseAnswer> {
+    const repeated = this.#book.repeated(request);
+    if (repeated === null) return { kind: "key-used" };
+    if (repeated !== undefined) return { kind: "accepted", isRepeated: true, erasure: this.#book.state(repeated)! };
+    const hold = this.#book.forbidding(request);
+    if (hold !== undefined) return { kind: "held", hold: this.#holdOf(hold.id)! };
+    const id = crypto.randomUUID();
+    const { human, task, reason, by, email } = request;
+    const nowMs = Date.now();
+    const certificate = erasureKey(human, id);
+    const erasure: Erasure = { id, human, task, reason, by, email, atMs: nowMs, beforeMs: nowMs, certificate };
+    this.#book.addErasure(erasure, request);
+    this.#tell({ deed: "erase", erasure: id, human, task, reason, by, email, before: nowMs, certificate });
+    this.#wake.by(nowMs);
+    return { kind: "accepted", isRepeated: false, erasure: this.#book.state(id)! };
+  }
+
+  async erasure(id: string): Promise<ErasureState | null> {
+    return this.#book.state(id) ?? null;
+  }
+
+  /** Runs again from where the book stands, after any failure. */
+  override async alarm(): Promise<void> {
+    this.#wake.rang();
+    const pauseMs = await this.#carryOn(Date.now() + ALARM_MS);
+    await this.#tellAll();
+    if (this.#book.hasRunning) this.#wake.by(Date.now() + pauseMs);
+    else if (this.#book.hasUntold) this.#wake.by(Date.now() + RETRY_MS);
+  }
+
+  /** Answers how long to wait before the next alarm. */
+  async #carryOn(untilMs: number): Promise<number> {
+    while (Date.now() < untilMs) {
+      const running = this.#book.running();
+      if (running === undefined) return 0;
+      const { id } = running.erasure;
+      try {
+        const step = await this.#run.step(running);
+        if (step === "wait") return RETRY_MS;
+        if (step === "over") this.#end(running.erasure, this.#book.leftCount(id) === 0 ? "done" : "incomplete", null);
+      } catch (error) {
+        if (!(error instanceof HeldError)) {
+          console.error("erasure stands still", error instanceof Error ? error.message : "unknown");
+          return FAILED_MS;
+        }
+        this.#end(running.erasure, "stopped", error.hold);
+      }
+    }
+    return 0;
+  }
+
+  #end({ id, human, task, by, email }: Erasure, status: ErasureStatus, hold: string | null): void {
+    this.#book.end(id, status, hold, Date.now());
+    const { objects, bytes, rewritten, blanked, leftCount } = this.#book.state(id)!;
+    const found = { objects, bytes, rewritten, blanked, left: leftCount };
+    this.#tell({ deed: "erased", erasure: id, human, task, status, hold, ...found, by, email });
+  }
+
+  // --- the journal ------------------------------------------------------------------------------------------------
+
+  /** On record with the act itself, and in the journal as soon as it can be written. */
+  #tell(fields: Fields): void {
+    let version = "unknown";
+    try {
+      version = this.#deployment.version;
+    } catch {
+      // A secret is missing. What was decided counts all the same.
+    }
+    this.#book.tell({ type: "act", fields, deployment: version });
+    this.#wake.by(Date.now() + RETRY_MS);
+  }
+
+  /** In order, one at a time. What was told and not marked is told again: entries carry their ids. */
+  #tellAll(): Promise<void> {
+    this.#telling ??= this.#tellNow().finally(() => {
+      this.#telling = null;
+    });
+    return this.#telling;
+  }
+
+  async #tellNow(): Promise<void> {
+    for (let entries = this.#book.untold(); entries.length > 0; entries = this.#book.untold())
+      for (const { no, entry } of entries) {
+        try {
+          const journal = journalOf(this.#deployment, "admin", Date.now());
+          if ((await within(JOURNAL_TIMEOUT_MS, journal.append(entry))) !== true) return;
+        } catch {
+          return;
+        }
+        this.#book.told(no);
+      }
+  }
+}
+
+const subjectFields = (subject: HeldSubject): Fields =>
+  subject.kind === "everything" ? { reach: "everything" } : { reach: subject.kind, [subject.kind]: subject.id };
