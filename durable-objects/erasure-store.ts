@@ -88,7 +88,7 @@ export async function keepOthers(bucket: R2Bucket, key: string, isMeant: (seq: n
 
 function linesOf(zipped: ArrayBuffer): string[] {
   const plain = gunzipSync(new Uint8Array(zipped), { maxOutputLength: VOLUME_MAX_BYTES });
-  return new TextDecoder("utf-8", { fatal: true })
+  return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
     .decode(plain)
     .split("\n")
     .filter((line) => line !== "");

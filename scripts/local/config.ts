@@ -202,8 +202,8 @@ export default defineConfig({
     audience: "portcullis-admin",
     roles: {
       viewer: ["security-oncall", ...(local.viewers === undefined ? [] : [local.viewers])],
-      operator: ["security-oncall"],
-      auditor: ["security-oncall"],
+      operator: ["security-oncall", "security-ops"],
+      auditor: ["security-oncall", "security-audit"],
     },
     breakGlass: { oncall: "BREAK_GLASS_ONCALL" },
   },

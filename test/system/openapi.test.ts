@@ -27,6 +27,8 @@ interface Document {
 const PATH = "/admin/v1/openapi.json";
 const SWITCHES = "/admin/v1/switches";
 const READS = ["/admin/v1/segments", "/admin/v1/objects", "/admin/v1/object"];
+const HOLDS = "/admin/v1/holds";
+const ERASURES = "/admin/v1/erasures";
 
 let h: Harness;
 let document: Document;
@@ -138,6 +140,8 @@ describe("every answer is one that the document names", () => {
       PATH,
       SWITCHES,
       `${SWITCHES}/x`,
+      HOLDS,
+      `${ERASURES}/x`,
       "/admin/v1/instances",
       "/admin/v1/transcripts/a/b/c",
       ...READS,
@@ -145,7 +149,8 @@ describe("every answer is one that the document names", () => {
       await ask(path, { token: null });
       await ask(path, { token: admin({ groups: ["engineering"] }) });
     }
-    for (const path of [SWITCHES, `${SWITCHES}/x/lift`]) {
+    for (const token of [null, admin({ groups: [] })]) await ask(`${HOLDS}/x`, { method: "DELETE", body: {}, token });
+    for (const path of [SWITCHES, `${SWITCHES}/x/lift`, HOLDS, ERASURES]) {
       await ask(path, { body: {}, token: null });
       await ask(path, { body: {}, token: admin({ groups: [] }) });
     }
@@ -232,6 +237,51 @@ describe("every answer is one that the document names", () => {
     expect((await ask(path, { body: { reason: "over" } })).status).toBe(202);
     const second = await ask(path, { body: { reason: "over" }, token: admin({ sub: "op-2" }) });
     expect([second.status, second.json["opened"]]).toEqual([200, expect.objectContaining({ reason: "over" })]);
+  });
+
+  it("of a hold, and of an erasure that it forbids, by the roles that may", async () => {
+    const human = randomUUID();
+    const auditor = admin({ groups: ["security-audit"] });
+    const second = admin({ sub: "op-2", groups: ["security-audit"] });
+    const oncall = admin({ groups: ["security-ops"] });
+    const held = await ask(HOLDS, { body: { human, reason: "a lawsuit" }, token: auditor });
+    expect([held.status, held.json["subject"]]).toEqual([201, { kind: "human", id: human }]);
+    expect((await ask(HOLDS, { body: { human, reason: "r" }, token: oncall })).json["detail"]).toBe(
+      "this needs the role auditor",
+    );
+    for (const body of [
+      { reason: "r" },
+      { human, task: "t", reason: "r" },
+      { everything: false, reason: "r" },
+      { human },
+    ])
+      expect((await ask(HOLDS, { body, token: auditor })).status).toBe(400);
+    expect((await ask(HOLDS, { token: auditor })).json["holds"]).toEqual([held.json]);
+    expect((await ask(`${HOLDS}?limit=0`, { token: auditor })).status).toBe(400);
+
+    const erase = { human, reason: "asked to be forgotten" };
+    const forbidden = await ask(ERASURES, { body: erase, token: oncall });
+    expect([forbidden.status, forbidden.json["detail"]]).toEqual([409, `hold ${held.json["id"]} keeps human ${human}`]);
+    expect((await ask(ERASURES, { body: erase, token: auditor })).json["detail"]).toBe("this needs the role operator");
+
+    const path = `${HOLDS}/${held.json["id"]}`;
+    const release = (token: string, at = path) => ask(at, { method: "DELETE", body: { reason: "settled" }, token });
+    expect((await release(oncall)).status).toBe(403);
+    expect((await ask(path, { method: "DELETE", body: {}, token: auditor })).status).toBe(400);
+    expect([(await release(auditor)).status, (await release(auditor)).status]).toEqual([202, 202]);
+    expect((await release(second)).status).toBe(200);
+    expect((await release(second)).status).toBe(409);
+    expect((await release(second, `${HOLDS}/nobody`)).status).toBe(404);
+
+    const headers = { "Idempotency-Key": "e-1" };
+    const begun = await ask(ERASURES, { body: erase, token: oncall, headers });
+    expect([begun.status, begun.headers.get("location")]).toEqual([202, `${ERASURES}/${begun.json["id"]}`]);
+    expect((await ask(ERASURES, { body: erase, token: oncall, headers })).status).toBe(200);
+    expect((await ask(ERASURES, { body: { ...erase, task: "t" }, token: oncall, headers })).status).toBe(422);
+    for (const body of [{ human: "a/b", reason: "r" }, { human }, { ...erase, reason: "x".repeat(1_001) }])
+      expect((await ask(ERASURES, { body, token: oncall })).status).toBe(400);
+    expect((await ask(`${ERASURES}/${begun.json["id"]}`, { token: auditor })).json["human"]).toBe(human);
+    expect((await ask(`${ERASURES}/nobody`, { token: oncall })).status).toBe(404);
   });
 
   it("each operation and status was seen, but for those that take a broken gate", () => {

@@ -2,6 +2,7 @@ import { evictDurableObject, runInDurableObject } from "cloudflare:test";
 import { env, exports } from "cloudflare:workers";
 import { vi } from "vitest";
 import type { AgentInstance } from "../../durable-objects/agent-instance.ts";
+import type { Retention } from "../../durable-objects/retention.ts";
 import type { Roster } from "../../durable-objects/roster.ts";
 import type { Switchboard } from "../../durable-objects/switchboard.ts";
 import type { FlipRequest, FlipState, OpenRequest } from "../../src/control/contract.ts";
@@ -140,6 +141,8 @@ export const instanceStub = (id: string) =>
   env.AGENT_INSTANCE.get(env.AGENT_INSTANCE.idFromName(id)) as DurableObjectStub<AgentInstance>;
 export const rosterStub = (shard: number) =>
   env.ROSTER.get(env.ROSTER.idFromName(String(shard))) as DurableObjectStub<Roster>;
+export const retentionStub = () =>
+  env.RETENTION.get(env.RETENTION.idFromName("retention")) as DurableObjectStub<Retention>;
 export const boardStub = () =>
   env.SWITCHBOARD.get(env.SWITCHBOARD.idFromName("switchboard")) as DurableObjectStub<Switchboard>;
 

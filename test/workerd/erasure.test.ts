@@ -1,0 +1,480 @@
+import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
+import { env } from "cloudflare:workers";
+import { gunzipSync } from "node:zlib";
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { ErasureRun, HeldError } from "../../durable-objects/erasure-run.ts";
+import { type Erasure, RetentionBook } from "../../durable-objects/retention-book.ts";
+import type { Env } from "../../src/deployment.ts";
+import type { LeaseCalls } from "../../src/instance/contract.ts";
+import { instanceOf, journalOf, retentionOf } from "../../src/objects.ts";
+import type { ErasureRequest, ErasureState, HeldSubject } from "../../src/retention/contract.ts";
+import { sha256Hex } from "../../src/transcript/envelope.ts";
+import { readErasureLine } from "../../src/transcript/erasure.ts";
+import { instancePartition, rawBodyKey } from "../../src/transcript/layout.ts";
+import { type Agent, deployment, enrolAgent, instanceStub, type Line, retentionStub, settlement } from "./kit.ts";
+
+vi.setConfig({ testTimeout: 30_000 });
+afterEach(() => vi.restoreAllMocks());
+
+const bucket = (env as unknown as Env).TRANSCRIPTS;
+/** A stub does not outlive a reset of its object. */
+const retention = () => retentionOf(deployment);
+const utf8 = new TextEncoder();
+/** Nobody shares a human with another test. */
+const somebody = () => `h-${crypto.randomUUID()}`;
+const eraseRequest = (change: Partial<ErasureRequest> & { human: string }): ErasureRequest => ({
+  task: null,
+  reason: "asked to be forgotten",
+  by: "operator-1",
+  email: null,
+  idempotencyKey: null,
+  ...change,
+});
+const holdOn = (subject: HeldSubject) =>
+  retention().hold({ subject, reason: "a lawsuit", by: "auditor-1", email: null });
+const releaseBy = (id: string, by: string) => retention().release(id, { by, email: null, reason: "it is over" });
+async function release(id: string): Promise<void> {
+  await releaseBy(id, "auditor-1");
+  expect(await releaseBy(id, "auditor-2")).toMatchObject({ kind: "released" });
+}
+
+async function erase(change: Partial<ErasureRequest> & { human: string }): Promise<ErasureState> {
+  const answer = await retention().erase(eraseRequest(change));
+  if (answer.kind !== "accepted") throw new Error(`not accepted: ${answer.kind}`);
+  return answer.erasure;
+}
+const ended = (id: string): Promise<ErasureState> =>
+  vi.waitFor(
+    async () => {
+      const state = await retention().erasure(id);
+      if (state === null || state.status === "running") throw new Error(`still running: ${JSON.stringify(state)}`);
+      return state;
+    },
+    { timeout: 20_000, interval: 50 },
+  );
+const eraseAll = async (change: Partial<ErasureRequest> & { human: string }) => ended((await erase(change)).id);
+
+const keysOf = async (prefix: string): Promise<string[]> => {
+  const keys: string[] = [];
+  for (let after: string | undefined; ; ) {
+    const { objects, truncated } = await bucket.list({ prefix, ...(after === undefined ? {} : { startAfter: after }) });
+    keys.push(...objects.map(({ key }) => key));
+    if (!truncated) return keys;
+    after = keys.at(-1);
+  }
+};
+const put = (keys: readonly string[], content = "some bytes") =>
+  Promise.all(keys.map((key) => bucket.put(key, content)));
+/** Of an instance that is not there any more. */
+const planted = (human: string, count: number, task = "t-1", instance = "i-1") =>
+  Array.from({ length: count }, (_, i) => rawBodyKey(instancePartition({ human, task, instance }), i, "answer", 0));
+
+async function call(agent: Agent, body: string, answer: string | null): Promise<void> {
+  const request = { method: "POST", target: "/github/x", headers: [], body: utf8.encode(body), bodyFollows: false };
+  const admission = await instanceOf(deployment, agent.id).admit(agent.admission({ request }));
+  if (!admission.admitted) throw new Error("not admitted");
+  if (answer !== null) await admission.lease.settle(settlement({ tail: utf8.encode(answer) }));
+}
+/** As at the end of its patience: what it holds goes to the bucket. */
+async function flush(agent: Agent, lease?: LeaseCalls): Promise<void> {
+  const clock = vi.spyOn(Date, "now").mockReturnValue(Date.now() + 61_000);
+  await lease?.beat();
+  await runDurableObjectAlarm(instanceStub(agent.id));
+  clock.mockRestore();
+}
+const linesIn = async (prefix: string): Promise<Line[]> => {
+  const lines: Line[] = [];
+  for (const key of await keysOf(prefix)) {
+    const text = gunzipSync(new Uint8Array(await (await bucket.get(key))!.arrayBuffer())).toString();
+    lines.push(
+      ...text
+        .trimEnd()
+        .split("\n")
+        .map((line) => JSON.parse(line) as Line),
+    );
+  }
+  return lines;
+};
+const partitionOf = ({ id, enrolment: { human, task } }: Agent) =>
+  instancePartition({ human, task: task.id, instance: id });
+/** Bodies that the instance itself still holds. */
+const heldBodies = (agent: Agent): Promise<string[]> =>
+  runInDurableObject(instanceStub(agent.id), (_instance, { storage: { sql } }) =>
+    sql
+      .exec<{ name: string }>("SELECT name FROM sqlite_master WHERE name LIKE 'log_%'")
+      .toArray()
+      .flatMap(({ name }) =>
+        sql.exec<{ body: ArrayBuffer }>(`SELECT body FROM ${name} WHERE body IS NOT NULL`).toArray(),
+      )
+      .map(({ body }) => new TextDecoder().decode(body)),
+  );
+const actsOf = async (id: string): Promise<Line[]> =>
+  vi.waitFor(async () => {
+    const lines = await journalOf(deployment, "admin", Date.now()).read(0, 10_000);
+    const acts = lines
+      .map((line) => JSON.parse(line) as Line)
+      .filter((line) => line["erasure"] === id || line["hold"] === id);
+    if (acts.length === 0) throw new Error("nothing in the journal yet");
+    return acts;
+  });
+
+describe("an erasure", () => {
+  it("takes a human's bodies, in the bucket and in instances, and nothing else; what stays is the chain", async () => {
+    const human = somebody();
+    const agent = await enrolAgent({ human });
+    const other = await enrolAgent({ human: somebody() });
+    await call(agent, "first secret", "first answer");
+    await call(other, "not theirs", "nor this");
+    await flush(agent);
+    await flush(other);
+    await call(agent, "second secret", "second answer");
+    const partition = partitionOf(agent);
+    const [transcripts, others] = [
+      await keysOf(`transcripts/${partition}/`),
+      await keysOf(`bodies/${partitionOf(other)}/`),
+    ];
+    expect([transcripts.length, (await keysOf(`bodies/${partition}/`)).length, others.length]).toEqual([1, 1, 1]);
+    const before = await bucket.get(transcripts[0]!).then((object) => object!.arrayBuffer());
+    const foreign = [`bodies/human=${human}x/task=t/instance=i/0000000000.jsonl.gz`, `bodies/human=${human}-2/a`];
+    await put(foreign);
+
+    const erasure = await eraseAll({ human });
+    expect(erasure).toMatchObject({
+      status: "done",
+      objects: 1,
+      instances: 1,
+      leftCount: 0,
+      left: [],
+      stoppedBy: null,
+    });
+    expect(erasure.bytes).toBeGreaterThan(0);
+    // Claims and the first call, whose table waits for its proof's window, and the second one.
+    expect(erasure.blanked).toBe(5);
+    expect(await heldBodies(agent)).toEqual([]);
+    expect(await keysOf(`bodies/human=${human}/`)).toEqual([]);
+    expect(await keysOf(`bodies/${partitionOf(other)}/`)).toEqual(others);
+    expect((await heldBodies(other)).length).toBe(3);
+    for (const key of foreign) expect(await bucket.head(key)).not.toBeNull();
+    const after = await bucket.get(transcripts[0]!).then((object) => object!.arrayBuffer());
+    expect(sha256Hex(new Uint8Array(after))).toBe(sha256Hex(new Uint8Array(before)));
+
+    // What comes later is another matter, and chains on.
+    await call(agent, "third", "third answer");
+    await flush(agent);
+    const lines = await linesIn(`transcripts/${partition}/`);
+    expect(lines.filter(({ type }) => type !== "seal").map(({ seq }) => seq)).toEqual([0, 1, 2, 3, 4, 5, 6]);
+    const bodies = await linesIn(`bodies/${partition}/`);
+    expect(bodies.map((line) => [line.seq, line["part"], line["text"]])).toEqual([
+      [5, "request", "third"],
+      [5, "answer", "third answer"],
+    ]);
+    expect(await eraseAll({ human })).toMatchObject({ status: "done", objects: 1, blanked: 2 });
+  });
+
+  it("is stated in a signed certificate, which stands before the first object goes, and in the journal", async () => {
+    const human = somebody();
+    await put(planted(human, 2));
+    const { id, beforeMs, certificate } = await eraseAll({ human, reason: "Art. 17" });
+    const text = await bucket.get(certificate).then((object) => object!.text());
+    const { sealKeys } = deployment;
+    const read = readErasureLine(text.trimEnd(), (kid, data, signature) => sealKeys.verify(kid, data, signature));
+    expect(certificate).toBe(`erasures/human=${human}/${id}.json`);
+    expect(read).toMatchObject({
+      ok: true,
+      value: {
+        iss: "https://gate.test",
+        id,
+        human,
+        by: "operator-1",
+        reason: "Art. 17",
+        at: beforeMs,
+        before: beforeMs,
+      },
+    });
+    await vi.waitFor(async () =>
+      expect((await actsOf(id)).map(({ deed, status, objects }) => [deed, status, objects])).toEqual([
+        ["erase", undefined, undefined],
+        ["erased", "done", 2],
+      ]),
+    );
+  });
+
+  it("leaves the bodies of a running call, says so, and takes them when it is over", async () => {
+    const human = somebody();
+    const agent = await enrolAgent({ human });
+    await call(agent, "over", "done");
+    const request = { method: "POST", target: "/github/x", headers: [], body: utf8.encode("runs"), bodyFollows: false };
+    const admission = await instanceOf(deployment, agent.id).admit(agent.admission({ request }));
+    if (!admission.admitted) throw new Error("not admitted");
+    await flush(agent, admission.lease);
+    await admission.lease.append(utf8.encode("half of "));
+    const erasure = await eraseAll({ human });
+    expect(erasure).toMatchObject({ status: "incomplete", objects: 0, rewritten: 1, leftCount: 1 });
+    expect(erasure.left).toEqual([
+      { what: `calls ${admission.seq} of instance ${agent.id}`, why: expect.stringMatching(/^they were running/) },
+    ]);
+    await admission.lease.settle(settlement({ tail: utf8.encode("it") }));
+    await flush(agent);
+    const bodies = await linesIn(`bodies/${partitionOf(agent)}/`);
+    expect(bodies.map((line) => [line.seq, line["part"], line["index"], line["text"]])).toEqual([
+      [admission.seq, "request", 0, "runs"],
+      [admission.seq, "answer", 0, "half of "],
+      [admission.seq, "answer", 1, "it"],
+    ]);
+    const answer = (await linesIn(`transcripts/${partitionOf(agent)}/`)).find((line) => line["call"] === admission.seq);
+    const salted = Buffer.concat([Buffer.from(String(bodies[1]!["salt"]), "hex"), Buffer.from("half of it")]);
+    expect(answer?.["body"]).toMatchObject({ digest: sha256Hex(salted) });
+    expect(await eraseAll({ human })).toMatchObject({ status: "done" });
+    expect(await keysOf(`bodies/human=${human}/`)).toEqual([]);
+    expect(await heldBodies(agent)).toEqual([]);
+  });
+
+  it("of one task leaves the others", async () => {
+    const human = somebody();
+    const [mine, kept] = [planted(human, 3, "t-1", "i-1"), planted(human, 3, "t-2", "i-2")];
+    await put([...mine, ...kept]);
+    expect(await eraseAll({ human, task: "t-1" })).toMatchObject({ status: "done", objects: 3, task: "t-1" });
+    expect(await keysOf(`bodies/human=${human}/`)).toEqual(kept);
+  });
+
+  it("goes through more than a page, counts each once, and takes raw bodies and what is not the gate's", async () => {
+    const human = somebody();
+    const raw = planted(human, 1_100);
+    await put([...raw, `bodies/human=${human}/stray`, `bodies/human=${human}/task=t/instance=i/notes.txt`], "12345");
+    const erasure = await eraseAll({ human });
+    expect(erasure).toMatchObject({ status: "done", objects: 1_102, bytes: 1_102 * 5 });
+    expect(await keysOf(`bodies/human=${human}/`)).toEqual([]);
+  });
+
+  it("with the same key by the same one is the same erasure; with another body it is none", async () => {
+    const human = somebody();
+    const request = eraseRequest({ human, idempotencyKey: "k-1" });
+    const first = await retention().erase(request);
+    if (first.kind !== "accepted") throw new Error(first.kind);
+    await ended(first.erasure.id);
+    expect(await retention().erase(request)).toMatchObject({
+      isRepeated: true,
+      erasure: { id: first.erasure.id, status: "done" },
+    });
+    expect(await retention().erase({ ...request, reason: "another" })).toEqual({ kind: "key-used" });
+    const others = await retention().erase({ ...request, by: "operator-2" });
+    if (others.kind !== "accepted") throw new Error(others.kind);
+    expect(others.isRepeated).toBe(false);
+    await ended(others.erasure.id);
+    expect(await keysOf(`erasures/human=${human}/`)).toHaveLength(2);
+  });
+});
+
+/** An erasure's own run in an object of its own, with a bucket that the test spoils. */
+async function inRun<T>(
+  human: string,
+  work: (rig: {
+    book: RetentionBook;
+    /** Methods of the bucket that are spoilt. */
+    spoilt: Record<PropertyKey, unknown>;
+    /** Steps until it is over, or until `count` are through. A new run each: nothing is kept in memory. */
+    steps: (count?: number) => Promise<string>;
+    erasure: Erasure;
+  }) => Promise<T>,
+): Promise<T> {
+  const stub = env.RETENTION.get(env.RETENTION.newUniqueId());
+  return runInDurableObject(stub, async (_object: unknown, { storage }: DurableObjectState) => {
+    const book = new RetentionBook(storage.sql);
+    const spoilt: Record<PropertyKey, unknown> = {};
+    const wrapped = new Proxy(bucket, {
+      get: (target, name) => spoilt[name] ?? (Reflect.get(target, name) as () => unknown).bind(target),
+    });
+    const id = crypto.randomUUID();
+    const nowMs = Date.now();
+    const request = eraseRequest({ human });
+    const erasure: Erasure = {
+      ...request,
+      id,
+      atMs: nowMs,
+      beforeMs: nowMs,
+      certificate: `erasures/human=${human}/${id}.json`,
+    };
+    book.addErasure(erasure, request);
+    const steps = async (count = 100): Promise<string> => {
+      for (let i = 0; i < count; i++) {
+        const running = book.running();
+        if (running === undefined) return "none";
+        const run = new ErasureRun({ book, bucket: () => wrapped, deployment: () => deployment });
+        if ((await run.step(running)) === "over") return "over";
+      }
+      return "on";
+    };
+    return work({ book, spoilt, steps, erasure });
+  });
+}
+
+describe("an erasure that is interrupted", () => {
+  it("at every step and at every answer of the bucket ends the same, counted once", async () => {
+    for (const name of ["put", "list", "delete"] as const)
+      for (const fault of ["before", "after"] as const) {
+        const human = somebody();
+        const keys = planted(human, 7);
+        await put(keys, "1234567890");
+        await inRun(human, async ({ book, spoilt, steps, erasure }) => {
+          const real = (bucket[name] as (...args: unknown[]) => Promise<unknown>).bind(bucket);
+          let calls = 0;
+          spoilt[name] = async (...args: unknown[]) => {
+            calls++;
+            if (calls > 2) return real(...args);
+            if (fault === "after") await real(...args);
+            throw new Error("out of reach");
+          };
+          // Each failure is where the process may have died: what goes on knows the book alone.
+          let state = "on";
+          for (let tries = 0; state !== "over" && tries < 20; tries++) state = await steps().catch(() => "failed");
+          expect([name, fault, state]).toEqual([name, fault, "over"]);
+          expect(calls).toBeGreaterThan(0);
+          const { objects, bytes, leftCount } = book.state(erasure.id)!;
+          expect([name, fault, objects, bytes, leftCount]).toEqual([name, fault, 7, 70, 0]);
+          expect(await keysOf(`erasures/human=${human}/`)).toHaveLength(1);
+        });
+        expect(await keysOf(`bodies/human=${human}/`)).toEqual([]);
+      }
+  });
+
+  it("begins no deletion before its certificate stands", async () => {
+    const human = somebody();
+    await put(planted(human, 1));
+    await inRun(human, async ({ spoilt, steps }) => {
+      spoilt["put"] = async () => {
+        throw new Error("out of reach");
+      };
+      await expect(steps()).rejects.toThrow("out of reach");
+      expect(await keysOf(`bodies/human=${human}/`)).toHaveLength(1);
+    });
+  });
+
+  it("goes on after a reset of its object, from the book", async () => {
+    const human = somebody();
+    await put(planted(human, 30));
+    const { id } = await erase({ human });
+    for (let i = 0; i < 3; i++)
+      await runInDurableObject(retentionStub(), (_o, state) => state.abort("reset by a test")).catch(() => {});
+    expect(await ended(id)).toMatchObject({ status: "done", objects: 30 });
+  });
+
+  it("says what a lock refuses, key by key, and takes the rest", async () => {
+    const human = somebody();
+    const keys = planted(human, 40);
+    const locked = new Set([keys[0]!, keys[17]!, keys[18]!, keys[39]!]);
+    await put(keys);
+    await inRun(human, async ({ book, spoilt, steps, erasure }) => {
+      spoilt["delete"] = async (asked: string | string[]) => {
+        if ([asked].flat().some((key) => locked.has(key)))
+          throw new Error("The object is locked by a bucket lock rule (10069)");
+        await bucket.delete(asked);
+      };
+      expect(await steps(200)).toBe("over");
+      const state = book.state(erasure.id)!;
+      expect([state.objects, state.leftCount]).toEqual([36, 4]);
+      expect(state.left.map(({ what }) => what)).toEqual([...locked]);
+      expect(state.left[0]?.why).toBe("the bucket refused: The object is locked by a bucket lock rule (10069)");
+    });
+    expect(await keysOf(`bodies/human=${human}/`)).toEqual([...locked]);
+  });
+});
+
+describe("a hold", () => {
+  it.each([
+    "human",
+    "task",
+    "everything",
+  ] as const)("of a %s forbids what it covers, and that is said", async (kind) => {
+    const human = somebody();
+    const keys = planted(human, 2, `t-${human}`);
+    await put(keys);
+    const subject: HeldSubject =
+      kind === "everything" ? { kind } : { kind, id: kind === "human" ? human : `t-${human}` };
+    const held = await holdOn(subject);
+    expect(await retention().erase(eraseRequest({ human, task: `t-${human}` }))).toMatchObject({
+      kind: "held",
+      hold: { id: held.id },
+    });
+    const elsewhere = await retention().erase(eraseRequest({ human: somebody(), task: "t-9" }));
+    expect(elsewhere.kind).toBe(kind === "everything" ? "held" : "accepted");
+    await release(held.id);
+    expect(await eraseAll({ human })).toMatchObject({ status: "done", objects: 2 });
+  });
+
+  it("of one task keeps it from an erasure of the human, which says so", async () => {
+    const human = somebody();
+    const [kept, gone] = [planted(human, 3, "t-kept", "i-1"), planted(human, 3, "t-gone", "i-2")];
+    await put([...kept, ...gone]);
+    const held = await holdOn({ kind: "task", id: "t-kept" });
+    expect(await eraseAll({ human })).toMatchObject({
+      status: "incomplete",
+      objects: 3,
+      left: [{ what: "task t-kept", why: `hold ${held.id}` }],
+    });
+    expect(await keysOf(`bodies/human=${human}/`)).toEqual(kept);
+    await release(held.id);
+  });
+
+  it("that comes in the middle stops it: what had gone is said, the rest stays", async () => {
+    const human = somebody();
+    await put(planted(human, 1_010));
+    await inRun(human, async ({ book, steps, erasure }) => {
+      // Certificate, roster, a page decided and a page deleted.
+      for (let at = 0; at === 0; at = book.state(erasure.id)!.objects) await steps(1);
+      expect(book.state(erasure.id)?.objects).toBe(1_000);
+      await steps(1); // The next page is decided.
+      const hold = { id: "hold-1", subject: { kind: "human", id: human }, reason: "r", by: "a", atMs: 1 } as const;
+      book.addHold(hold);
+      const stopped = await steps().catch((error: unknown) => error);
+      expect(stopped).toBeInstanceOf(HeldError);
+      expect((stopped as HeldError).hold).toBe("hold-1");
+    });
+    expect(await keysOf(`bodies/human=${human}/`)).toHaveLength(10);
+  });
+
+  it("that races with an erasure: once it is answered, nothing goes any more", async () => {
+    for (let round = 0; round < 5; round++) {
+      const human = somebody();
+      await put(planted(human, 60));
+      const [{ id }, held] = await Promise.all([
+        erase({ human }),
+        new Promise((resolve) => setTimeout(resolve, round * 15)).then(() => holdOn({ kind: "human", id: human })),
+      ]).catch(() => [{ id: "" }, null] as const);
+      if (held === null) continue;
+      const left = await keysOf(`bodies/human=${human}/`);
+      const state = await ended(id);
+      expect(await keysOf(`bodies/human=${human}/`)).toEqual(left);
+      expect(state.objects).toBe(60 - left.length);
+      expect(state.status).toBe(left.length === 0 && state.stoppedBy === null ? "done" : "stopped");
+      await release(held.id);
+    }
+  });
+
+  it("takes two people within an hour to release", async () => {
+    const { id } = await holdOn({ kind: "human", id: somebody() });
+    const nowMs = Date.now();
+    expect((await releaseBy(id, "one")).kind).toBe("second-person");
+    expect((await releaseBy(id, "one")).kind).toBe("second-person");
+    const clock = vi.spyOn(Date, "now").mockReturnValue(nowMs + 3_700_000);
+    expect(await releaseBy(id, "two")).toMatchObject({ kind: "second-person", hold: { releaseAskedBy: ["two"] } });
+    clock.mockReturnValue(nowMs + 3_700_001);
+    expect(await releaseBy(id, "three")).toMatchObject({
+      kind: "released",
+      hold: { released: { by: ["two", "three"] } },
+    });
+    clock.mockRestore();
+    expect(await releaseBy(id, "four")).toEqual({ kind: "released-already" });
+    expect(await releaseBy(crypto.randomUUID(), "four")).toEqual({ kind: "unknown" });
+    const [listed] = await retention()
+      .holds(null, 500)
+      .then((holds) => holds.filter((hold) => hold.id === id));
+    expect(listed).toMatchObject({ id, released: { reason: "it is over" }, releaseAskedBy: [] });
+    await vi.waitFor(async () =>
+      expect((await actsOf(id)).map(({ deed }) => deed)).toEqual([
+        "hold",
+        ...Array(3).fill("ask to release"),
+        "release",
+      ]),
+    );
+  });
+});
