@@ -2,6 +2,8 @@
 
 import { agent } from "./agent.ts";
 import { type Command, CommandError, EXIT, type Io, UsageError } from "./command.ts";
+import { erase, readErasure } from "./erase.ts";
+import { hold, holds } from "./holds.ts";
 import { ps, switches } from "./list.ts";
 import { login, logout } from "./login.ts";
 import { pull } from "./pull.ts";
@@ -20,6 +22,10 @@ const commands: ReadonlyMap<string, Command> = new Map([
   ["tail", tail],
   ["pull", pull],
   ["verify", verify],
+  ["erase", erase],
+  ["erasure", readErasure],
+  ["hold", hold],
+  ["holds", holds],
   ["agent", agent],
   ["login", login],
   ["logout", logout],

@@ -17,7 +17,7 @@ import {
 } from "./gate-answers.ts";
 
 export interface Asked {
-  readonly method?: "GET" | "POST";
+  readonly method?: "GET" | "POST" | "DELETE";
   readonly body?: unknown;
   readonly headers?: Readonly<Record<string, string>>;
   /** Tried again where no answer came, or none that decides: only what says by its Idempotency-Key that it is the same, or changes nothing. */

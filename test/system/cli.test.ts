@@ -101,7 +101,22 @@ interface Receipt {
 }
 
 describe("every command", () => {
-  const commands = ["kill", "pause", "resume", "lift", "ps", "switches", "switch", "tail", "pull", "verify"];
+  const commands = [
+    "kill",
+    "pause",
+    "resume",
+    "lift",
+    "ps",
+    "switches",
+    "switch",
+    "tail",
+    "pull",
+    "verify",
+    "erase",
+    "erasure",
+    "hold",
+    "holds",
+  ];
 
   it("says its usage on --help, and the table says all of them", async () => {
     const all = await runHere(["--help"]);
@@ -144,6 +159,14 @@ describe("every command", () => {
     [["resume", "task", "t"], "it needs its reason"],
     [["lift", "--reason", "r"], "give one switch id"],
     [["switch"], "give one switch id"],
+    [["erase", "task", "t", "--reason", "r"], "erase what?"],
+    [["erase", "human", "h", "--yes"], "it needs its reason"],
+    [["erase", "human", "h", "--reason", "r"], "erase needs --yes"],
+    [["erasure"], "give one erasure id"],
+    [["hold", "agent", "a", "--reason", "r"], "hold what?"],
+    [["hold", "human", "--reason", "r"], "hold what?"],
+    [["hold", "release", "x"], "it needs its reason"],
+    [["holds", "x"], "unexpected: x"],
     [["ps", "x"], "unexpected: x"],
     [["ps", "--state", "dead"], "--state dead: not one of"],
     [["switches", "--limit", "0"], "--limit 0: not a number"],
