@@ -4,6 +4,7 @@ import type { Json } from "../scope/call.ts";
 import { type Entry, parseEntries } from "../scope/entry.ts";
 import { findForwardingFault } from "./forward-headers.ts";
 import { redactionRules } from "./redaction.ts";
+import { retention } from "./retention.ts";
 import { rule, ruleName } from "./rules.ts";
 import { findEventNameFault, SIGNAL_ACTS } from "./signal-acts.ts";
 
@@ -244,6 +245,7 @@ export const configSchema = z
         /** A stream's lead over what is durable. */
         streamLeadMs: positive.max(60_000).default(1_000),
         streamLeadBytes: positive.max(1_048_576).default(262_144),
+        retention: retention.prefault({}),
       })
       .prefault({}),
     roster: z
