@@ -1,8 +1,8 @@
 // Holds and erasures from the command line, against the running gate: what is printed, how it ends, and that the rest still verifies.
 
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { runCommand } from "../../scripts/cli/commands.ts";
 import { createIo } from "../../scripts/cli/terminal.ts";
@@ -27,6 +27,17 @@ async function run(token: string, ...args: string[]) {
   const io = createIo({ write: (text) => out.push(text) }, { write: (text) => err.push(text) }, env);
   const code = await runCommand(args, io);
   return { code, out: out.join(""), err: err.join("") };
+}
+
+/** The whole bucket, and the keys, as any S3 tool would copy them. */
+async function copyBucket(folder: string): Promise<void> {
+  const bucket = await h.gate.miniflare.getR2Bucket("TRANSCRIPTS");
+  await mkdir(folder, { recursive: true });
+  await writeFile(join(folder, "seal-keys.json"), (await h.send("/.well-known/portcullis-seal-keys.json", {})).text);
+  for (const { key } of (await bucket.list()).objects) {
+    await mkdir(dirname(join(folder, key)), { recursive: true });
+    await writeFile(join(folder, key), Buffer.from(await (await bucket.get(key))!.arrayBuffer()));
+  }
 }
 
 describe("erase and hold", () => {
@@ -78,6 +89,9 @@ describe("erase and hold", () => {
     expect([left.length, left.some((key) => key.includes(human))]).toEqual([1, false]);
     expect((await bucket.list({ prefix: `erasures/human=${human}/` })).objects).toHaveLength(1);
     expect((await bucket.list({ prefix: `transcripts/human=${human}/` })).objects).toHaveLength(1);
+    const copy = join(dir, "copy");
+    await copyBucket(copy);
+    expect(await run(ops, "verify", copy)).toMatchObject({ code: 0 });
     expect(await run(ops, "erase", "human", "nobody@acme.example", ...erase.slice(3))).toMatchObject({
       code: 1,
       err: expect.stringMatching(/^Nobody with that address/),
