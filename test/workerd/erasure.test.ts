@@ -369,6 +369,15 @@ describe("an erasure that is interrupted", () => {
           throw new Error("The object is locked by a bucket lock rule (10069)");
         await bucket.delete(asked);
       };
+      // And in the middle of the page the bucket is out of reach: what is counted by then is not counted again.
+      let heads = 0;
+      spoilt["head"] = async (key: string) => {
+        heads++;
+        if (heads === 2 || heads === 3) throw new Error("out of reach");
+        return bucket.head(key);
+      };
+      for (let failed = 0; failed < 2; failed++) await expect(steps(200)).rejects.toThrow("out of reach");
+      expect(book.state(erasure.id)?.objects).toBeGreaterThan(0);
       expect(await steps(200)).toBe("over");
       const state = book.state(erasure.id)!;
       expect([state.objects, state.leftCount]).toEqual([36, 4]);
@@ -430,6 +439,25 @@ describe("a hold", () => {
       expect((stopped as HeldError).hold).toBe("hold-1");
     });
     expect(await keysOf(`bodies/human=${human}/`)).toHaveLength(10);
+  });
+
+  it("that comes between two deletions of one page lets no other begin", async () => {
+    const human = somebody();
+    const keys = planted(human, 8);
+    await put(keys);
+    await inRun(human, async ({ book, spoilt, steps }) => {
+      const deleted: string[] = [];
+      spoilt["delete"] = async (asked: string | string[]) => {
+        if ([asked].flat().length > 2) throw new Error("too many at once, says the test");
+        deleted.push(...[asked].flat());
+        const hold = { id: "hold-2", subject: { kind: "human", id: human }, reason: "r", by: "a", atMs: 1 } as const;
+        book.addHold(hold);
+        await bucket.delete(asked);
+      };
+      await expect(steps()).rejects.toThrow("hold hold-2");
+      expect(deleted).toEqual(keys.slice(0, 2));
+    });
+    expect(await keysOf(`bodies/human=${human}/`)).toEqual(keys.slice(2));
   });
 
   it("that races with an erasure: once it is answered, nothing goes any more", async () => {
