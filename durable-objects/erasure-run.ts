@@ -1,19 +1,11 @@
 import type { Deployment } from "../src/deployment.ts";
-import { instanceOf, rosterOf, switchboardOf } from "../src/objects.ts";
-import {
-  bodiesPrefix,
-  type Extent,
-  holds,
-  isMeant,
-  judge,
-  NOBODY,
-  parseBodiesKey,
-  UNHEARD,
-} from "../src/retention/cover.ts";
+import { bodiesPrefix, type Extent, isMeant, judge, NOBODY, parseBodiesKey, UNHEARD } from "../src/retention/cover.ts";
 import { readErasureLine, writeErasureLine } from "../src/transcript/erasure.ts";
-import { within } from "../src/within.ts";
+import type { Doomed, Erasure, ErasureBook, Page, Running } from "./erasure-book.ts";
+import { ErasureGuard } from "./erasure-guard.ts";
+import { type Asked, ErasureReach } from "./erasure-reach.ts";
 import { countLines, deleteObjects, keepOthers, type Listed, listAfter, putCertificate } from "./erasure-store.ts";
-import type { Doomed, Erasure, Page, RetentionBook, Running } from "./retention-book.ts";
+import type { HoldBook } from "./hold-book.ts";
 
 /** What the bucket lists, and deletes, at once. */
 const PAGE_KEYS = 1_000;
@@ -21,58 +13,52 @@ const PAGE_KEYS = 1_000;
 const LOOKS_PER_PAGE = 50;
 /** Deletions of one step: where the bucket refuses, keys are tried one by one. */
 const DELETIONS_PER_STEP = 100;
-const MEMBERS_AT_ONCE = 200;
-const ASKED_AT_ONCE = 20;
-const ASK_TIMEOUT_MS = 10_000;
-/** An instance that has not answered after so many, a second apart at least, is left, and that is said. */
-const ATTEMPTS_MAX = 10;
+/** Instances that one step asks. */
+const ASKED_PER_STEP = 200;
 
 /** `on`: there is more to do at once. `wait`: in a moment. `over`: all that can go is gone. */
 export type Step = "on" | "wait" | "over";
 
 interface Options {
-  readonly book: RetentionBook;
+  readonly book: ErasureBook;
+  readonly holds: HoldBook;
   readonly bucket: () => R2Bucket;
   readonly deployment: () => Deployment;
 }
 
-/** A hold forbids what is left of it. */
-export class HeldError extends Error {
-  readonly hold: string;
-  constructor(hold: string) {
-    super(`hold ${hold}`);
-    this.hold = hold;
-  }
-}
-
 /**
  * Carries erasures on, step by step. Each step begins from what stands in the book, does what can be done twice, and
- * books it. INVARIANT: between the look at the holds and the call that deletes, nothing is waited for.
+ * books it.
  */
 export class ErasureRun {
-  readonly #book: RetentionBook;
+  readonly #book: ErasureBook;
+  readonly #guard: ErasureGuard;
+  readonly #reach: ErasureReach;
   readonly #options: Options;
   #chunk = PAGE_KEYS;
-  #deleting: Promise<unknown> = Promise.resolve();
 
   constructor(options: Options) {
     this.#options = options;
     this.#book = options.book;
+    this.#guard = new ErasureGuard(options.book, options.holds);
+    this.#reach = new ErasureReach(options.book, this.#guard, options.deployment);
   }
 
   /** Settles when no deletion is on its way that was begun before. Never rejects. */
   get deleting(): Promise<unknown> {
-    return this.#deleting;
+    return this.#guard.deleting;
   }
 
   /** Throws `HeldError`, and whatever is out of reach. */
   async step(running: Running): Promise<Step> {
-    this.#lookAtHolds(running.erasure);
+    this.#guard.lookAtHolds(running.erasure);
     switch (running.stage) {
       case "certificate":
         return this.#certify(running.erasure);
       case "instances":
-        return running.cursor === "unheard" ? this.#askAgain(running.erasure) : this.#askMembers(running);
+        if (running.cursor === "unheard") return (await this.#reach.askAgain(running.erasure)) ? "wait" : "on";
+        await this.#reach.askMembers(running);
+        return "on";
       case "objects":
       case "objects-again":
         return running.page === null ? this.#decidePage(running) : this.#deletePage(running, running.page);
@@ -100,80 +86,6 @@ export class ErasureRun {
     return "on";
   }
 
-  // --- who still holds bodies -------------------------------------------------------------------------------------
-
-  async #askMembers({ erasure, cursor }: Running): Promise<Step> {
-    const deployment = this.#options.deployment();
-    const [shard, after] = cursor.split(".") as [string, string];
-    const shards = (await switchboardOf(deployment).shards()).filter((no) => no >= Number(shard)).sort((a, b) => a - b);
-    const [first] = shards;
-    if (first === undefined) {
-      this.#book.goTo(erasure.id, "instances", "unheard");
-      return "on";
-    }
-    const from = first === Number(shard) ? after : "";
-    const members = await rosterOf(deployment, first).membersOf(erasure.human, from, MEMBERS_AT_ONCE);
-    await this.#askAll(
-      erasure,
-      members.filter(({ task }) => erasure.task === null || task === erasure.task),
-    );
-    const last = members.at(-1);
-    const next = members.length < MEMBERS_AT_ONCE || last === undefined ? `${first + 1}.` : `${first}.${last.instance}`;
-    this.#book.goTo(erasure.id, "instances", next);
-    return "on";
-  }
-
-  async #askAgain(erasure: Erasure): Promise<Step> {
-    const unheard = this.#book.unheard(erasure.id, MEMBERS_AT_ONCE);
-    if (unheard.length === 0) {
-      this.#book.goTo(erasure.id, "objects", "");
-      return "on";
-    }
-    await this.#askAll(erasure, unheard);
-    return "wait";
-  }
-
-  async #askAll(
-    erasure: Erasure,
-    instances: readonly { readonly instance: string; readonly task: string; readonly attempts?: number }[],
-  ): Promise<void> {
-    for (let i = 0; i < instances.length; i += ASKED_AT_ONCE)
-      await Promise.all(
-        instances
-          .slice(i, i + ASKED_AT_ONCE)
-          .map(({ instance, task, attempts = 0 }) => this.#ask(erasure, instance, task, attempts)),
-      );
-  }
-
-  /** Its bodies go where they have not left it yet, and it says how far the erasure reaches. */
-  async #ask(erasure: Erasure, instance: string, task: string, attempts: number): Promise<void> {
-    this.#lookAtHolds(erasure);
-    if (this.#isLeftHeld(erasure, task)) return;
-    const asked = this.#track(
-      within(ASK_TIMEOUT_MS, instanceOf(this.#options.deployment(), instance).erase(erasure.beforeMs)),
-    );
-    const answer = await asked.catch(() => undefined);
-    if (answer === undefined || answer === "later") {
-      const isGivenUp = attempts + 1 >= ATTEMPTS_MAX;
-      if (isGivenUp)
-        this.#book.leave(erasure.id, `instance ${instance}`, "it could not be asked for what it still holds");
-      this.#book.setExtent(erasure.id, instance, task, isGivenUp ? UNHEARD : null, 0);
-      return;
-    }
-    if (answer === null) {
-      this.#book.setExtent(erasure.id, instance, task, NOBODY, 0);
-      return;
-    }
-    const { blanked, ...extent } = answer;
-    if (extent.running.length > 0)
-      this.#book.leave(
-        erasure.id,
-        `calls ${extent.running.join(", ")} of instance ${instance}`,
-        "they were running: when they are over, another erasure takes their bodies",
-      );
-    this.#book.setExtent(erasure.id, instance, task, extent, blanked);
-  }
-
   // --- the bucket -------------------------------------------------------------------------------------------------
 
   /** What of the next keys goes: decided, and in the book, before any of it does, so that it is counted once. */
@@ -182,7 +94,7 @@ export class ErasureRun {
     const objects = await listAfter(bucket, bodiesPrefix(erasure), cursor, PAGE_KEYS);
     const unasked = this.#unasked(erasure, objects);
     if (unasked.length > 0) {
-      await this.#askAll(erasure, unasked.slice(0, MEMBERS_AT_ONCE));
+      await this.#reach.askAll(erasure, unasked.slice(0, ASKED_PER_STEP));
       return unasked.some(({ attempts }) => attempts > 0) ? "wait" : "on";
     }
     const doomed: Doomed[] = [];
@@ -218,15 +130,12 @@ export class ErasureRun {
   }
 
   /** Instances with objects on this page that have not said how far the erasure reaches: none of them is on the roster any more. */
-  #unasked(
-    erasure: Erasure,
-    objects: readonly Listed[],
-  ): { readonly instance: string; readonly task: string; readonly attempts: number }[] {
+  #unasked(erasure: Erasure, objects: readonly Listed[]): Asked[] {
     const unasked = new Map<string, string>();
     for (const { key } of objects) {
       const { instance, task } = parseBodiesKey(key) ?? {};
       if (instance === undefined || task === undefined || unasked.has(instance)) continue;
-      if (this.#isLeftHeld(erasure, task)) continue;
+      if (this.#guard.isLeftHeld(erasure, task)) continue;
       if ((this.#book.extent(erasure.id, instance) ?? null) === null) unasked.set(instance, task);
     }
     return [...unasked].map(([instance, task]) => ({
@@ -240,7 +149,7 @@ export class ErasureRun {
     const object = parseBodiesKey(key);
     if (object === undefined) return { verdict: uploadedMs <= erasure.beforeMs ? "take" : "later", extent: NOBODY };
     const extent = this.#book.extent(erasure.id, object.instance) ?? UNHEARD;
-    if (this.#isLeftHeld(erasure, object.task)) return { verdict: "keep", extent };
+    if (this.#guard.isLeftHeld(erasure, object.task)) return { verdict: "keep", extent };
     return { verdict: judge(object, extent, uploadedMs, erasure.beforeMs), extent };
   }
 
@@ -248,7 +157,7 @@ export class ErasureRun {
     const { erasure } = running;
     let at = running.pageAt;
     for (let deletions = 0; at < page.doomed.length && deletions < DELETIONS_PER_STEP; deletions++) {
-      this.#lookAtHolds(erasure);
+      this.#guard.lookAtHolds(erasure);
       const next = this.#nextChunk(erasure, page, at);
       const through = next.through;
       if (next.doomed.length === 0) {
@@ -256,7 +165,7 @@ export class ErasureRun {
         at += through;
         continue;
       }
-      const outcome = await this.#track(this.#take(erasure, next.doomed));
+      const outcome = await this.#guard.track(this.#take(erasure, next.doomed));
       if (outcome !== "gone" && next.doomed.length > 1) {
         // Which of them it is, is found by halves. What is gone already is no harm to delete again.
         this.#chunk = Math.ceil(next.doomed.length / 2);
@@ -285,7 +194,7 @@ export class ErasureRun {
       if (!one.isWhole && doomed.length > 0) break;
       through++;
       const task = parseBodiesKey(one.key)?.task;
-      if (task !== undefined && this.#isLeftHeld(erasure, task)) continue;
+      if (task !== undefined && this.#guard.isLeftHeld(erasure, task)) continue;
       doomed.push(one);
       if (!one.isWhole) break;
     }
@@ -308,26 +217,5 @@ export class ErasureRun {
     } catch (error) {
       return { refused: error instanceof Error ? error.message.slice(0, 200) : "unknown" };
     }
-  }
-
-  #track<T>(work: Promise<T>): Promise<T> {
-    const before = this.#deleting;
-    this.#deleting = Promise.allSettled([before, work]);
-    return work;
-  }
-
-  // --- holds ------------------------------------------------------------------------------------------------------
-
-  #lookAtHolds({ human, task }: Erasure): void {
-    const hold = this.#book.forbidding({ human, task });
-    if (hold !== undefined) throw new HeldError(hold.id);
-  }
-
-  /** A hold keeps this task alone: the rest goes on, and this is said. */
-  #isLeftHeld(erasure: Erasure, task: string): boolean {
-    const hold = this.#book.standing((subject) => holds(subject, erasure.human, task));
-    if (hold === undefined) return false;
-    this.#book.leave(erasure.id, `task ${task}`, `hold ${hold.id}`);
-    return true;
   }
 }

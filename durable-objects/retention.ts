@@ -17,15 +17,18 @@ import type {
 import type { Fields } from "../src/transcript/envelope.ts";
 import { erasureKey } from "../src/transcript/layout.ts";
 import { within } from "../src/within.ts";
-import { ErasureRun, HeldError } from "./erasure-run.ts";
-import { type Erasure, RetentionBook } from "./retention-book.ts";
+import { ActOutbox } from "./act-outbox.ts";
+import { type Erasure, ErasureBook } from "./erasure-book.ts";
+import { HeldError } from "./erasure-guard.ts";
+import { ErasureRun } from "./erasure-run.ts";
+import { HoldBook } from "./hold-book.ts";
 import { Wake } from "./wake.ts";
 
 /** What waits for an instance, or for the journal, is tried again after this; where the bucket fails, after five of it. */
 const RETRY_MS = 1_000;
 const FAILED_MS = 5_000;
-/** Of one alarm, which the platform ends after 15 minutes. */
-const ALARM_MS = 60_000;
+/** Of one alarm: a step asks 200 instances, or the bucket 200 times, at most; the platform allows an invocation 1,000 of either. */
+const STEPS_PER_ALARM = 4;
 const JOURNAL_TIMEOUT_MS = 5_000;
 /** Who holds hears of it when no deletion is on its way any more, or after this. */
 const HOLD_WAIT_MS = 25_000;
@@ -34,20 +37,26 @@ const RELEASE_WINDOW_MS = 3_600_000;
 
 /** The book of legal holds and of erasures. One object: of a hold and a deletion, each finds the other. */
 export class Retention extends DurableObject<Env> implements RetentionCalls {
-  readonly #book: RetentionBook;
+  readonly #holds: HoldBook;
+  readonly #book: ErasureBook;
+  readonly #acts: ActOutbox;
   readonly #run: ErasureRun;
   readonly #wake: Wake;
   #telling: Promise<void> | null = null;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
-    this.#book = new RetentionBook(ctx.storage.sql);
+    const { sql } = ctx.storage;
+    this.#holds = new HoldBook(sql);
+    this.#book = new ErasureBook(sql);
+    this.#acts = new ActOutbox(sql);
     this.#run = new ErasureRun({
       book: this.#book,
+      holds: this.#holds,
       bucket: () => this.env.TRANSCRIPTS,
       deployment: () => this.#deployment,
     });
-    this.#wake = new Wake(ctx, () => (this.#book.hasRunning || this.#book.hasUntold ? Date.now() : null));
+    this.#wake = new Wake(ctx, () => (this.#book.hasRunning || this.#acts.hasUntold ? Date.now() : null));
   }
 
   /** Where it is used, not in the constructor: a secret that is missing must not stop the alarms. */
@@ -60,7 +69,7 @@ export class Retention extends DurableObject<Env> implements RetentionCalls {
   /** From the commit on no deletion of what it keeps begins. The answer waits for those that had begun. */
   async hold({ subject, reason, by, email }: HoldRequest): Promise<HoldState> {
     const hold = { id: crypto.randomUUID(), subject, reason, by, atMs: Date.now() };
-    this.#book.addHold(hold);
+    this.#holds.add(hold);
     this.#tell({ deed: "hold", hold: hold.id, ...subjectFields(subject), reason, by, email });
     await within(HOLD_WAIT_MS, this.#run.deleting);
     this.ctx.waitUntil(this.#tellAll());
@@ -73,10 +82,10 @@ export class Retention extends DurableObject<Env> implements RetentionCalls {
     if (hold === undefined) return { kind: "unknown" };
     if (hold.released !== null) return { kind: "released-already" };
     const nowMs = Date.now();
-    this.#book.askRelease(id, by, nowMs);
+    this.#holds.askRelease(id, by, nowMs);
     const asked = this.#holdOf(id)!.releaseAskedBy;
     const isReleased = asked.length >= 2;
-    if (isReleased) this.#book.release(id, { atMs: nowMs, by: asked, reason });
+    if (isReleased) this.#holds.release(id, { atMs: nowMs, by: asked, reason });
     const deed = isReleased ? "release" : "ask to release";
     this.#tell({ deed, hold: id, ...subjectFields(hold.subject), reason, by, email });
     this.ctx.waitUntil(this.#tellAll());
@@ -84,11 +93,11 @@ export class Retention extends DurableObject<Env> implements RetentionCalls {
   }
 
   async holds(before: string | null, limit: number): Promise<readonly HoldState[]> {
-    return this.#book.holdsBefore(before, limit, Date.now() - RELEASE_WINDOW_MS);
+    return this.#holds.before(before, limit, Date.now() - RELEASE_WINDOW_MS);
   }
 
   #holdOf(id: string): HoldState | undefined {
-    return this.#book.hold(id, Date.now() - RELEASE_WINDOW_MS);
+    return this.#holds.get(id, Date.now() - RELEASE_WINDOW_MS);
   }
 
   // --- erasures ---------------------------------------------------------------------------------------------------
@@ -98,14 +107,14 @@ export class Retention extends DurableObject<Env> implements RetentionCalls {
     const repeated = this.#book.repeated(request);
     if (repeated === null) return { kind: "key-used" };
     if (repeated !== undefined) return { kind: "accepted", isRepeated: true, erasure: this.#book.state(repeated)! };
-    const hold = this.#book.forbidding(request);
+    const hold = this.#holds.forbidding(request);
     if (hold !== undefined) return { kind: "held", hold: this.#holdOf(hold.id)! };
     const id = crypto.randomUUID();
     const { human, task, reason, by, email } = request;
     const nowMs = Date.now();
     const certificate = erasureKey(human, id);
     const erasure: Erasure = { id, human, task, reason, by, email, atMs: nowMs, beforeMs: nowMs, certificate };
-    this.#book.addErasure(erasure, request);
+    this.#book.add(erasure, request);
     this.#tell({ deed: "erase", erasure: id, human, task, reason, by, email, before: nowMs, certificate });
     this.#wake.by(nowMs);
     return { kind: "accepted", isRepeated: false, erasure: this.#book.state(id)! };
@@ -118,15 +127,15 @@ export class Retention extends DurableObject<Env> implements RetentionCalls {
   /** Runs again from where the book stands, after any failure. */
   override async alarm(): Promise<void> {
     this.#wake.rang();
-    const pauseMs = await this.#carryOn(Date.now() + ALARM_MS);
+    const pauseMs = await this.#carryOn();
     await this.#tellAll();
     if (this.#book.hasRunning) this.#wake.by(Date.now() + pauseMs);
-    else if (this.#book.hasUntold) this.#wake.by(Date.now() + RETRY_MS);
+    else if (this.#acts.hasUntold) this.#wake.by(Date.now() + RETRY_MS);
   }
 
   /** Answers how long to wait before the next alarm. */
-  async #carryOn(untilMs: number): Promise<number> {
-    while (Date.now() < untilMs) {
+  async #carryOn(): Promise<number> {
+    for (let steps = 0; steps < STEPS_PER_ALARM; steps++) {
       const running = this.#book.running();
       if (running === undefined) return 0;
       const { id } = running.erasure;
@@ -162,7 +171,7 @@ export class Retention extends DurableObject<Env> implements RetentionCalls {
     } catch {
       // A secret is missing. What was decided counts all the same.
     }
-    this.#book.tell({ type: "act", fields, deployment: version });
+    this.#acts.tell({ type: "act", fields, deployment: version });
     this.#wake.by(Date.now() + RETRY_MS);
   }
 
@@ -175,7 +184,7 @@ export class Retention extends DurableObject<Env> implements RetentionCalls {
   }
 
   async #tellNow(): Promise<void> {
-    for (let entries = this.#book.untold(); entries.length > 0; entries = this.#book.untold())
+    for (let entries = this.#acts.untold(); entries.length > 0; entries = this.#acts.untold())
       for (const { no, entry } of entries) {
         try {
           const journal = journalOf(this.#deployment, "admin", Date.now());
@@ -183,7 +192,7 @@ export class Retention extends DurableObject<Env> implements RetentionCalls {
         } catch {
           return;
         }
-        this.#book.told(no);
+        this.#acts.told(no);
       }
   }
 }

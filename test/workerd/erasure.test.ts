@@ -2,8 +2,11 @@ import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { gunzipSync } from "node:zlib";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { ErasureRun, HeldError } from "../../durable-objects/erasure-run.ts";
-import { type Erasure, RetentionBook } from "../../durable-objects/retention-book.ts";
+import { type Erasure, ErasureBook } from "../../durable-objects/erasure-book.ts";
+import { HeldError } from "../../durable-objects/erasure-guard.ts";
+import { ErasureRun } from "../../durable-objects/erasure-run.ts";
+import { HoldBook } from "../../durable-objects/hold-book.ts";
+
 import type { Env } from "../../src/deployment.ts";
 import type { LeaseCalls } from "../../src/instance/contract.ts";
 import { instanceOf, journalOf, retentionOf } from "../../src/objects.ts";
@@ -269,7 +272,8 @@ describe("an erasure", () => {
 async function inRun<T>(
   human: string,
   work: (rig: {
-    book: RetentionBook;
+    book: ErasureBook;
+    holds: HoldBook;
     /** Methods of the bucket that are spoilt. */
     spoilt: Record<PropertyKey, unknown>;
     /** Steps until it is over, or until `count` are through. A new run each: nothing is kept in memory. */
@@ -279,7 +283,8 @@ async function inRun<T>(
 ): Promise<T> {
   const stub = env.RETENTION.get(env.RETENTION.newUniqueId());
   return runInDurableObject(stub, async (_object: unknown, { storage }: DurableObjectState) => {
-    const book = new RetentionBook(storage.sql);
+    const book = new ErasureBook(storage.sql);
+    const holds = new HoldBook(storage.sql);
     const spoilt: Record<PropertyKey, unknown> = {};
     const wrapped = new Proxy(bucket, {
       get: (target, name) => spoilt[name] ?? (Reflect.get(target, name) as () => unknown).bind(target),
@@ -294,17 +299,17 @@ async function inRun<T>(
       beforeMs: nowMs,
       certificate: `erasures/human=${human}/${id}.json`,
     };
-    book.addErasure(erasure, request);
+    book.add(erasure, request);
     const steps = async (count = 100): Promise<string> => {
       for (let i = 0; i < count; i++) {
         const running = book.running();
         if (running === undefined) return "none";
-        const run = new ErasureRun({ book, bucket: () => wrapped, deployment: () => deployment });
+        const run = new ErasureRun({ book, holds, bucket: () => wrapped, deployment: () => deployment });
         if ((await run.step(running)) === "over") return "over";
       }
       return "on";
     };
-    return work({ book, spoilt, steps, erasure });
+    return work({ book, holds, spoilt, steps, erasure });
   });
 }
 
@@ -427,13 +432,13 @@ describe("a hold", () => {
   it("that comes in the middle stops it: what had gone is said, the rest stays", async () => {
     const human = somebody();
     await put(planted(human, 1_010));
-    await inRun(human, async ({ book, steps, erasure }) => {
+    await inRun(human, async ({ book, holds, steps, erasure }) => {
       // Certificate, roster, a page decided and a page deleted.
       for (let at = 0; at === 0; at = book.state(erasure.id)!.objects) await steps(1);
       expect(book.state(erasure.id)?.objects).toBe(1_000);
       await steps(1); // The next page is decided.
       const hold = { id: "hold-1", subject: { kind: "human", id: human }, reason: "r", by: "a", atMs: 1 } as const;
-      book.addHold(hold);
+      holds.add(hold);
       const stopped = await steps().catch((error: unknown) => error);
       expect(stopped).toBeInstanceOf(HeldError);
       expect((stopped as HeldError).hold).toBe("hold-1");
@@ -445,13 +450,13 @@ describe("a hold", () => {
     const human = somebody();
     const keys = planted(human, 8);
     await put(keys);
-    await inRun(human, async ({ book, spoilt, steps }) => {
+    await inRun(human, async ({ holds, spoilt, steps }) => {
       const deleted: string[] = [];
       spoilt["delete"] = async (asked: string | string[]) => {
         if ([asked].flat().length > 2) throw new Error("too many at once, says the test");
         deleted.push(...[asked].flat());
         const hold = { id: "hold-2", subject: { kind: "human", id: human }, reason: "r", by: "a", atMs: 1 } as const;
-        book.addHold(hold);
+        holds.add(hold);
         await bucket.delete(asked);
       };
       await expect(steps()).rejects.toThrow("hold hold-2");

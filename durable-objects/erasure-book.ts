@@ -1,17 +1,6 @@
-import type { JournalEntry } from "../src/control/contract.ts";
-import type {
-  ErasureRequest,
-  ErasureState,
-  ErasureStatus,
-  HeldSubject,
-  Hold,
-  HoldState,
-  Left,
-  Release,
-} from "../src/retention/contract.ts";
-import { type Extent, forbids } from "../src/retention/cover.ts";
+import type { ErasureRequest, ErasureState, ErasureStatus, Left } from "../src/retention/contract.ts";
+import type { Extent } from "../src/retention/cover.ts";
 
-type HoldRow = { no: number; json: string; released: string | null };
 type ErasureRow = {
   id: string;
   json: string;
@@ -33,10 +22,6 @@ type ErasureRow = {
 };
 
 const SCHEMA = [
-  "CREATE TABLE IF NOT EXISTS holds (no INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, json TEXT NOT NULL, released TEXT)",
-  "CREATE INDEX IF NOT EXISTS holds_standing ON holds (no) WHERE released IS NULL",
-  `CREATE TABLE IF NOT EXISTS releases (hold TEXT NOT NULL, by TEXT NOT NULL, at_ms INTEGER NOT NULL,
-     PRIMARY KEY (hold, by)) WITHOUT ROWID`,
   `CREATE TABLE IF NOT EXISTS erasures (no INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, json TEXT NOT NULL,
      stage TEXT NOT NULL, cursor TEXT NOT NULL DEFAULT '', page TEXT,
      page_at INTEGER NOT NULL DEFAULT 0, instances INTEGER NOT NULL DEFAULT 0, objects INTEGER NOT NULL DEFAULT 0,
@@ -48,7 +33,6 @@ const SCHEMA = [
   `CREATE TABLE IF NOT EXISTS left_over (erasure TEXT NOT NULL, what TEXT NOT NULL, why TEXT NOT NULL,
      PRIMARY KEY (erasure, what)) WITHOUT ROWID`,
   `CREATE TABLE IF NOT EXISTS idempotency (by_key TEXT PRIMARY KEY, request TEXT NOT NULL, erasure TEXT NOT NULL) WITHOUT ROWID`,
-  "CREATE TABLE IF NOT EXISTS acts (no INTEGER PRIMARY KEY, json TEXT NOT NULL)",
 ];
 
 /** The certificate, then who still holds bodies, then the bucket, and what it refused once more. */
@@ -92,8 +76,8 @@ export interface Running {
 const LEFT_SHOWN = 100;
 const HEARD = "SELECT count(*) AS n FROM extents WHERE erasure = ? AND extent IS NOT NULL";
 
-/** The tables of the retention object. Whatever is decided stands here first. */
-export class RetentionBook {
+/** The tables of erasures. Whatever is decided stands here first. */
+export class ErasureBook {
   readonly #sql: SqlStorage;
 
   constructor(sql: SqlStorage) {
@@ -101,64 +85,7 @@ export class RetentionBook {
     for (const statement of SCHEMA) sql.exec(statement);
   }
 
-  // --- holds ------------------------------------------------------------------------------------------------------
-
-  addHold(hold: Hold): void {
-    this.#sql.exec("INSERT INTO holds (id, json) VALUES (?, ?)", hold.id, JSON.stringify(hold));
-  }
-
-  hold(id: string, sinceMs: number): HoldState | undefined {
-    return this.#holds("id = ?", [id], sinceMs)[0];
-  }
-
-  holdsBefore(before: string | null, limit: number, sinceMs: number): HoldState[] {
-    const where = before === null ? "1 = 1" : "no < (SELECT no FROM holds WHERE id = ?)";
-    return this.#holds(`${where} ORDER BY no DESC LIMIT ${limit}`, before === null ? [] : [before], sinceMs);
-  }
-
-  /** The first standing hold of whom this is true. */
-  standing(keeps: (subject: HeldSubject) => boolean): Hold | undefined {
-    for (const { json } of this.#sql.exec<HoldRow>("SELECT * FROM holds WHERE released IS NULL ORDER BY no")) {
-      const hold = JSON.parse(json) as Hold;
-      if (keeps(hold.subject)) return hold;
-    }
-    return undefined;
-  }
-
-  /** A standing hold because of which nothing of this erasure may go. */
-  forbidding(erasure: Pick<ErasureRequest, "human" | "task">): Hold | undefined {
-    return this.standing((subject) => forbids(subject, erasure));
-  }
-
-  askRelease(id: string, by: string, nowMs: number): void {
-    this.#sql.exec("INSERT OR REPLACE INTO releases (hold, by, at_ms) VALUES (?, ?, ?)", id, by, nowMs);
-  }
-
-  release(id: string, release: Release): void {
-    this.#sql.exec("UPDATE holds SET released = ? WHERE id = ?", JSON.stringify(release), id);
-    this.#sql.exec("DELETE FROM releases WHERE hold = ?", id);
-  }
-
-  #holds(where: string, bindings: readonly string[], sinceMs: number): HoldState[] {
-    return this.#sql
-      .exec<HoldRow>(`SELECT * FROM holds WHERE ${where}`, ...bindings)
-      .toArray()
-      .map(({ json, released }) => {
-        const hold = JSON.parse(json) as Hold;
-        const asked = this.#sql
-          .exec<{ by: string }>("SELECT by FROM releases WHERE hold = ? AND at_ms > ? ORDER BY at_ms", hold.id, sinceMs)
-          .toArray();
-        return {
-          ...hold,
-          released: released === null ? null : (JSON.parse(released) as Release),
-          releaseAskedBy: asked.map(({ by }) => by),
-        };
-      });
-  }
-
-  // --- erasures ---------------------------------------------------------------------------------------------------
-
-  addErasure(erasure: Erasure, request: ErasureRequest): void {
+  add(erasure: Erasure, request: ErasureRequest): void {
     const { id } = erasure;
     this.#sql.exec("INSERT INTO erasures (id, json, stage) VALUES (?, ?, 'certificate')", id, JSON.stringify(erasure));
     if (request.idempotencyKey === null) return;
@@ -327,28 +254,6 @@ export class RetentionBook {
       stoppedBy: stopped_by,
       endedAtMs: ended_at_ms,
     };
-  }
-
-  // --- the journal ------------------------------------------------------------------------------------------------
-
-  /** What is still to be said to the journal, in the same commit as what it tells of. */
-  tell(entry: JournalEntry): void {
-    this.#sql.exec("INSERT INTO acts (json) VALUES (?)", JSON.stringify(entry));
-  }
-
-  untold(): { readonly no: number; readonly entry: JournalEntry }[] {
-    return this.#sql
-      .exec<{ no: number; json: string }>("SELECT no, json FROM acts ORDER BY no LIMIT 100")
-      .toArray()
-      .map(({ no, json }) => ({ no, entry: JSON.parse(json) as JournalEntry }));
-  }
-
-  get hasUntold(): boolean {
-    return this.#sql.exec("SELECT 1 FROM acts LIMIT 1").toArray().length > 0;
-  }
-
-  told(no: number): void {
-    this.#sql.exec("DELETE FROM acts WHERE no = ?", no);
   }
 }
 
