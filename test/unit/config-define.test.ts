@@ -237,6 +237,8 @@ describe("defineConfig", () => {
     ["grants/taskSeconds", 31_536_001, /^grants\.taskSeconds: /],
     ["grants/refreshTokens", "no", /^grants\.refreshTokens: /],
     ["transcripts/flushAfterMs", 600_001, /^transcripts\.flushAfterMs: /],
+    ["transcripts/retention", { lockDays: 0 }, /^transcripts\.retention\.lockDays: /],
+    ["transcripts/retention", { bodiesDays: 1.5 }, /^transcripts\.retention\.bodiesDays: /],
     ["transcripts/streamLeadBytes", 1_048_577, /^transcripts\.streamLeadBytes: /],
     ["roster/confirmationMs", 600_001, /^roster\.confirmationMs: /],
     ["placement/jurisdiction", "moon", /^placement\.jurisdiction: /],

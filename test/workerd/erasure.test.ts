@@ -7,7 +7,7 @@ import { HeldError } from "../../durable-objects/erasure-guard.ts";
 import { ErasureRun } from "../../durable-objects/erasure-run.ts";
 import { HoldBook } from "../../durable-objects/hold-book.ts";
 
-import type { Env } from "../../src/deployment.ts";
+import type { Deployment, Env } from "../../src/deployment.ts";
 import type { LeaseCalls } from "../../src/instance/contract.ts";
 import { instanceOf, journalOf, retentionOf } from "../../src/objects.ts";
 import type { ErasureRequest, ErasureState, HeldSubject } from "../../src/retention/contract.ts";
@@ -279,6 +279,8 @@ async function inRun<T>(
     /** Steps until it is over, or until `count` are through. A new run each: nothing is kept in memory. */
     steps: (count?: number) => Promise<string>;
     erasure: Erasure;
+    /** Of this run alone. */
+    deployment: Deployment;
   }) => Promise<T>,
 ): Promise<T> {
   const stub = env.RETENTION.get(env.RETENTION.newUniqueId());
@@ -289,6 +291,7 @@ async function inRun<T>(
     const wrapped = new Proxy(bucket, {
       get: (target, name) => spoilt[name] ?? (Reflect.get(target, name) as () => unknown).bind(target),
     });
+    const own: Deployment = { ...deployment, env: { ...deployment.env } };
     const id = crypto.randomUUID();
     const nowMs = Date.now();
     const request = eraseRequest({ human });
@@ -304,12 +307,12 @@ async function inRun<T>(
       for (let i = 0; i < count; i++) {
         const running = book.running();
         if (running === undefined) return "none";
-        const run = new ErasureRun({ book, holds, bucket: () => wrapped, deployment: () => deployment });
+        const run = new ErasureRun({ book, holds, bucket: () => wrapped, deployment: () => own });
         if ((await run.step(running)) === "over") return "over";
       }
       return "on";
     };
-    return work({ book, holds, spoilt, steps, erasure });
+    return work({ book, holds, spoilt, steps, erasure, deployment: own });
   });
 }
 
@@ -361,6 +364,32 @@ describe("an erasure that is interrupted", () => {
     for (let i = 0; i < 3; i++)
       await runInDurableObject(retentionStub(), (_o, state) => state.abort("reset by a test")).catch(() => {});
     expect(await ended(id)).toMatchObject({ status: "done", objects: 30 });
+  });
+
+  it("asks an instance again that does not answer, and after ten times leaves what it may still hold, and says so", async () => {
+    const human = somebody();
+    const agent = await enrolAgent({ human });
+    await put(planted(human, 2, agent.enrolment.task.id, agent.id));
+    await inRun(human, async ({ book, steps, erasure, deployment: own }) => {
+      let asked = 0;
+      const get = () => ({
+        erase: async () => {
+          asked++;
+          throw new Error("out of reach");
+        },
+      });
+      const { AGENT_INSTANCE } = own.env;
+      const idFromName = (name: string) => AGENT_INSTANCE.idFromName(name);
+      (own.env as { AGENT_INSTANCE: unknown }).AGENT_INSTANCE = { idFromName, get };
+      expect(await steps(200)).toBe("over");
+      expect(asked).toBe(10);
+      expect(book.state(erasure.id)).toMatchObject({ objects: 0, leftCount: 3, blanked: 0 });
+      expect(book.state(erasure.id)?.left).toContainEqual({
+        what: `instance ${agent.id}`,
+        why: "it could not be asked for what it still holds",
+      });
+    });
+    expect((await heldBodies(agent)).length).toBe(1);
   });
 
   it("says what a lock refuses, key by key, and takes the rest", async () => {

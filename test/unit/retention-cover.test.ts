@@ -1,0 +1,103 @@
+import { describe, expect, it } from "vitest";
+import type { HeldSubject } from "../../src/retention/contract.ts";
+import {
+  bodiesPrefix,
+  type Extent,
+  forbids,
+  holds,
+  isMeant,
+  judge,
+  NOBODY,
+  parseBodiesKey,
+  UNHEARD,
+} from "../../src/retention/cover.ts";
+import { bodiesKey, instancePartition, rawBodyKey } from "../../src/transcript/layout.ts";
+
+const HUMAN: HeldSubject = { kind: "human", id: "h" };
+const TASK: HeldSubject = { kind: "task", id: "t" };
+const ALL: HeldSubject = { kind: "everything" };
+
+describe("a hold", () => {
+  it.each<[subject: HeldSubject, human: string, task: string, isHeld: boolean]>([
+    [HUMAN, "h", "t", true],
+    [HUMAN, "h2", "t", false],
+    [HUMAN, "t", "h", false],
+    [TASK, "x", "t", true],
+    [TASK, "t", "x", false],
+    [ALL, "x", "y", true],
+  ])("%j keeps %s in %s: %s", (subject, human, task, isHeld) => {
+    expect(holds(subject, human, task)).toBe(isHeld);
+  });
+
+  it.each<[subject: HeldSubject, human: string, task: string | null, isForbidden: boolean]>([
+    [HUMAN, "h", null, true],
+    [HUMAN, "h", "t", true],
+    [HUMAN, "x", null, false],
+    [TASK, "h", "t", true],
+    [TASK, "h", "x", false],
+    // The rest of the human's bodies goes; those of the task stay, key by key.
+    [TASK, "h", null, false],
+    [ALL, "x", null, true],
+    [ALL, "x", "y", true],
+  ])("%j forbids the erasure of %s, %s: %s", (subject, human, task, isForbidden) => {
+    expect(forbids(subject, { human, task })).toBe(isForbidden);
+  });
+});
+
+describe("an erasure's keys", () => {
+  const partition = instancePartition({ human: "h", task: "t", instance: "i" });
+  it("begin with the human, or the task, and end at its name", () => {
+    expect(bodiesPrefix({ human: "h", task: null })).toBe("bodies/human=h/");
+    expect(bodiesPrefix({ human: "h", task: "t" })).toBe("bodies/human=h/task=t/");
+  });
+
+  it.each<[key: string, parsed: ReturnType<typeof parseBodiesKey>]>([
+    [bodiesKey(partition, 7, 0), { task: "t", instance: "i", seq: 7, isRaw: false }],
+    [bodiesKey(partition, 7, 12), { task: "t", instance: "i", seq: 7, isRaw: false }],
+    [rawBodyKey(partition, 7, "answer", 3), { task: "t", instance: "i", seq: 7, isRaw: true }],
+    [`bodies/${partition}/notes.txt`, { task: "t", instance: "i", seq: null, isRaw: false }],
+    [`bodies/${partition}/a/0000000007.jsonl.gz`, undefined],
+    ["bodies/human=h/stray", undefined],
+    [`transcripts/${partition}/0000000007.jsonl.gz`, undefined],
+  ])("%s", (key, parsed) => {
+    expect(parseBodiesKey(key)).toEqual(parsed);
+  });
+});
+
+describe("an object is judged", () => {
+  const BEFORE_MS = 10_000_000;
+  const volume = { task: "t", instance: "i", seq: 5, isRaw: false };
+  const raw = { ...volume, isRaw: true };
+  const stray = { ...volume, seq: null };
+  const at = (fromSeq: number, more: Partial<Extent> = {}): Extent => ({
+    fromSeq,
+    running: [],
+    isExact: true,
+    ...more,
+  });
+  it.each<[object: typeof volume | typeof stray, extent: Extent, ageMs: number, verdict: string]>([
+    [volume, at(9), 3_600_000, "take"],
+    // So young that its last lines may be later: it is read.
+    [volume, at(9), 59_999, "look"],
+    [volume, at(9), 60_000, "take"],
+    [volume, at(9), -1, "look"],
+    [volume, at(9, { running: [6] }), 9_000_000, "look"],
+    [volume, at(5), 60_000, "keep"],
+    [raw, at(5), 60_000, "keep"],
+    [raw, at(6), 0, "take"],
+    [raw, at(6), -60_000, "take"],
+    [raw, at(6, { running: [5] }), 60_000, "keep"],
+    [volume, NOBODY, -60_000, "take"],
+    [volume, UNHEARD, 3_599_999, "later"],
+    [volume, UNHEARD, 3_600_000, "take"],
+    [raw, at(9, { isExact: false }), 3_599_999, "later"],
+    [stray, UNHEARD, 0, "take"],
+    [stray, UNHEARD, -1, "later"],
+  ])("%j by %j, %d ms old: %s", (object, extent, ageMs, verdict) => {
+    expect(judge(object, extent, BEFORE_MS - ageMs, BEFORE_MS)).toBe(verdict);
+  });
+
+  it("and a line of it by its record alone", () => {
+    expect([4, 5, 6].map((seq) => isMeant(seq, at(6, { running: [4] })))).toEqual([false, true, false]);
+  });
+});
