@@ -322,8 +322,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   /** Bodies that have not left, and those whose tables wait for their proofs' windows. What is sealed leaves first, by the alarm. */
   async erase(beforeMs: number): Promise<ErasedBodies | "later" | null> {
     if (this.#ledger.enrolment === null) return null;
-    const { log, state } = this.#ledger;
-    const erased = log.eraseBodies(beforeMs, state.open);
+    const erased = this.#ledger.eraseBodies(beforeMs);
     if (erased === "later") this.#wake.by(Date.now());
     return erased;
   }

@@ -1,6 +1,6 @@
 import { SILENT_WORKER_CUT_MS } from "../src/control/acknowledgement.ts";
 import type { Deployment } from "../src/deployment.ts";
-import type { Enrolment } from "../src/instance/contract.ts";
+import type { Enrolment, ErasedBodies } from "../src/instance/contract.ts";
 import type { Usage } from "../src/instance/limits.ts";
 import type { Json } from "../src/scope/call.ts";
 import type { BodyReference, Fields, RecordType } from "../src/transcript/envelope.ts";
@@ -250,6 +250,11 @@ export class Ledger {
   get endsAtMs(): number {
     const { deadlineMs } = this.#enrolment!.task;
     return this.#state.stopped === null ? deadlineMs : Math.min(deadlineMs, this.#state.grantsExpireAtMs + 1_000);
+  }
+
+  /** `later`: what is sealed, or raw and over, must reach R2 first. Bodies that are there are the asker's. */
+  eraseBodies(beforeMs: number): ErasedBodies | "later" {
+    return this.#raw.hasClosed ? "later" : this.log.eraseBodies(beforeMs, this.#state.open);
   }
 
   sealIfDue(nowMs: number): void {

@@ -57,6 +57,11 @@ export class RawBodies {
     return [...this.#bodies.values()].some((body) => fullOf(body).length > 0);
   }
 
+  /** Bodies that are over, and not in R2 as a whole. */
+  get hasClosed(): boolean {
+    return [...this.#bodies.values()].some(({ isClosed }) => isClosed);
+  }
+
   has(of: number, part: RawPart): boolean {
     return this.#bodies.has(idOf(of, part));
   }

@@ -91,7 +91,11 @@ describe("erase and hold", () => {
     expect((await bucket.list({ prefix: `transcripts/human=${human}/` })).objects).toHaveLength(1);
     const copy = join(dir, "copy");
     await copyBucket(copy);
-    expect(await run(ops, "verify", copy)).toMatchObject({ code: 0 });
+    const verified = await run(ops, "verify", copy);
+    expect(verified.code).toBe(0);
+    expect(verified.out).toContain(", 1 body erased (");
+    await rm(join(copy, "erasures"), { recursive: true });
+    expect((await run(ops, "verify", copy)).code).toBe(1);
     expect(await run(ops, "erase", "human", "nobody@acme.example", ...erase.slice(3))).toMatchObject({
       code: 1,
       err: expect.stringMatching(/^Nobody with that address/),

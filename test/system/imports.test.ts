@@ -60,7 +60,7 @@ const GUARDED: readonly { readonly what: string; readonly pattern: RegExp; reado
   },
   { what: "the configuration of the deployment", pattern: /from "#config"/, by: /^src\/index\.ts$|^durable-objects\// },
   { what: "stubs of Durable Objects", pattern: /\.idFromName\(/, by: /^src\/objects\.ts$/ },
-  { what: "writing to the bucket", pattern: /bucket\.put\(/, by: /^durable-objects\/(segment|erasure)-store\.ts$/ },
+  { what: "writing to the bucket", pattern: /bucket\.put\(/, by: /^durable-objects\/(put-once|erasure-store)\.ts$/ },
   { what: "deleting from the bucket", pattern: /bucket\.delete\(/, by: /^durable-objects\/erasure-store\.ts$/ },
 ];
 

@@ -232,6 +232,28 @@ describe("an erasure", () => {
     expect(await heldBodies(agent)).toEqual([]);
   });
 
+  it("takes large bodies, too, once what is over of them has left", async () => {
+    const human = somebody();
+    const agent = await enrolAgent({ human });
+    const request = {
+      method: "POST",
+      target: "/github/x",
+      headers: [],
+      body: utf8.encode("short"),
+      bodyFollows: false,
+    };
+    const admission = await instanceOf(deployment, agent.id).admit(agent.admission({ request }));
+    if (!admission.admitted) throw new Error("not admitted");
+    for (let i = 0; i < 3; i++) await admission.lease.append(new Uint8Array(1_048_576).fill(65 + i));
+    await admission.lease.settle(settlement({ tail: utf8.encode("end") }));
+    const { status, left, blanked } = await eraseAll({ human });
+    expect([status, left]).toEqual(["done", []]);
+    expect(blanked).toBeGreaterThan(0);
+    await flush(agent);
+    expect(await keysOf(`bodies/human=${human}/`)).toEqual([]);
+    expect(await heldBodies(agent)).toEqual([]);
+  });
+
   it("of one task leaves the others", async () => {
     const human = somebody();
     const [mine, kept] = [planted(human, 3, "t-1", "i-1"), planted(human, 3, "t-2", "i-2")];
