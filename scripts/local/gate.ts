@@ -23,6 +23,10 @@ export interface GateOptions {
   readonly s3?: { readonly accessKeyId: string; readonly secretAccessKey: string };
   /** What workerd writes. */
   readonly onLog?: (line: string) => void;
+  /** Instead of the product's own module: one of a test, around it. */
+  readonly entry?: string;
+  /** What that module is told. */
+  readonly bindings?: Readonly<Record<string, string>>;
 }
 
 /** By this name the S3 API knows the bucket. */
@@ -65,6 +69,7 @@ export async function startGate(options: GateOptions): Promise<LocalGate> {
   const script = await bundleWorker(
     { 'process.env["LOCAL"]': JSON.stringify(JSON.stringify(local)) },
     "scripts/local/config.ts",
+    options.entry,
   );
   process.env["CLOUDFLARE_CF_FETCH_ENABLED"] = "false";
   const miniflare = new Miniflare(
@@ -98,6 +103,7 @@ export async function startGate(options: GateOptions): Promise<LocalGate> {
             ...(local.transmitter === undefined ? {} : { CORP_SIGNALS_TOKEN_SHA256: local.transmitter.tokenDigest }),
             // The gate knows the digest alone.
             BREAK_GLASS_ONCALL: createHash("sha256").update(secrets.breakGlassKey).digest("hex"),
+            ...options.bindings,
           },
         },
       ],

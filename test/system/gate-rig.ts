@@ -10,7 +10,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import type { HostileUpstream as HostileConfig, LocalAddresses } from "../../scripts/local/config.ts";
-import { type LocalGate, startGate } from "../../scripts/local/gate.ts";
+import { type GateOptions, type LocalGate, startGate } from "../../scripts/local/gate.ts";
 import { type Harness, type Members, NOWHERE, type SigningKey, sha256, startHarness } from "./harness.ts";
 import { type HostileUpstream, pause, startHostileUpstream } from "./hostile-upstream.ts";
 
@@ -64,15 +64,26 @@ export interface Heard {
 
 export type GateRig = Awaited<ReturnType<typeof startGateRig>>;
 
+/** Instead of what the rig makes itself. */
+export interface RigParts {
+  /** Stays when the rig is closed. */
+  readonly stateDir?: string;
+  /** Of an upstream that is the caller's. */
+  readonly baseUrl?: string;
+  readonly around?: Pick<GateOptions, "entry" | "bindings" | "onLog">;
+}
+
 export async function startGateRig(
   config: Omit<HostileConfig, "baseUrl"> = {},
   addresses: Partial<LocalAddresses> = {},
+  parts: RigParts = {},
 ) {
-  const stateDir = await mkdtemp(join(tmpdir(), "portcullis-gate-"));
+  const stateDir = parts.stateDir ?? (await mkdtemp(join(tmpdir(), "portcullis-gate-")));
   const upstream: HostileUpstream = await startHostileUpstream();
   const figures = { flushAfterMs: 100, callsPerSecond: 1_000, burst: 1_000, ...addresses };
-  const hostile = { baseUrl: upstream.baseUrl, ...config };
-  const h: Harness = await startHarness({ stateDir, addresses: { ...figures, hostile } });
+  const { around = {}, baseUrl = upstream.baseUrl } = parts;
+  const hostile = { baseUrl, ...config };
+  const h: Harness = await startHarness({ stateDir, around, addresses: { ...figures, hostile } });
   const { origin } = h;
   const port = Number(new URL(origin).port);
   let gate: LocalGate = h.gate;
@@ -253,6 +264,7 @@ export async function startGateRig(
       gate = await startGate({
         port,
         stateDir,
+        ...around,
         secrets: h.secrets,
         addresses: {
           ...figures,
@@ -261,13 +273,13 @@ export async function startGateRig(
           github: NOWHERE,
           slack: NOWHERE,
           model: NOWHERE,
-          hostile: { baseUrl: upstream.baseUrl, ...next },
+          hostile: { baseUrl, ...next },
         },
       });
       if (gate.origin !== origin) throw new Error("the port was taken meanwhile");
     },
     /** kill -9 of the gate's workerd, in the middle of whatever it does. */
-    crash(): void {
+    crash(): readonly number[] {
       const ours = (pid: number): boolean => {
         try {
           const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
@@ -282,13 +294,14 @@ export async function startGateRig(
         .filter((pid) => pid > 0 && ours(pid));
       if (pids.length === 0) throw new Error("no workerd to kill");
       for (const pid of pids) process.kill(pid, "SIGKILL");
+      return pids;
     },
     bucket: () => gate.miniflare.getR2Bucket("TRANSCRIPTS"),
     async close(): Promise<void> {
       await upstream.close();
       if (gate !== h.gate) await gate.close();
       await h.close();
-      await rm(stateDir, { recursive: true, force: true });
+      if (parts.stateDir === undefined) await rm(stateDir, { recursive: true, force: true });
     },
   };
 }

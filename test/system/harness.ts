@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import type { LocalAddresses } from "../../scripts/local/config.ts";
-import { type LocalGate, startGate } from "../../scripts/local/gate.ts";
+import { type GateOptions, type LocalGate, startGate } from "../../scripts/local/gate.ts";
 import { humans } from "../../scripts/local/humans.ts";
 import { type IdentityProvider, startIdentityProvider } from "../../scripts/local/identity-provider.ts";
 import { type LocalSecrets, loadSecrets } from "../../scripts/local/secrets.ts";
@@ -71,6 +71,8 @@ export interface HarnessOptions {
   readonly s3?: { readonly accessKeyId: string; readonly secretAccessKey: string };
   /** Keeps the gate's state over `close` and another start. */
   readonly stateDir?: string;
+  /** A test's own module around the gate. */
+  readonly around?: Pick<GateOptions, "entry" | "bindings" | "onLog">;
 }
 
 /** What one token request is made of; each right unless it is given. */
@@ -117,6 +119,7 @@ export async function startHarness(options: HarnessOptions = {}) {
     secrets,
     ...(options.stateDir === undefined ? {} : { stateDir: options.stateDir }),
     ...(options.s3 === undefined ? {} : { s3: options.s3 }),
+    ...options.around,
     addresses: {
       issuer: idp.issuer,
       jwksUri: idp.jwksUri,
