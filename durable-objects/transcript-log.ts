@@ -286,6 +286,8 @@ export class TranscriptLog {
       if (failed !== undefined) continue;
       // Dying here, it is named once more.
       this.#put.delete(no);
+      // Another run of the alarm may have been through with it meanwhile: it counts once.
+      if (this.#segments.get(no)?.stage !== SEALED) continue;
       this.#keep(no, { ...segment, stage: STORED });
       this.#heldBytes -= segment.bytes;
     }

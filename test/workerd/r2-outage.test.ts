@@ -280,5 +280,10 @@ describe("an alarm", () => {
     expect(log).not.toHaveBeenCalled();
     expect((await storedRecords(agent)).map(({ seq }) => seq)).toEqual([0, 1, 2, 3, 4]);
     expect(await recordsOf(agent)).toEqual([]);
+    // What was stored twice was freed once: the bound stands.
+    await putBefore(agent, DOWN);
+    transcripts.maxHeldBytes = 1;
+    expect((await agent.call(ISSUES)).status).toBe(200);
+    expect((await agent.call(ISSUES)).status).toBe(503);
   });
 });
