@@ -1,10 +1,15 @@
 import { parseArgs } from "node:util";
 import { soak } from "./soak.ts";
 
-/** `npm run soak -- <minutes> [--seed <n>] [--slow-fsync <ms>] [--agents <n>]`: its last line is one JSON object; exit 1 if anything is wrong. */
+/** `npm run soak -- <minutes> [--seed <n>] [--slow-fsync <ms>] [--agents <n>] [--largest <bytes>]`: its last line is one JSON object; exit 1 if anything is wrong. */
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { seed: { type: "string" }, "slow-fsync": { type: "string" }, agents: { type: "string" } },
+  options: {
+    seed: { type: "string" },
+    "slow-fsync": { type: "string" },
+    agents: { type: "string" },
+    largest: { type: "string" },
+  },
 });
 const number = (name: string, text: string | undefined, otherwise: number): number => {
   const value = Number(text ?? otherwise);
@@ -21,7 +26,7 @@ const report = await soak({
   slowFsyncMs: number("--slow-fsync", values["slow-fsync"], 0),
   agents: number("--agents", values.agents, 6),
   hangs: minutes >= 2,
-  largestBytes: 12_000_000,
+  largestBytes: Math.max(1_100_000, number("--largest", values.largest, 4_000_000)),
   say: (line) => console.log(line),
 });
 for (const problem of report.problems) console.log(`problem: ${problem}`);
