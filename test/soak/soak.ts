@@ -1,10 +1,10 @@
 // One soak: the gate in workerd on a disk, agents that call, an upstream that keeps its own book, and everything that can go wrong.
 
 import { appendFileSync } from "node:fs";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { pullBucket, verifyFolder } from "../../scripts/local/verify-folder.ts";
+import { type CopiedBucket, pullBucket, verifyFolder } from "../../scripts/local/verify-folder.ts";
 import type { VerifyReport } from "../../src/transcript/verify.ts";
 import { parseSealKeys } from "../../src/transcript/verify-keys.ts";
 import { type GateRig, startGateRig } from "../system/gate-rig.ts";
@@ -169,6 +169,15 @@ function slowFsyncSaid(
   };
 }
 
+/** What is in the copy is not fetched again: the watch sees to it that it stays the same. */
+const onceOnly = (bucket: CopiedBucket, copy: string): CopiedBucket => ({
+  list: (options) => bucket.list(options),
+  get: async (key) => {
+    const there = await readFile(join(copy, key)).catch(() => null);
+    return there === null ? bucket.get(key) : { arrayBuffer: async () => new Uint8Array(there).buffer };
+  },
+});
+
 /** Pulls and verifies, until every transcript has its sealed end or the time is over. */
 async function untilEnded(rig: GateRig, watch: BucketWatch, copy: string) {
   const keys = parseSealKeys({ keys: rig.h.secrets.sealKeys.keys.map(({ d: _, ...key }) => key) });
@@ -183,8 +192,7 @@ async function untilEnded(rig: GateRig, watch: BucketWatch, copy: string) {
       objects = watch.objects;
       continue;
     }
-    await rm(copy, { recursive: true, force: true });
-    const pulled = await pullBucket(await rig.bucket(), copy);
+    const pulled = await pullBucket(onceOnly(await rig.bucket(), copy), copy);
     const verified = await verifyFolder(copy, { keys: keys.value, issuer: rig.origin, nowMs: Date.now() });
     const isOpen = verified.transcripts.some(
       ({ partition, status }) => partition.startsWith("human=") && status === "open",
