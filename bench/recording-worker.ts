@@ -9,18 +9,22 @@ interface Env {
   readonly TRANSCRIPTS: R2Bucket;
 }
 
-const counts = { puts: 0, lastPutAtMs: 0 };
+const counts = { puts: 0, putBytes: 0, lastPutAtMs: 0 };
 
 export default {
   async fetch(request: Request, env: Env, ctx: ExecutionContext): Promise<Response> {
-    const { pathname } = new URL(request.url);
+    const { pathname, search } = new URL(request.url);
     if (pathname === "/bench-counts") return Response.json(counts);
-    const name = crypto.randomUUID();
-    const record = (body: ReadableStream<Uint8Array> | null) => body?.pipeThrough(recording(env, ctx, name)) ?? null;
+    const record = (body: ReadableStream<Uint8Array> | null) =>
+      body?.pipeThrough(recording(env, ctx, crypto.randomUUID())) ?? null;
     const length = request.headers.get("content-length");
     const sent = record(request.body);
     const body = sent === null || length === null ? sent : sent.pipeThrough(new FixedLengthStream(Number(length)));
-    const answer = await fetch(env.UPSTREAM + pathname, { method: request.method, headers: request.headers, body });
+    const answer = await fetch(env.UPSTREAM + pathname + search, {
+      method: request.method,
+      headers: request.headers,
+      body,
+    });
     return new Response(record(answer.body), answer);
   },
 };
@@ -34,6 +38,7 @@ function recording(env: Env, ctx: ExecutionContext, name: string): TransformStre
     await putting;
     putting = env.TRANSCRIPTS.put(`${name}.${no++}`, bytes).then(() => {
       counts.puts++;
+      counts.putBytes += bytes.length;
       counts.lastPutAtMs = Date.now();
     });
     ctx.waitUntil(putting);

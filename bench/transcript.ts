@@ -21,7 +21,7 @@ import {
 
 const SETTINGS = {
   perCall: { instances: 4, calls: 2_000, concurrency: 16, answerBytes: 1_024 },
-  transfer: { bytes: 268_435_456, rounds: 1 },
+  transfer: { bytes: 1_073_741_824, rounds: 1 },
   lag: { instances: 1_000, callsPerSecond: 500, seconds: 30, flushAfterMs: 10_000 },
 };
 

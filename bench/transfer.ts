@@ -37,7 +37,7 @@ export async function benchTransfers({
   const base = `http://127.0.0.1:${upstream.port}`;
   const figures: Record<string, Figures> = {};
   // One after the other: their buckets share the disk.
-  for (const [name, start] of Object.entries({ bare, recording, governed })) {
+  for (const [name, start] of Object.entries({ bare, recording, governed, governedAlone })) {
     for (const direction of ["download", "upload"] as const) {
       const way = await start(base);
       try {
@@ -66,7 +66,9 @@ export async function benchTransfers({
       of(`${direction} governed`, "secondsUntilStored") / of(`${direction} recording`, "secondsUntilStored"),
     ),
     cpuToBare: round(of(`${direction} governed`, "cpuSeconds") / of(`${direction} bare`, "cpuSeconds")),
+    aloneToBare: round(of(`${direction} governedAlone`, "secondsUntilStored") / of(`${direction} bare`, "seconds")),
     mebibytesPerSecond: Math.round(bytes / 1_048_576 / of(`${direction} governed`, "secondsUntilStored")),
+    aloneMebibytesPerSecond: Math.round(bytes / 1_048_576 / of(`${direction} governedAlone`, "secondsUntilStored")),
   });
   return { ...figures, downloadRatios: ratios("download"), uploadRatios: ratios("upload") };
 }
@@ -75,7 +77,8 @@ async function timed({ worker, head, storedAtMs }: Way, bytes: number, isUpload:
   const memory = watchMemory(worker.pid);
   const cpu = cpuMs(worker.pid);
   const beganAtMs = Date.now();
-  await transfer(worker.port, head(bytes, isUpload), isUpload ? bytes : 0);
+  const came = await transfer(worker.port, head(bytes, isUpload), isUpload ? bytes : 0);
+  if (!isUpload && came < bytes) throw new Error(`${came} bytes of ${bytes}`);
   const seconds = (Date.now() - beganAtMs) / 1_000;
   const untilStored = storedAtMs === null ? seconds : ((await storedAtMs(bytes)) - beganAtMs) / 1_000;
   return { seconds, untilStored, cpuSeconds: (cpuMs(worker.pid) - cpu) / 1_000, grownMiB: memory.stop() };
@@ -117,27 +120,29 @@ async function recording(upstream: string): Promise<Way> {
   return { worker, head: plainHead(worker.port), storedAtMs: storedBy(worker) };
 }
 
-async function governed(upstream: string): Promise<Way> {
-  const gate = await startGate({ upstream }, tmpdir(), COUNTED);
+const governed = (upstream: string): Promise<Way> => startGoverned({ upstream });
+
+/** Without the emulated bucket, which computes in the gate's process: its bytes are read and forgotten. */
+const governedAlone = (upstream: string): Promise<Way> => startGoverned({ upstream, discards: true });
+
+async function startGoverned(settings: object): Promise<Way> {
+  const gate = await startGate(settings, tmpdir(), COUNTED);
   const agent = await enrol(gate.origin);
   const head = (bytes: number, isUpload: boolean): string =>
     isUpload ? agent.request(`/saas${PATH}`, bytes) : agent.request(`/saas${PATH}?bytes=${bytes}`);
   return { worker: gate, head, storedAtMs: storedBy(gate) };
 }
 
-/** As soon as so many bytes of bodies more stand in the bucket. */
+/** As soon as so many bytes more were put. */
 function storedBy(worker: StartedWorker): (bytes: number) => Promise<number> {
-  let before = 0;
+  let counts: Pick<Counts, "putBytes" | "lastPutAtMs"> = { putBytes: 0, lastPutAtMs: 0 };
   return async (bytes) => {
-    let stored = 0;
+    const wanted = counts.putBytes + bytes;
     await until("the last put", 120_000, async () => {
-      const objects = (await worker.stored()).filter(({ key }) => !key.endsWith(".gz"));
-      stored = objects.reduce((sum, { size }) => sum + size, 0);
-      return stored >= before + bytes;
+      counts = (await (await fetch(`http://127.0.0.1:${worker.port}/bench-counts`)).json()) as Counts;
+      return counts.putBytes >= wanted;
     });
-    before = stored;
-    const answer = await fetch(`http://127.0.0.1:${worker.port}/bench-counts`);
-    return ((await answer.json()) as Pick<Counts, "lastPutAtMs">).lastPutAtMs;
+    return counts.lastPutAtMs;
   };
 }
 

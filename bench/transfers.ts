@@ -5,30 +5,37 @@ import { isMainThread, parentPort, Worker, workerData } from "node:worker_thread
 
 const RUN = Buffer.alloc(262_144, "transcript ");
 
-/** Resolves when the whole answer is here, or the upload answered. */
-export function transfer(port: number, head: string, sendBytes: number): Promise<void> {
+/** Resolves when the whole answer is here, of a declared length or in chunks; with how many bytes came after its head. */
+export function transfer(port: number, head: string, sendBytes: number): Promise<number> {
   return new Promise((resolve, reject) => {
     const socket = connect({ port, host: "127.0.0.1", noDelay: true });
     let text = "";
-    let left = -1;
+    let isBody = false;
+    let expected = Number.NaN;
+    let bytes = 0;
+    let tail = "";
     socket.on("error", reject);
-    socket.on("close", () => reject(new Error(`it broke off: ${text.slice(0, 200)}, ${left} bytes to come`)));
+    socket.on("close", () => reject(new Error(`it broke off after ${bytes} bytes: ${text.slice(0, 200)}`)));
     socket.on("connect", () => {
       socket.write(head);
       if (sendBytes > 0) write(socket, sendBytes);
     });
     socket.on("data", (run) => {
-      if (left < 0) {
+      tail = (tail + run.subarray(-5).toString("latin1")).slice(-5);
+      if (isBody) bytes += run.length;
+      else {
         text += run.toString("latin1");
         const end = text.indexOf("\r\n\r\n");
         if (end === -1) return;
         if (!text.startsWith("HTTP/1.1 200")) return reject(new Error(text.slice(0, 300)));
-        left = Number(/content-length: (\d+)/i.exec(text)?.[1]) - (text.length - end - 4);
-      } else left -= run.length;
-      if (left > 0) return;
+        isBody = true;
+        expected = Number(/content-length: (\d+)/i.exec(text.slice(0, end))?.[1]);
+        bytes = text.length - end - 4;
+      }
+      if (Number.isNaN(expected) ? tail !== "0\r\n\r\n" : bytes < expected) return;
       socket.removeAllListeners("close");
       socket.destroy();
-      resolve();
+      resolve(bytes);
     });
   });
 }
