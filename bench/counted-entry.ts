@@ -1,9 +1,19 @@
+import type { JournalEntry } from "../src/control/contract.ts";
 import type { Env } from "../src/deployment.ts";
 import type { Counts } from "./counts.ts";
 import * as gate from "./enrol-entry.ts";
 
 /** The bench's gate, with what the platform bills counted: all objects and the Worker share this isolate. */
-const counts: Counts = { requests: 0, alarms: 0, rows: 0, alarmsSet: 0, puts: 0, putBytes: 0, lastPutAtMs: 0 };
+const counts: Counts = {
+  requests: 0,
+  alarms: 0,
+  rows: 0,
+  alarmsSet: 0,
+  puts: 0,
+  putBytes: 0,
+  lastPutAtMs: 0,
+  segments: [],
+};
 
 type Class<T> = new (ctx: DurableObjectState, env: Env) => T;
 
@@ -15,6 +25,7 @@ function counted<T extends object>(Base: Class<T>, calls: readonly string[]): Cl
     if (real === undefined) continue;
     prototype[name] = function (this: unknown, ...args: unknown[]) {
       counts[name === "alarm" ? "alarms" : "requests"]++;
+      if (name === "append") noteSegment(args[0] as JournalEntry);
       return real.apply(this, args);
     };
   }
@@ -24,6 +35,11 @@ function counted<T extends object>(Base: Class<T>, calls: readonly string[]): Cl
       super(ctx, { ...env, TRANSCRIPTS: countPuts(env.TRANSCRIPTS) });
     }
   } as Class<T>;
+}
+
+function noteSegment({ type, fields }: JournalEntry): void {
+  const { first, last, from } = fields as Readonly<Record<string, number>>;
+  if (type === "stored") counts.segments.push({ lagMs: Date.now() - from!, records: last! - first! + 1 });
 }
 
 function countRows(storage: DurableObjectStorage): void {

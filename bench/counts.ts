@@ -9,4 +9,6 @@ export interface Counts {
   puts: number;
   putBytes: number;
   lastPutAtMs: number;
+  /** Of each segment, when the index heard of it: how long its oldest record had waited, and for how many records it stands. */
+  segments: { readonly lagMs: number; readonly records: number }[];
 }

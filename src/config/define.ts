@@ -235,7 +235,7 @@ export const configSchema = z
     transcripts: z
       .strictObject({
         /** Records wait at most this long before they leave for R2. */
-        flushAfterMs: positive.max(600_000).default(10_000),
+        flushAfterMs: positive.max(600_000).default(30_000),
         /** And at most this many bytes. */
         flushAfterBytes: positive.default(8_388_608),
         /** Entries of the index of segments wait at most this long: they are many, and small. */
