@@ -334,11 +334,14 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     if (enrolment === null) return;
     try {
       this.#recordOrphans();
-      await this.#ledger.recordLargeOrphans();
       this.#watch.handOver();
-      if (!this.#ledger.log.isClosed && Date.now() >= this.#ledger.endsAtMs) await this.#end(enrolment);
+      const isOver = !this.#ledger.log.isClosed && Date.now() >= this.#ledger.endsAtMs;
+      const cut = isOver ? await this.#control.cutAll("expired") : null;
+      if (!isOver) this.#giveUpSilent(Date.now());
+      // What R2 must be read for comes behind what may not wait for it.
+      await this.#ledger.recordLargeOrphans();
+      if (cut !== null && !this.#ledger.hasLargeOrphans) await this.#end(enrolment, cut.unconfirmed);
       await this.#leaveIfDue(enrolment, Date.now());
-      this.#giveUpSilent(Date.now());
       if (!this.#ledger.log.isClosed) this.#recordCounted(Date.now(), false);
       this.#ledger.sealIfDue(Date.now());
       await this.#ledger.store();
@@ -352,8 +355,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   }
 
   /** The last calls are cut and answered before the end is written, and what was closed while nobody called is on record. */
-  async #end(enrolment: Enrolment): Promise<void> {
-    const { unconfirmed } = await this.#control.cutAll("expired");
+  async #end(enrolment: Enrolment, unconfirmed: number): Promise<void> {
     // Who has not confirmed may still pass bytes: it stays within reach of a switch, whose receipt counts it.
     if (unconfirmed === 0) await this.#control.leave(enrolment);
     else await this.#control.learn(enrolment);

@@ -18,6 +18,8 @@ const RAW_AHEAD_BYTES = 33_554_432;
 /** and that is below a Worker's patience with its lease. */
 const PACE_MAX_MS = 3_000;
 const RAW_RETRY_MS = 5_000;
+/** So long an alarm waits for R2: it has a deadline to keep. What takes longer goes on beside it, and the next one waits. */
+const R2_WAIT_MS = 10_000;
 
 /** The running totals. Every record carries them, so that they are as durable as what they count. */
 export interface State {
@@ -69,6 +71,8 @@ export class Ledger {
   #rawTriedAtMs = 0;
   /** Calls of an earlier life of this object whose bodies are to be read from R2 before their records can be written. */
   readonly #largeOrphans = new Set<number>();
+  #readingOrphans: Promise<void> | null = null;
+  #storing: Promise<void> | null = null;
 
   constructor(options: LedgerOptions) {
     this.#options = options;
@@ -129,22 +133,30 @@ export class Ledger {
     const { config, version } = this.#options.deployment();
     const identity = identityFields(enrolment, grant ?? enrolment.grant, deployment ?? version);
     const state = this.#state as unknown as Json;
-    try {
+    this.#write(() => {
       this.log.append({ type, fields: { ...identity, ...fields }, state, nowMs, ...row, body: body?.run ?? null });
       if (body !== undefined) this.#appendRaw(body);
-    } catch (error) {
-      // The totals in memory are ahead of what is stored, and storage is the truth: begin anew from it.
-      this.#options.ctx.abort("a record could not be written");
-      throw error;
-    }
+    });
     const { flushAfterMs, flushAfterBytes } = config.transcripts;
     this.#options.wakeBy(this.log.openBytes >= flushAfterBytes ? nowMs : nowMs + flushAfterMs);
   }
 
   /** A run of a body, before the record that states its digest. */
   appendBody(piece: Piece): void {
-    if (piece.run !== null) this.log.appendBody(piece.run);
-    this.#appendRaw(piece);
+    this.#write(() => {
+      if (piece.run !== null) this.log.appendBody(piece.run);
+      this.#appendRaw(piece);
+    });
+  }
+
+  #write(rows: () => void): void {
+    try {
+      rows();
+    } catch (error) {
+      // Totals and digests in memory are ahead of what is stored, and storage is the truth: begin anew from it.
+      this.#options.ctx.abort("a record could not be written");
+      throw error;
+    }
   }
 
   #appendRaw({ raw }: Piece): void {
@@ -153,11 +165,16 @@ export class Ledger {
     const nowMs = Date.now();
     // Full objects leave as they come, not with the next segment. Where R2 refuses them, not at every run anew.
     if (!this.#raw.hasFull || this.#raw.progress !== null || nowMs < this.#rawTriedAtMs + RAW_RETRY_MS) return;
-    const storing = this.#raw.store(this.#options.bucket(), this.partition).catch(() => {
+    this.#options.ctx.waitUntil(this.#storeFull());
+  }
+
+  async #storeFull(): Promise<void> {
+    try {
+      while (this.#raw.hasFull) await this.#raw.store(this.#options.bucket(), this.partition);
+    } catch {
       this.#rawTriedAtMs = Date.now();
       this.#options.wakeBy(this.#rawTriedAtMs + RAW_RETRY_MS);
-    });
-    this.#options.ctx.waitUntil(storing);
+    }
   }
 
   /** Waits, not for long, while R2 takes less than comes in. While R2 can't be written nobody waits: the log holds it, up to its bound. */
@@ -199,7 +216,21 @@ export class Ledger {
     }
   }
 
+  /** Gives up waiting where R2 is slow, see `hasLargeOrphans`; throws where it can't be read. */
   async recordLargeOrphans(): Promise<void> {
+    if (!this.hasLargeOrphans) return;
+    this.#readingOrphans ??= this.#recordLargeOrphans().finally(() => {
+      this.#readingOrphans = null;
+    });
+    await within(R2_WAIT_MS, this.#readingOrphans);
+  }
+
+  /** Nothing may end before they are on record. */
+  get hasLargeOrphans(): boolean {
+    return this.#largeOrphans.size > 0;
+  }
+
+  async #recordLargeOrphans(): Promise<void> {
     for (const seq of this.#largeOrphans) {
       const bucket = this.#options.bucket();
       const bodies = { answer: this.#durable(seq, "answer"), request: this.#durable(seq, "request") };
@@ -210,7 +241,7 @@ export class Ledger {
           else bodies[part].add({ salt: null, bytes });
         }
       }
-      if (this.log.isClosed || !this.#largeOrphans.delete(seq)) continue;
+      this.#largeOrphans.delete(seq);
       this.#recordOrphan(seq, bodies.answer, bodies.request, Date.now());
     }
   }
@@ -275,6 +306,13 @@ export class Ledger {
 
   /** Sealed segments to R2, and tables away that nobody needs any more. */
   async store(): Promise<void> {
+    this.#storing ??= this.#store().finally(() => {
+      this.#storing = null;
+    });
+    await within(R2_WAIT_MS, this.#storing);
+  }
+
+  async #store(): Promise<void> {
     const bucket = this.#options.bucket();
     // Bodies first: whoever sees an envelope in R2 finds its bodies there.
     await this.#raw.store(bucket, this.partition);
@@ -301,7 +339,7 @@ export class Ledger {
     const { oldestAtMs, isClosed } = this.log;
     return [
       oldestAtMs === null ? null : oldestAtMs + this.#options.deployment().config.transcripts.flushAfterMs,
-      this.log.hasUnstored || this.#raw.hasFull || this.#largeOrphans.size > 0 ? nowMs : null,
+      this.log.hasUnstored || this.#raw.hasFull || this.hasLargeOrphans ? nowMs : null,
       this.log.dropAtMs(this.#state.open[0] ?? null),
       isClosed ? null : this.endsAtMs,
     ].filter((time) => time !== null);

@@ -1,7 +1,17 @@
 import { within } from "../src/within.ts";
 
-/** A put that takes longer counts as failed, and is tried again: it may not hold up what the alarm has to do in time. */
-const PUT_TIMEOUT_MS = 30_000;
+/** What takes longer counts as failed, and is tried again: it may not hold up what the alarm has to do in time. */
+const R2_TIMEOUT_MS = 30_000;
+
+/** Throws where R2 does not answer. */
+export async function answered<T>(key: string, what: "put" | "read", asked: Promise<T>): Promise<T> {
+  const answer = await within(
+    R2_TIMEOUT_MS,
+    asked.then((value) => ({ value })),
+  );
+  if (answer === undefined) throw new Error(`${key}: the ${what} did not answer`);
+  return answer.value;
+}
 
 export interface Content {
   readonly contentType: string;
@@ -20,10 +30,11 @@ export async function putOnce(bucket: R2Bucket, key: string, { contentType, body
     onlyIf: { etagDoesNotMatch: "*" },
     httpMetadata: { contentType },
   });
-  const put = await within(PUT_TIMEOUT_MS, putting);
-  if (put === undefined) throw new Error(`${key}: the put did not answer`);
-  if (put !== null) return;
-  const there = await bucket.get(key);
-  if (there === null) throw new Error(`${key}: refused as present, and absent`);
-  if (!(await isSame(there))) throw new Error(`${key}: another object stands there`);
+  if ((await answered(key, "put", putting)) !== null) return;
+  const compare = async (): Promise<boolean> => {
+    const there = await bucket.get(key);
+    if (there === null) throw new Error(`${key}: refused as present, and absent`);
+    return isSame(there);
+  };
+  if (!(await answered(key, "read", compare()))) throw new Error(`${key}: another object stands there`);
 }

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { RAW_OBJECT_MAX_BYTES, type RawPart, rawBodyKey } from "../src/transcript/layout.ts";
 import type { Kept } from "./kept.ts";
-import { putOnce } from "./put-once.ts";
+import { answered, putOnce } from "./put-once.ts";
 
 /** What is kept of a body while its bytes are on their way. */
 interface Known {
@@ -54,7 +54,11 @@ export class RawBodies {
 
   /** Objects that nothing more goes into, and that are not in R2. */
   get hasFull(): boolean {
-    return [...this.#bodies.values()].some((body) => fullOf(body).length > 0);
+    return this.#full().length > 0;
+  }
+
+  #full(): { readonly body: Body; readonly no: number }[] {
+    return [...this.#bodies.values()].flatMap((body) => fullOf(body).map((no) => ({ body, no })));
   }
 
   /** Bodies that are over, and not in R2 as a whole. */
@@ -118,13 +122,23 @@ export class RawBodies {
     }
   }
 
-  /** Puts what is full into R2. One run at a time; who comes meanwhile gets the end of the one that runs. */
-  store(bucket: R2Bucket, partition: string): Promise<void> {
-    this.#storing ??= this.#store(bucket, partition).finally(() => {
-      this.#storing = null;
-      this.#progressed();
-    });
-    return this.#storing;
+  /**
+   * Puts what is full now into R2. One run at a time: who comes while one runs gets its end, and that of another where it
+   * began too early. What becomes full meanwhile is left to the next, or who waits would wait as long as bytes come.
+   */
+  async store(bucket: R2Bucket, partition: string): Promise<void> {
+    const wanted = this.#full();
+    while (wanted.some(({ body, no }) => this.#isUnstored(body, no))) {
+      this.#storing ??= this.#store(bucket, partition).finally(() => {
+        this.#storing = null;
+        this.#progressed();
+      });
+      await this.#storing;
+    }
+  }
+
+  #isUnstored({ of, part }: Body, no: number): boolean {
+    return this.#bodies.get(idOf(of, part))?.unstored.includes(no) ?? false;
   }
 
   /** Resolves when one more object is in R2, or the run has ended; null: nothing is on its way. */
@@ -137,15 +151,18 @@ export class RawBodies {
     this.#progress = Promise.withResolvers<void>();
   }
 
+  /** One that fails holds back no other. Where all fail that are tried together, R2 is to be left alone for a while. */
   async #store(bucket: R2Bucket, partition: string): Promise<void> {
-    for (;;) {
-      const full = [...this.#bodies.values()].flatMap((body) => fullOf(body).map((no) => ({ body, no })));
-      if (full.length === 0) return;
+    const full = this.#full();
+    const failures: PromiseRejectedResult[] = [];
+    for (let at = 0; at < full.length; at += PUTS_AT_ONCE) {
       // All of them come to their end before the next try, or two could put one object.
-      const puts = full.slice(0, PUTS_AT_ONCE).map(({ body, no }) => this.#storeOne(bucket, partition, body, no));
-      const failed = (await Promise.allSettled(puts)).find(({ status }) => status === "rejected");
-      if (failed?.status === "rejected") throw failed.reason;
+      const puts = full.slice(at, at + PUTS_AT_ONCE).map(({ body, no }) => this.#storeOne(bucket, partition, body, no));
+      const failed = (await Promise.allSettled(puts)).filter(({ status }) => status === "rejected");
+      failures.push(...(failed as PromiseRejectedResult[]));
+      if (failed.length === puts.length) break;
     }
+    if (failures.length > 0) throw failures[0]!.reason;
   }
 
   async #storeOne(bucket: R2Bucket, partition: string, { of, part }: Body, no: number): Promise<void> {
@@ -155,6 +172,7 @@ export class RawBodies {
       contentType: "application/octet-stream",
       body: () => this.#stream(table, bytes),
       isSame: async (there) => {
+        if (there.size !== bytes) return false;
         const mine = createHash("sha256");
         for (const run of this.#runs(table)) mine.update(run);
         const theirs = createHash("sha256");
@@ -172,27 +190,30 @@ export class RawBodies {
 
   /** All bytes of a body, in order: for hashing it again after a restart. Null where an object is gone: it was erased. */
   async *contents(bucket: R2Bucket, partition: string, of: number, part: RawPart): AsyncGenerator<Uint8Array | null> {
-    const body = this.#bodies.get(idOf(of, part));
-    for (let no = 0; no < (body?.objects ?? 0); no++) {
-      if (body!.unstored.includes(no)) yield* this.#runs(tableOf(body!, no));
-      else {
-        const object = await bucket.get(rawBodyKey(partition, of, part, no));
-        if (object === null) yield null;
-        else yield* object.body as ReadableStream<Uint8Array>;
-      }
+    const objects = this.#bodies.get(idOf(of, part))?.objects ?? 0;
+    for (let no = 0; no < objects; no++) {
+      // Asked anew for each, and its rows at once: while who reads is busy with them it may leave for R2.
+      const body = this.#bodies.get(idOf(of, part));
+      if (body?.unstored.includes(no)) yield* [...this.#runs(tableOf(body, no))];
+      else yield await this.#read(bucket, rawBodyKey(partition, of, part, no));
     }
+  }
+
+  #read(bucket: R2Bucket, key: string): Promise<Uint8Array | null> {
+    const reading = bucket.get(key).then((object) => object?.bytes() ?? null);
+    return answered(key, "read", reading);
   }
 
   /** One row in memory at a time. */
   #stream(table: string, bytes: number): ReadableStream {
     const { readable, writable } = new FixedLengthStream(bytes);
+    const writer = writable.getWriter();
     const write = async (): Promise<void> => {
-      const writer = writable.getWriter();
       for (const run of this.#runs(table)) await writer.write(run);
       await writer.close();
     };
-    // A put that fails breaks this off, and says so itself.
-    write().catch(() => {});
+    // A put that fails breaks this off, and says so itself. One that was given up may find that another has got through.
+    write().catch((error) => writer.abort(error).catch(() => {}));
     return readable;
   }
 
