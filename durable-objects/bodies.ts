@@ -84,6 +84,9 @@ export function wholeBody(
   };
 }
 
+/** Of a body whose lease is gone. */
+export type LostReference = Omit<BodyReference, "bytes"> & { readonly bytes: number | null };
+
 /** What is durable of a body whose lease is gone: hashed again, run by run. */
 export class DurableBody {
   readonly #hash = createHash("sha256");
@@ -103,12 +106,15 @@ export class DurableBody {
     this.#lostBytes += bytes;
   }
 
-  /** @param mayMiss how much more may have been passed */
-  reference(mayMiss: number, known: Pick<BodyReference, "mediaType" | "coding"> | null): BodyReference {
+  /**
+   * Where some of it is lost neither digest nor length can be held against what is left.
+   * @param mayMiss how much more may have been passed
+   */
+  reference(mayMiss: number, known: Pick<BodyReference, "mediaType" | "coding"> | null): LostReference {
     const isLost = this.#lostBytes > 0;
     return {
       digest: this.#isEmpty || isLost ? null : this.#hash.digest("hex"),
-      bytes: isLost ? 0 : this.#bytes,
+      bytes: isLost ? null : this.#bytes,
       mediaType: known?.mediaType ?? null,
       coding: known?.coding ?? "unknown",
       complete: false,

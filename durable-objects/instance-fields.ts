@@ -12,7 +12,7 @@ import type {
 } from "../src/instance/contract.ts";
 import type { Json } from "../src/scope/call.ts";
 import { type BodyReference, type Fields, sha256Hex } from "../src/transcript/envelope.ts";
-import { redactedReference } from "./bodies.ts";
+import { type LostReference, redactedReference } from "./bodies.ts";
 import type { AnswerBody, Lease } from "./lease.ts";
 
 /** Pure: what the records of an instance say besides their frame. The one place that names their fields. */
@@ -136,7 +136,7 @@ export const lostFields = (lease: Lease, mayMiss: number): Fields => ({
 });
 
 /** Of a call whose lease died with the object. */
-export const orphanFields = (call: number, body: BodyReference, requestBody: BodyReference | null): Fields => ({
+export const orphanFields = (call: number, body: LostReference, requestBody: LostReference | null): Fields => ({
   call,
   outcome: "lost",
   reason: "the object was reset while the call ran",

@@ -18,7 +18,7 @@ const redactedFrom = { trueBytes: seq.nullable().optional() };
 const knownBody = z.strictObject({ digest, bytes: seq, ...frame, ...redactedFrom });
 /** Nothing of it was ever recorded. */
 const noBody = z.strictObject({ digest: z.null(), bytes: z.literal(0), ...frame, ...redactedFrom });
-/** Longer than its call's record: the answer states it, unless the object was reset in between. */
+/** Longer than its call's record: the answer states it, unless the object was reset in between, and some of it was erased. */
 const laterBody = z.strictObject({ digest: z.null(), bytes: z.null(), ...frame });
 
 const enrolledShape = z.looseObject({ claims: knownBody, deadline: seq });
@@ -33,8 +33,8 @@ const callShape = z.looseObject({ body: z.union([knownBody, laterBody]).nullable
 const refusedShape = z.looseObject({ body: knownBody.nullable().optional(), ...redaction });
 const answerShape = z.looseObject({
   call: seq,
-  body: z.union([knownBody, noBody]).nullable(),
-  requestBody: knownBody.optional(),
+  body: z.union([knownBody, noBody, laterBody]).nullable(),
+  requestBody: z.union([knownBody, laterBody]).optional(),
   ...redaction,
 });
 

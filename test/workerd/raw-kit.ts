@@ -9,7 +9,7 @@ import { instancePartition, type RawPart, rawBodyKey, rawBodyName } from "../../
 import { type TranscriptReport, verifyTranscripts } from "../../src/transcript/verify.ts";
 import { parseSealKeys } from "../../src/transcript/verify-keys.ts";
 import { ORIGIN } from "./config.ts";
-import { type Agent, deployment, instanceStub, type Line } from "./kit.ts";
+import { type Agent, deployment, instanceStub, type Line, settlement } from "./kit.ts";
 
 /** Large bodies, passed by hand through a lease, and R2 with what a test does to it. */
 export const MIB = 1_048_576;
@@ -107,11 +107,11 @@ export const isRaw = (key: string): boolean => /-(request|answer)\.\d{4}$/.test(
 export const R2_DOWN = () => Promise.reject(new Error("R2 is down"));
 export const hang = (): Promise<never> => new Promise(() => {});
 
-/** Time-outs of this length run out at once. */
+/** Time-outs of this length, or a little less, run out at once. */
 export function shortenTimer(ms: number, toMs = 5): void {
   const timer = globalThis.setTimeout;
   vi.spyOn(globalThis, "setTimeout").mockImplementation(((work: () => void, after?: number) =>
-    timer(work, after === ms ? toMs : after)) as typeof setTimeout);
+    timer(work, after !== undefined && after <= ms && after > ms - 100 ? toMs : after)) as typeof setTimeout);
 }
 
 export const partitionOf = ({ id, enrolment }: Agent): string =>
@@ -187,15 +187,19 @@ export async function storedBody(agent: Agent, seq: number, part: RawPart): Prom
 
 // --- the object -------------------------------------------------------------------------------------------------
 
-/** The alarm, as if all that waits were due. */
+const FLUSH_AFTER_MS = deployment.config.transcripts.flushAfterMs;
+
+/** The alarm; what waits to be sealed is due. */
 export async function flush(agent: Agent): Promise<void> {
-  const later = Date.now() + deployment.config.transcripts.flushAfterMs + 1;
-  const clock = vi.spyOn(Date, "now").mockReturnValue(later);
-  try {
-    await runInDurableObject(instanceStub(agent.id), (instance) => instance.alarm());
-  } finally {
-    clock.mockRestore();
-  }
+  await runInDurableObject(instanceStub(agent.id), async (instance) => {
+    const transcripts = deployment.config.transcripts as { flushAfterMs: number };
+    transcripts.flushAfterMs = 0;
+    try {
+      await instance.alarm();
+    } finally {
+      transcripts.flushAfterMs = FLUSH_AFTER_MS;
+    }
+  });
 }
 
 export const reset = (agent: Agent): Promise<unknown> =>
@@ -233,6 +237,6 @@ export async function withMaxHeld<T>(bytes: number, work: () => Promise<T>): Pro
 export const holdsNothing = (agent: Agent): Promise<boolean> =>
   withMaxHeld(0, async () => {
     const admission = await instanceOf(deployment, agent.id).admit(agent.admission());
-    if (admission.admitted) await admission.lease.settle((await import("./kit.ts")).settlement());
+    if (admission.admitted) await admission.lease.settle(settlement());
     return admission.admitted;
   });
