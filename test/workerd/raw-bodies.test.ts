@@ -192,6 +192,29 @@ describe("an object that is reset in the middle of raw bodies", () => {
   });
 });
 
+describe("a Worker that falls silent in the middle of raw bodies", () => {
+  it("leaves a lost call, with the digest of what it has appended", async () => {
+    const agent = await enrolAgent();
+    const [request, came] = [noise(2 * MIB, 1), noise(OBJECT + 2 * MIB, 2)];
+    const { seq, lease } = await upload(agent, request);
+    await answer(lease, came);
+    const clock = vi.spyOn(Date, "now").mockReturnValue(Date.now() + 20_001);
+    await flush(agent);
+    clock.mockRestore();
+    expect(await lease.append(noise(MIB), null)).toBe(false);
+    await flush(agent);
+    const { streamLeadBytes } = deployment.config.transcripts;
+    expect(await storedAnswer(agent, seq)).toMatchObject({
+      outcome: "lost",
+      reason: "the Worker that pumped this call is gone",
+      body: { bytes: came.length, complete: false, mayMiss: streamLeadBytes },
+      requestBody: { bytes: request.length, complete: true },
+    });
+    expect(isSame(await storedBody(agent, seq, "answer"), came)).toBe(true);
+    await expectDone(agent);
+  });
+});
+
 describe("a write that fails", () => {
   it.each([
     ["a table", "CREATE TABLE raw_", 1],
@@ -228,12 +251,18 @@ describe("while R2 can't be written", () => {
   it("a body is held up to the bound, then cut, and calls are refused until all of it is stored", async () => {
     const agent = await enrolAgent();
     const watched = watchBucket();
-    watched.before = R2_DOWN;
+    let tries = 0;
+    watched.before = () => {
+      tries++;
+      return R2_DOWN();
+    };
     const said = vi.spyOn(console, "error").mockImplementation(() => {});
     const bytes = noise(30 * MIB);
     const seq = await withMaxHeld(20 * MIB, async () => {
       const { seq, lease } = await begin(agent);
       expect(await answer(lease, bytes)).toBe(false);
+      // It is not asked again at each run.
+      expect(tries).toBe(1);
       expect(await lease.broken()).toBe("log-full");
       expect(await lease.settle(settlement({ outcome: "cut", tail: bytes.slice(-5) }))).toBe(false);
       const refused = await instanceOf(deployment, agent.id).admit(agent.admission());

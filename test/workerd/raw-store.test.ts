@@ -215,6 +215,32 @@ describe("a put", () => {
       expect(isSame(Buffer.concat(await stored(3, "answer")), bytes)).toBe(true);
     }));
 
+  it("that fails with all beside it is not followed by others", () =>
+    bench(async ({ fill, store, raw }) => {
+      const watched = watchBucket();
+      const keys: string[] = [];
+      watched.before = (key) => {
+        keys.push(key);
+        return R2_DOWN();
+      };
+      fill(3, "answer", noise(5 * OBJECT));
+      await expect(store()).rejects.toThrow("R2 is down");
+      expect(keys).toHaveLength(3);
+      expect(raw.heldBytes).toBe(5 * OBJECT);
+    }));
+
+  it("of what became full while others were under way is waited for, too", () =>
+    bench(async ({ fill, store, raw }) => {
+      const watched = watchBucket();
+      watched.before = () => new Promise((resolve) => setTimeout(resolve, 20));
+      fill(3, "answer", noise(OBJECT));
+      const first = store();
+      fill(4, "answer", noise(OBJECT));
+      await store();
+      expect([raw.hasFull, raw.heldBytes]).toEqual([false, 0]);
+      await first;
+    }));
+
   it("is made once, whoever asks at the same time", () =>
     bench(async ({ fill, store }) => {
       const watched = watchBucket();
