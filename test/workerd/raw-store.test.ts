@@ -7,6 +7,7 @@ import { type RawPart, rawBodyKey } from "../../src/transcript/layout.ts";
 import { hang, isSame, MIB, noise, OBJECT, R2_DOWN, runsOf, shortenTimer, watchBucket } from "./raw-kit.ts";
 
 /** What keeps raw bytes until they stand in R2, by itself: every way in which a put can go wrong. */
+vi.setConfig({ testTimeout: 30_000 });
 afterEach(() => vi.restoreAllMocks());
 
 const bucket = env.TRANSCRIPTS;
