@@ -30,17 +30,23 @@ export function streamOf(lines: AsyncIterator<string>, first?: IteratorResult<st
       if (done) controller.close();
       else controller.enqueue(encoder.encode(value));
     },
+    // Who reads is gone: nothing more is fetched for them.
+    async cancel() {
+      await lines.return?.();
+    },
   });
 }
 
+/** Text of whole lines, piece by piece. */
 async function* readLines(
   deployment: Deployment,
   instance: string,
   bucket: R2Bucket,
   prefix: string,
+  atSeq = 0,
 ): AsyncGenerator<string> {
   let fromSeq = 0;
-  for await (const key of listKeys(bucket, prefix)) {
+  for await (const key of atSeq === 0 ? listKeys(bucket, prefix) : await keysFrom(bucket, prefix, atSeq)) {
     const segment = await readSegment(bucket, key);
     if (segment === null) continue;
     yield segment;
@@ -52,6 +58,30 @@ async function* readLines(
   });
 }
 
+/** Of the segment that holds this record, if it is in R2, and of those behind it. */
+async function keysFrom(bucket: R2Bucket, prefix: string, seq: number): Promise<string[]> {
+  const keys: string[] = [];
+  for await (const key of listKeys(bucket, prefix)) {
+    // Keys come in order, and a segment's name says its first record.
+    if (key <= `${prefix}${tenDigits(seq)}.jsonl.gz`) keys.length = 0;
+    keys.push(key);
+  }
+  return keys;
+}
+
+const tenDigits = (seq: number): string => String(seq).padStart(10, "0");
+
+/** Records from this one on, one by one. Those before it in its segment may come as well. */
+export async function* readLinesFrom(
+  deployment: Deployment,
+  of: InstancePartition,
+  seq: number,
+): AsyncGenerator<string> {
+  const prefix = `transcripts/${instancePartition(of)}/`;
+  for await (const text of readLines(deployment, of.instance, deployment.env.TRANSCRIPTS, prefix, seq))
+    for (const line of text.split("\n")) if (line !== "") yield line;
+}
+
 export async function* listKeys(bucket: R2Bucket, prefix: string): AsyncGenerator<string> {
   let cursor: string | undefined;
   do {
@@ -61,32 +91,48 @@ export async function* listKeys(bucket: R2Bucket, prefix: string): AsyncGenerato
   } while (cursor !== undefined);
 }
 
-/** What an object's log holds from `fromSeq` on, and R2 does not. `read` answers null where there is no such log. */
+/**
+ * What an object's log holds from `fromSeq` on, and R2 does not. `read` answers null where there is no such log.
+ *
+ * INVARIANT: no line is missing or comes twice, seals included, whatever is sealed and stored meanwhile. Within a segment
+ * the log is asked from the last line that was told: where it still has that, it goes on from there, and has the seal. Where
+ * it hasn't, the segment is in R2 under its first `seq`, because rows go only after the put.
+ *
+ * @param fromSeq the first of a segment
+ */
 export async function* readTail(
   bucket: R2Bucket,
   prefix: string,
   fromSeq: number,
   read: (fromSeq: number) => Promise<readonly string[] | null>,
 ): AsyncGenerator<string> {
-  // A segment that reaches R2 between the list and this is no longer in the tail: then its first line is missing here, and it is read by name.
+  let firstOfSegment = fromSeq;
   for (;;) {
-    const tail = await read(fromSeq);
+    const isWithin = fromSeq > firstOfSegment;
+    const asked = isWithin ? fromSeq - 1 : fromSeq;
+    const tail = await read(asked);
     if (tail === null) return;
-    const first = tail.map((line) => JSON.parse(line) as { seq?: number }).find(({ seq }) => seq !== undefined)?.seq;
-    const missed = await readSegment(bucket, `${prefix}${String(fromSeq).padStart(10, "0")}.jsonl.gz`);
-    if (missed !== null && first !== fromSeq) {
-      yield missed;
-      fromSeq = nextSeq(missed, fromSeq);
-      continue;
-    }
-    if (tail.length === 0) return;
-    const text = `${tail.join("\n")}\n`;
+    const goesOn = tail.length > 0 && seqOf(tail[0]!) === asked;
+    const stored = goesOn ? null : await readSegment(bucket, `${prefix}${tenDigits(firstOfSegment)}.jsonl.gz`);
+    const lines = stored === null ? tail.slice(goesOn && isWithin ? 1 : 0) : linesFrom(stored, fromSeq);
+    if (lines.length === 0) return;
+    // What stands before is in neither place: somebody has deleted it. The gap shows, and what follows is told.
+    if (!goesOn && stored === null) firstOfSegment = seqOf(lines[0]!)!;
+    const text = `${lines.join("\n")}\n`;
     yield text;
-    const reached = nextSeq(text, fromSeq);
-    if (reached === fromSeq) return;
-    fromSeq = reached;
+    fromSeq = nextSeq(text, fromSeq);
+    const seal = lines.findLastIndex((line) => seqOf(line) === undefined);
+    const afterSeal = lines.slice(seal + 1);
+    if (seal !== -1) firstOfSegment = afterSeal.length === 0 ? fromSeq : seqOf(afterSeal[0]!)!;
   }
 }
+
+/** Undefined: a seal. */
+const seqOf = (line: string): number | undefined => (JSON.parse(line) as { seq?: number }).seq;
+
+/** Of a segment's lines the records from `fromSeq` on, and the seal. */
+const linesFrom = (segment: string, fromSeq: number): string[] =>
+  segment.split("\n").filter((line) => line !== "" && (seqOf(line) ?? fromSeq) >= fromSeq);
 
 export async function readSegment(bucket: R2Bucket, key: string): Promise<string | null> {
   const object = await bucket.get(key);
