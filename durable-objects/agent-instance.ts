@@ -23,12 +23,15 @@ import type {
   RenewAnswer,
   RenewRequest,
   Settlement,
+  UnstoredBody,
   UnstoredLines,
 } from "../src/instance/contract.ts";
 import { reserve, unused } from "../src/instance/limits.ts";
 import type { Json } from "../src/scope/call.ts";
 import type { Layer } from "../src/scope/decide.ts";
+import type { BodyPart } from "../src/transcript/body-line.ts";
 import type { BodyReference } from "../src/transcript/envelope.ts";
+import type { RawPart } from "../src/transcript/layout.ts";
 import { type Piece, requestBody, wholeBody } from "./bodies.ts";
 import { InstanceControl } from "./instance-control.ts";
 import { answerFields, callFields, enrolledFields, lostFields, refusedFields } from "./instance-fields.ts";
@@ -325,6 +328,14 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const erased = this.#ledger.eraseBodies(beforeMs);
     if (erased === "later") this.#wake.by(Date.now());
     return erased;
+  }
+
+  async readBody(seq: number, part: BodyPart): Promise<UnstoredBody | null> {
+    return this.#ledger.enrolment === null ? null : this.#ledger.readBody(seq, part);
+  }
+
+  async readRaw(seq: number, part: RawPart, no: number): Promise<Uint8Array | null> {
+    return this.#ledger.readRaw(seq, part, no);
   }
 
   /** Everything that time does: the sealed end, lost calls, segments to R2, tables dropped. Runs again from the start after any failure. */

@@ -1,10 +1,11 @@
 import { SILENT_WORKER_CUT_MS } from "../src/control/acknowledgement.ts";
 import type { Deployment } from "../src/deployment.ts";
-import type { Enrolment, ErasedBodies } from "../src/instance/contract.ts";
+import type { Enrolment, ErasedBodies, UnstoredBody } from "../src/instance/contract.ts";
 import type { Usage } from "../src/instance/limits.ts";
 import type { Json } from "../src/scope/call.ts";
+import type { BodyPart } from "../src/transcript/body-line.ts";
 import type { BodyReference, Fields, RecordType } from "../src/transcript/envelope.ts";
-import { instancePartition, RAW_OBJECT_MAX_BYTES } from "../src/transcript/layout.ts";
+import { instancePartition, RAW_OBJECT_MAX_BYTES, type RawPart } from "../src/transcript/layout.ts";
 import { within } from "../src/within.ts";
 import { DurableBody, type Piece } from "./bodies.ts";
 import { identityFields, orphanFields } from "./instance-fields.ts";
@@ -196,6 +197,16 @@ export class Ledger {
   /** Bytes that are not in R2. */
   get heldBytes(): number {
     return this.log.heldBytes + this.#raw.heldBytes;
+  }
+
+  /** What is here of a body; the rest of it is in R2. */
+  readBody(seq: number, part: BodyPart): UnstoredBody {
+    const runs = [...this.log.bodyRuns(seq, part)].map(({ index, isRaw, bytes }) => ({ index, isRaw, bytes }));
+    return { partition: this.partition, runs, objects: part === "claims" ? 0 : this.#raw.objectsOf(seq, part) };
+  }
+
+  readRaw(seq: number, part: RawPart, no: number): Uint8Array | null {
+    return this.#raw.unstored(seq, part, no);
   }
 
   /**

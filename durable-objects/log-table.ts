@@ -138,9 +138,11 @@ export class LogTable {
   }
 
   /** Runs of one body, in order. */
-  *runsOf(of: number, part: BodyPart): Generator<Pick<BodyRun, "salt" | "bytes">> {
+  *runsOf(of: number, part: BodyPart): Generator<BodyRun> {
     const where = "WHERE body_of = ? AND body_part = ? ORDER BY id";
-    for (const row of this.#each<Pick<LogRow, "salt" | "body">>("SELECT salt, body", where, of, part)) yield runOf(row);
+    const select = "SELECT body_index, salt, raw, body";
+    const rows = this.#each<Pick<LogRow, "body_index" | "salt" | "raw" | "body">>(select, where, of, part);
+    for (const row of rows) yield { ...runOf(row), of, part, index: row.body_index!, isRaw: row.raw === 1 };
   }
 
   /** When each record was written, and which call it answers. */

@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { RAW_OBJECT_MAX_BYTES, type RawPart, rawBodyKey } from "../src/transcript/layout.ts";
+import { joinBytes } from "../src/transcript/verify-lines.ts";
 import type { Kept } from "./kept.ts";
 import { answered, putOnce } from "./put-once.ts";
 
@@ -202,6 +203,22 @@ export class RawBodies {
   #read(bucket: R2Bucket, key: string): Promise<Uint8Array | null> {
     const reading = bucket.get(key).then((object) => object?.bytes() ?? null);
     return answered(key, "read", reading);
+  }
+
+  /** How many objects a body has so far; 0: it is not known any more, because all of it is in R2. */
+  objectsOf(of: number, part: RawPart): number {
+    return this.#bodies.get(idOf(of, part))?.objects ?? 0;
+  }
+
+  /** What is here of an object that is not in R2, at most 8 MiB; null: it is. */
+  unstored(of: number, part: RawPart, no: number): Uint8Array | null {
+    const body = this.#bodies.get(idOf(of, part));
+    if (body?.unstored.includes(no) !== true) return null;
+    const runs = [...this.#runs(tableOf(body, no))];
+    return joinBytes(
+      runs,
+      runs.reduce((bytes, { length }) => bytes + length, 0),
+    );
   }
 
   /** One row in memory at a time. */

@@ -215,8 +215,8 @@ export class TranscriptLog {
     this.#heldBytes += bytes;
   }
 
-  /** Runs of one body that are still in the log, in order; for hashing it again after a restart. */
-  *bodyRuns(of: number, part: BodyPart): Generator<Pick<BodyRun, "salt" | "bytes">> {
+  /** Runs of one body that are still in the log, in order. */
+  *bodyRuns(of: number, part: BodyPart): Generator<BodyRun> {
     for (const table of this.#tables()) yield* table.runsOf(of, part);
   }
 

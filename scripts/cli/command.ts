@@ -10,6 +10,8 @@ export interface Io {
   json(value: unknown): void;
   /** An exact line of a transcript, on stdout. */
   exact(line: string): void;
+  /** Exact bytes, on stdout; never to a terminal, which they could command. Resolves when there is room for more. */
+  bytes(run: Uint8Array): Promise<void>;
   /** How a command is used: the answer where that was asked, else beside what was wrong. */
   usage(text: string, why: "asked" | "not asked"): void;
   /** Asks a person at a terminal; null where nobody sits there. */

@@ -7,6 +7,7 @@ import { hold, holds } from "./holds.ts";
 import { ps, switches } from "./list.ts";
 import { login, logout } from "./login.ts";
 import { pull } from "./pull.ts";
+import { show } from "./show.ts";
 import { kill, lift, pause, readOne, resume } from "./switch.ts";
 import { tail } from "./tail.ts";
 import { verify } from "./verify.ts";
@@ -20,6 +21,7 @@ const commands: ReadonlyMap<string, Command> = new Map([
   ["switches", switches],
   ["switch", readOne],
   ["tail", tail],
+  ["show", show],
   ["pull", pull],
   ["verify", verify],
   ["erase", erase],

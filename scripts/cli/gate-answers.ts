@@ -65,6 +65,7 @@ const member = z.looseObject({
   state: z.enum(["live", "paused", "killed"]),
 });
 
+export const whereabouts = z.object({ instance: z.string(), human: z.string(), task: z.string() });
 export const instancesPage = z.object({ instances: z.array(member), next: z.string().nullable() });
 export const switchesPage = z.object({ switches: z.array(summary), next: z.string().nullable() });
 export const resumed = z.object({ switches: z.array(summary) });
@@ -77,3 +78,4 @@ export type Progress = z.infer<typeof progress>;
 export type SwitchSummary = z.infer<typeof summary>;
 export type Lifted = z.infer<typeof lifted>;
 export type Member = z.infer<typeof member>;
+export type Whereabouts = z.infer<typeof whereabouts>;

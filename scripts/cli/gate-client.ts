@@ -14,6 +14,8 @@ import {
   resumed,
   type SwitchSummary,
   switchesPage,
+  type Whereabouts,
+  whereabouts,
 } from "./gate-answers.ts";
 
 export interface Asked {
@@ -99,6 +101,7 @@ async function refusal(connection: Connection, response: Response): Promise<Comm
       return new CommandError(EXIT.usage, `The gate can't take this${said}`);
     case 404:
     case 409:
+    case 410:
     case 422:
       return new CommandError(EXIT.no, `Refused${said}`);
     default:
@@ -171,6 +174,9 @@ export const parseLifted = (connection: Connection, response: Response): Promise
 
 export const readSwitch = async (connection: Connection, id: string): Promise<Receipt> =>
   parseReceipt(connection, await ask(connection, `switches/${encodeURIComponent(id)}`));
+
+export const readWhereabouts = async (connection: Connection, instance: string): Promise<Whereabouts> =>
+  parseAnswer(connection, await ask(connection, `instances/${encodeURIComponent(instance)}`), whereabouts);
 
 /** A transcript. Throws where it breaks off: a part of it would pass for the whole. */
 export async function readWhole(connection: Connection, path: string): Promise<string> {

@@ -9,8 +9,8 @@ import { utc } from "./printable.ts";
 import { stateOf } from "./receipt-lines.ts";
 import { type RecordLine, recordLine, recordShape } from "./record-line.ts";
 import { describeTarget, findInstance } from "./target.ts";
+import { INTERVAL_USAGE, looking, parseInterval, pause } from "./watch.ts";
 
-const INTERVAL_S = 2;
 const SWITCHES_WATCHED = 100;
 
 export const tail: Command = {
@@ -22,7 +22,7 @@ portcullis tail switches
 Of a transcript it ends with the instance, else with Ctrl-C. Each look at a transcript is itself on record.
 
   --once               what there is, and no more
-  --interval <s>       between two looks (default: ${INTERVAL_S})
+${INTERVAL_USAGE}
 ${CONNECTION_USAGE}
 
 With --json: the transcript's exact lines, seals too; of switches one JSON document a line.`,
@@ -43,29 +43,6 @@ With --json: the transcript's exact lines, seals too; of switches one JSON docum
     return tailTranscript(connection, path, intervalMs, options.json, io);
   },
 };
-
-function parseInterval(text: string | undefined): number {
-  const seconds = Number(text ?? INTERVAL_S);
-  if (!(seconds >= 0.1 && seconds <= 3_600)) throw new UsageError(`--interval ${text}: from 0.1 to 3600 seconds`);
-  return seconds * 1_000;
-}
-
-const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-
-/** A look that fails in the middle is tried again: what follows must not end with one lost packet. */
-const PATIENCE_LOOKS = 5;
-
-async function looking<T>(intervalMs: number | null, look: () => Promise<T>): Promise<T> {
-  for (let failures = 1; ; failures += 1) {
-    try {
-      return await look();
-    } catch (cause) {
-      const isLost = cause instanceof CommandError && cause.exitCode === EXIT.unreachable;
-      if (intervalMs === null || !isLost || failures >= PATIENCE_LOOKS) throw cause;
-      await pause(intervalMs);
-    }
-  }
-}
 
 // --- transcripts --------------------------------------------------------------------------------------------------
 

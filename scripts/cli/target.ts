@@ -3,8 +3,8 @@
 import { REACHES, type Reach } from "../../src/control/switch.ts";
 import { CommandError, EXIT, UsageError } from "./command.ts";
 import type { Connection } from "./connection.ts";
-import type { Member, Target } from "./gate-answers.ts";
-import { listInstances } from "./gate-client.ts";
+import type { Member, Target, Whereabouts } from "./gate-answers.ts";
+import { listInstances, readWhereabouts } from "./gate-client.ts";
 
 export const REACH_USAGE = `  instance <id, or an unambiguous beginning of it>
   task <id>
@@ -70,6 +70,16 @@ export async function findInstance(connection: Connection, beginning: string): P
       ? `No instance begins with ${beginning}. See: portcullis ps`
       : `${found.length} instances begin with ${beginning}. Give more of the id.`,
   );
+}
+
+/** Where a transcript lies: of an instance that has ended, and is on no list any more, by its whole id. */
+export async function findWhereabouts(connection: Connection, idOrBeginning: string): Promise<Whereabouts> {
+  try {
+    return await readWhereabouts(connection, idOrBeginning);
+  } catch (cause) {
+    if (!(cause instanceof CommandError) || cause.exitCode !== EXIT.no) throw cause;
+    return findInstance(connection, idOrBeginning);
+  }
 }
 
 /** E.g. `agent triage-bot, upstream github`. */

@@ -1,7 +1,7 @@
 // What commands say, on streams: text for people is made fit to print here, and nowhere else.
 
 import { createInterface } from "node:readline/promises";
-import type { Io } from "./command.ts";
+import { CommandError, EXIT, type Io } from "./command.ts";
 import { escapeJson, printable, printableJson } from "./printable.ts";
 
 /** The part of a process's stream that is needed. */
@@ -10,8 +10,19 @@ export interface Output {
   write(text: string): unknown;
 }
 
-export function createIo(out: Output, err: Output, env: Io["env"]): Io {
+/** To this process's own stdout, at the pace of who reads it. */
+const writeBytes = (run: Uint8Array): Promise<void> =>
+  new Promise((resolve, reject) => {
+    process.stdout.write(run, (cause) => (cause ? reject(cause) : resolve()));
+  });
+
+export function createIo(out: Output, err: Output, env: Io["env"], write = writeBytes): Io {
   return {
+    bytes: (run) => {
+      if (out.isTTY === true)
+        throw new CommandError(EXIT.usage, "Exact bytes could command this terminal. Put them into a file: … > file");
+      return write(run);
+    },
     say: (line) => void out.write(`${printable(line)}\n`),
     note: (line) => void err.write(`${printable(line)}\n`),
     json: (value) => void out.write(`${printableJson(value)}\n`),

@@ -1,6 +1,7 @@
 import { Hono } from "hono";
 import { recordUnauthenticated } from "../authority/refused.ts";
 import { authenticateAdmin } from "./authenticate.ts";
+import { bodyRoutes } from "./bodies.ts";
 import { type AdminHono, PATH_MAX_CHARS, problem, readBody, record, requireRole } from "./door.ts";
 import { instanceRoutes } from "./instances.ts";
 import { objectRoutes } from "./objects.ts";
@@ -37,6 +38,7 @@ instanceRoutes(admin);
 segmentRoutes(admin);
 objectRoutes(admin);
 retentionRoutes(admin);
+bodyRoutes(admin);
 openApiRoute(admin);
 
 /** NDJSON: the exact lines, from R2 and then what has not left yet. Each read is itself on record. */

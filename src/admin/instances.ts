@@ -1,6 +1,8 @@
 import { z } from "zod";
 import type { Member } from "../control/contract.ts";
-import { rosterOf, switchboardOf } from "../objects.ts";
+import { instanceOf, rosterOf, switchboardOf } from "../objects.ts";
+import { KEY_ID, segmentKey } from "../transcript/layout.ts";
+import { parseObjectKey } from "../transcript/verify-layout.ts";
 import { type AdminHono, parseQuery, problem, READERS, requireRole } from "./door.ts";
 
 const LIST_MAX = 1_000;
@@ -35,5 +37,17 @@ export function instanceRoutes(admin: AdminHono): void {
       if (instances.length >= limit) return c.json({ instances, next: `${shard}.${instances.at(-1)!.instance}` });
     }
     return c.json({ instances, next: null });
+  });
+
+  /** Where its transcript lies, also when it is on no list any more: its own object says it. */
+  admin.get("/admin/v1/instances/:instance", async (c) => {
+    const { deployment } = c.env;
+    const refused = await requireRole(deployment, c.get("admin"), c.req.path, READERS);
+    if (refused !== null) return refused;
+    const { instance } = c.req.param();
+    const found = KEY_ID.test(instance) ? await instanceOf(deployment, instance).read(0, 0) : null;
+    const { human, task } = parseObjectKey(segmentKey(found?.partition ?? "", 0))?.partition.ids ?? {};
+    if (human === undefined || task === undefined) return problem(404, "Not Found", "no instance with this id");
+    return c.json({ instance, human, task });
   });
 }

@@ -132,6 +132,19 @@ export const operations = (
       responses: { 200: answer("A page", ref("InstancePage")), 400: failure("Not a page"), ...ALWAYS },
     },
   },
+  "/admin/v1/instances/{instance}": {
+    get: {
+      operationId: "findInstance",
+      summary: "Whose an instance is, and of which task: also when it has ended",
+      ...READERS,
+      parameters: [pathId("instance", "The instance's id")],
+      responses: {
+        200: answer("Where its transcript lies", ref("Whereabouts")),
+        404: failure("No such instance"),
+        ...ALWAYS,
+      },
+    },
+  },
   "/admin/v1/transcripts/{human}/{task}/{instance}": {
     get: {
       operationId: "readTranscript",
@@ -145,6 +158,31 @@ export const operations = (
           content: { "application/x-ndjson": { schema: { type: "string" } } },
         },
         404: failure("No transcript with these ids"),
+        ...ALWAYS,
+      },
+    },
+  },
+  "/admin/v1/transcripts/{human}/{task}/{instance}/bodies/{seq}/{part}": {
+    get: {
+      operationId: "readBody",
+      summary: "One recorded body, byte for byte",
+      description:
+        "From the bucket, and what has not left for it from the instance itself. Of a call that runs: what is recorded so far. The read is itself on record before it begins. A connection that breaks off has not given all of it.",
+      ...roles("auditor"),
+      parameters: [
+        pathId("human", "The human's id"),
+        pathId("task", "The task's id"),
+        pathId("instance", "The instance's id"),
+        pathId("seq", "Of the record that the body belongs to: of the call for both parts of a call"),
+        pathId("part", "request, answer, or claims"),
+      ],
+      responses: {
+        200: {
+          description: "The bytes, in the content coding that the record names",
+          content: OCTETS,
+        },
+        404: failure("No such body; or it is gone, and no erasure certificate says why"),
+        410: failure("Erased: the detail names the certificate"),
         ...ALWAYS,
       },
     },

@@ -33,6 +33,7 @@ const ANSWERS = {
   Instance: shapes.memberShape,
   InstancePage: shapes.memberPageShape,
   ObjectPage: shapes.objectPageShape,
+  Whereabouts: shapes.whereaboutsShape,
   Progress: shapes.progressShape,
   Pending: shapes.pendingShape,
   Failure: shapes.failureShape,

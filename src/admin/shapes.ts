@@ -56,6 +56,7 @@ export const memberShape = z.strictObject({
   state: z.enum(["live", "paused", "killed"]),
 }) satisfies z.ZodType<Member>;
 
+export const whereaboutsShape = z.strictObject({ instance: z.string(), human: z.string(), task: z.string() });
 export const memberPageShape = z.strictObject({
   instances: z.array(memberShape),
   next: next.describe("For `after`; null: the last page"),

@@ -5,6 +5,9 @@ import type { Switch } from "../control/switch.ts";
 import type { Denial } from "../denial.ts";
 import type { Extent } from "../retention/cover.ts";
 import type { Call, Json } from "../scope/call.ts";
+import type { BodyPart } from "../transcript/body-line.ts";
+import type { RawPart } from "../transcript/layout.ts";
+import type { HeldBody } from "../transcript/locate-body.ts";
 
 /**
  * What the doors and an `AgentInstance` say to each other: plain data over RPC. Methods answer with values and never
@@ -225,6 +228,11 @@ export interface UnstoredLines {
   readonly lines: readonly string[];
 }
 
+/** What the object still has of a body, and the partition that it belongs to. What it lacks is in R2. */
+export interface UnstoredBody extends HeldBody {
+  readonly partition: string;
+}
+
 /** The methods of `AgentInstance`, as its callers see them. */
 export interface AgentInstanceCalls {
   enrol(request: EnrolRequest): Promise<EnrolAnswer>;
@@ -237,6 +245,9 @@ export interface AgentInstanceCalls {
   /** A pause that was resumed, by whom and why; null: that word was lost, and only its end is known. */
   reopen(id: string, opening: Pick<Opening, "by" | "reason"> | null): Promise<void>;
   read(fromSeq: number, maxLines: number): Promise<UnstoredLines | null>;
+  readBody(seq: number, part: BodyPart): Promise<UnstoredBody | null>;
+  /** A raw object that is not in R2, as far as it is filled; null: it is in R2, or there is none. */
+  readRaw(seq: number, part: RawPart, no: number): Promise<Uint8Array | null>;
   /** Bodies of records up to then go where they lie here; those in the bucket are the asker's. Null: there is no such instance. */
   erase(beforeMs: number): Promise<ErasedBodies | "later" | null>;
 }
