@@ -32,7 +32,13 @@ export function bodyRoutes(admin: AdminHono): void {
   });
 }
 
-async function readBody(deployment: Deployment, of: InstancePartition, seq: number, part: BodyPart): Promise<Response> {
+/** The answer to who may read it. */
+export async function readBody(
+  deployment: Deployment,
+  of: InstancePartition,
+  seq: number,
+  part: BodyPart,
+): Promise<Response> {
   const partition = instancePartition(of);
   const stated = await statePart(readLinesFrom(deployment, of, seq), seq, part);
   if (stated === null) return problem(404, "Not Found", `no record ${seq} with a body of the part ${part}`);
