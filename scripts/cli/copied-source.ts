@@ -36,18 +36,15 @@ export async function openCopiedSource(folder: string, operands: readonly string
     async body(seq, part): Promise<BodyRead> {
       const stated = await statePart(lines(), seq, part);
       if (stated === null) return { absent: `no record ${seq} with a body of the part ${part}` };
-      const located = await locateBody(store, partition, { ...stated, seq, part });
-      if (located !== null && located.runs.length + located.raw.length + (stated.bytes === 0 ? 1 : 0) > 0)
-        return {
-          bytes: readAll(
-            located.runs,
-            located.raw.map(({ key }) => join(folder, key)),
-          ),
-        };
       const keys = await readSealKeys(join(folder, SEAL_KEYS_FILE)).catch(() => null);
       const erasure =
         keys === null ? null : await findErasure(store, { ...of, atMs: stated.atMs }, { keys, issuer: null });
-      return { absent: erasure === null ? "not in this copy" : `erased: by the certificate ${erasure}` };
+      if (erasure !== null) return { absent: `erased: by the certificate ${erasure}` };
+      const located = await locateBody(store, partition, { ...stated, seq, part });
+      const isNothing = located === null || (located.runs.length + located.raw.length === 0 && stated.bytes !== 0);
+      if (isNothing) return { absent: "not in this copy" };
+      const files = located.raw.map(({ key }) => join(folder, key));
+      return { bytes: readAll(located.runs, files) };
     },
   };
 }

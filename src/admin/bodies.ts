@@ -9,7 +9,7 @@ import {
   locateBody,
   type RawObject,
 } from "../transcript/locate-body.ts";
-import { type StatedPart, statePart } from "../transcript/stated-part.ts";
+import { statePart } from "../transcript/stated-part.ts";
 import { type AdminHono, problem, record, requireRole } from "./door.ts";
 import { readLinesFrom } from "./transcripts.ts";
 
@@ -42,17 +42,20 @@ export async function readBody(
   const partition = instancePartition(of);
   const stated = await statePart(readLinesFrom(deployment, of, seq), seq, part);
   if (stated === null) return problem(404, "Not Found", `no record ${seq} with a body of the part ${part}`);
+  const store = storeOf(deployment.env.TRANSCRIPTS);
+  // Before anything of it is read: rows of it may outlive its erasure for minutes.
+  const erasure = await findErasure(
+    store,
+    { human: of.human, task: of.task, atMs: stated.atMs },
+    { keys: deployment.sealKeys, issuer: deployment.config.origin },
+  );
+  if (erasure !== null) return problem(410, "Gone", `erased: by the certificate ${erasure}`);
   // INVARIANT: the records, the object, the bucket, in this order. What the records state has been written by then, and
   // what the object has dropped by then is in the bucket.
   const held = await instanceOf(deployment, of.instance).readBody(seq, part);
-  const store = storeOf(deployment.env.TRANSCRIPTS);
-  const located = await locateBody(
-    store,
-    partition,
-    { ...stated, seq, part },
-    held?.partition === partition ? held : undefined,
-  );
-  if (located === null) return gone(deployment, of, store, stated);
+  const ours = held?.partition === partition ? held : undefined;
+  const located = await locateBody(store, partition, { ...stated, seq, part }, ours);
+  if (located === null) return problem(404, "Not Found", LOST);
   return new Response(streamBody(deployment, of.instance, seq, part, located), {
     headers: {
       "Content-Type": "application/octet-stream",
@@ -63,21 +66,8 @@ export async function readBody(
   });
 }
 
-async function gone(
-  deployment: Deployment,
-  { human, task }: InstancePartition,
-  store: BodyStore,
-  { atMs }: StatedPart,
-): Promise<Response> {
-  const options = { keys: deployment.sealKeys, issuer: deployment.config.origin };
-  const erasure = await findErasure(store, { human, task, atMs }, options);
-  if (erasure !== null) return problem(410, "Gone", `erased: by the certificate ${erasure}`);
-  return problem(
-    404,
-    "Not Found",
-    "the body is on record, and not in the bucket: deleted by a lifecycle rule, or lost. No erasure certificate covers it",
-  );
-}
+const LOST =
+  "the body is on record, and not in the bucket: deleted by a lifecycle rule, or lost. No erasure certificate covers it";
 
 /** Piece by piece, as it is read. Breaks off where an object goes meanwhile: a part of it must not pass for the whole. */
 function streamBody(

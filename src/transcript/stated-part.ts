@@ -43,7 +43,9 @@ export async function statePart(lines: AsyncIterable<string>, seq: number, part:
     if (type !== "call") return null;
     call = { atMs };
   }
-  return call === null ? null : { bytes: null, atMs: call.atMs, untilSeq: null };
+  if (call === null) return null;
+  // An answer's time is that of a record which is still to come: no erasure reaches it.
+  return { bytes: null, atMs: part === "answer" ? Number.POSITIVE_INFINITY : call.atMs, untilSeq: null };
 }
 
 const bytesOf = ({ digest, bytes }: z.infer<typeof reference>): number | null =>

@@ -5,6 +5,9 @@ import { randomUUID } from "node:crypto";
 import { Validator } from "@seriousme/openapi-schema-validator";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { KeyRing } from "../../src/grant/keys.ts";
+import { writeErasureLine } from "../../src/transcript/erasure.ts";
+import { erasureKey } from "../../src/transcript/layout.ts";
 import { type Answer, type Harness, startHarness } from "./harness.ts";
 
 type Schema = Readonly<Record<string, unknown>>;
@@ -143,7 +146,9 @@ describe("every answer is one that the document names", () => {
       HOLDS,
       `${ERASURES}/x`,
       "/admin/v1/instances",
+      "/admin/v1/instances/x",
       "/admin/v1/transcripts/a/b/c",
+      "/admin/v1/transcripts/a/b/c/bodies/1/answer",
       ...READS,
     ]) {
       await ask(path, { token: null });
@@ -188,6 +193,9 @@ describe("every answer is one that the document names", () => {
     const lines = await ask(`/admin/v1/transcripts/${member?.["human"]}/${member?.["task"]}/${key.thumbprint}`);
     expect(lines.text).toContain('"type":"switched"');
     expect((await ask("/admin/v1/transcripts/a/b/c")).status).toBe(404);
+    const found = await ask(`/admin/v1/instances/${key.thumbprint}`);
+    expect(found.json).toEqual({ instance: key.thumbprint, human: member?.["human"], task: member?.["task"] });
+    expect((await ask("/admin/v1/instances/nobody")).status).toBe(404);
     expect((await ask(`${path}/lift`, { body: { reason: "over" } })).status).toBe(200);
     expect((await ask(`${path}/lift`, { body: { reason: "over" } })).status).toBe(409);
     expect((await ask(`${path}/lift`, { body: {} })).status).toBe(400);
@@ -210,6 +218,30 @@ describe("every answer is one that the document names", () => {
     expect((await ask(`${object}?key=${key}`, { headers: { range: "bytes=999999999-" } })).status).toBe(416);
     expect((await ask(`${object}?key=../x`)).status).toBe(400);
     expect((await ask(`${object}?key=transcripts/x`)).status).toBe(404);
+  });
+
+  it("of a body: as it was recorded, and when it was erased", async () => {
+    const { key } = await h.provision({ form: { task: "of-a-body" } });
+    const { human, task } = (await ask(`/admin/v1/instances/${key.thumbprint}`)).json as Record<string, string>;
+    const transcript = `/admin/v1/transcripts/${human}/${task}/${key.thumbprint}`;
+    const claims = `${transcript}/bodies/0/claims`;
+    const here = await ask(claims);
+    expect(here.text).toContain('"email":"ada@acme.example"');
+    expect(here.headers.get("content-disposition")).toBe('attachment; filename="0-claims"');
+    const none = ["0/answer", "0/constructor", "-1/claims", "1/request", "x/claims"];
+    for (const name of none) expect((await ask(`${transcript}/bodies/${name}`)).status).toBe(404);
+    expect((await ask(`${transcript.replace(human!, "..%2fx")}/bodies/0/claims`)).status).toBe(404);
+    const read = (line: Schema) => line["instance"] === key.thumbprint && line["part"] === "claims";
+    const [first] = await h.journal("admin", read);
+    expect(first).toMatchObject({ type: "read", human, task, bodyOf: 0, email: "ada@acme.example" });
+
+    const bucket = await h.gate.miniflare.getR2Bucket("TRANSCRIPTS");
+    const nowMs = Date.now();
+    const ring = new KeyRing(JSON.stringify(h.secrets.sealKeys), "SEAL_KEYS");
+    const erasure = { iss: h.origin, id: "e-1", human: human!, by: "op-1", reason: "r", at: nowMs, before: nowMs };
+    await bucket.put(erasureKey(human!, "e-1"), `${writeErasureLine(ring, erasure)}\n`);
+    const gone = await ask(claims);
+    expect([gone.status, gone.json["detail"]]).toEqual([410, "erased: by the certificate e-1"]);
   });
 
   it("of a switch that is followed", async () => {

@@ -132,7 +132,9 @@ describe("a recorded body", () => {
     expect((await detailOf(agent, seq, "answer"))[0]).toBe(404);
     await certify("the-one", {});
     expect(await detailOf(agent, seq, "answer")).toEqual([410, "erased: by the certificate the-one"]);
-    // What is here is given, certificate or not.
+    // A copy that is still somewhere is not given, either; what came after is.
+    expect((await read(agent, 0, "claims")).status).toBe(410);
+    await bucket.delete(erasureKey(human, "the-one"));
     expect((await bytesOf(agent, 0, "claims")).length).toBeGreaterThan(0);
   });
 
