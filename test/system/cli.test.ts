@@ -110,6 +110,7 @@ describe("every command", () => {
     "switches",
     "switch",
     "tail",
+    "show",
     "pull",
     "verify",
     "erase",

@@ -15,7 +15,7 @@ import { type Harness, type Members, NOWHERE, type SigningKey, sha256, startHarn
 import { type HostileUpstream, pause, startHostileUpstream } from "./hostile-upstream.ts";
 
 export const METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-const ANYTHING = {
+export const ANYTHING = {
   type: "http",
   upstream: "hostile",
   operations: [...METHODS.map((method) => `${method} /{+path}`), "GET /trailing/"],

@@ -61,7 +61,7 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   // Its last grant runs for minutes: whoever still follows learns that the gate is gone.
-  await incident?.rig.close();
+  await incident?.close();
   await rm(copy, { recursive: true, force: true });
   await following;
 });
@@ -87,17 +87,17 @@ describe("show", () => {
       "to test",
       expect.stringMatching(/Z$/),
       expect.stringMatching(/Z$/),
-      expect.stringMatching(/^hostile: GET \/\{\+path\}; .*; 4 more$/),
+      "github: GET /repos/{owner}/{repo}/issues where owner acme, repo widgets",
     ]);
     const line = (part: string) =>
       lineWith(out, part)
         .replace(/\d+ ms/, "N ms")
         .slice(32);
     expect(line("/payroll")).toBe(
-      "GET /hostile/repos/acme/payroll  hostile  [GET /{+path}]  200 complete  N ms  0 B up, 36 B down",
+      "GET /hostile/repos/acme/payroll  hostile  [GET /{+path}]  200 complete  N ms  0 B up, 43 B down",
     );
     expect(line("POST /hostile")).toMatch(
-      /^POST \/hostile\/comments\?page=2 {2}.* {2}200 complete {2}N ms {2}24 B up, 11 B down$/,
+      /^POST \/hostile\/comments\?page=2 {2}.* {2}200 complete {2}N ms {2}31 B up, 11 B down$/,
     );
     expect(line("/ungranted")).toBe("REFUSED GET /ungranted/repos/acme/secret  route: not in the grant's aud");
     expect(line("/large")).toContain("0 B up, 3.0 MiB down");
@@ -107,7 +107,9 @@ describe("show", () => {
     expect(line("SWITCHED")).toBe(
       `SWITCHED: kill of instance by ${receipt.switch.by}: It reads the payroll  switch ${receipt.switch.id}`,
     );
-    expect(line("/after-the-kill")).toBe("REFUSED GET /hostile/after-the-kill  credentials: invalid_token, switched");
+    expect(line("/after-the-kill")).toBe(
+      "REFUSED GET /hostile/after-the-kill  hostile  credentials: invalid_token, switched",
+    );
     // A call and its answer are one line, in the order of the calls.
     expect(out.split("\n").filter((one) => one.includes("/large"))).toHaveLength(1);
     const seqs = [...out.matchAll(/^\d{4}-\S+ \S+Z +(\d+) /gm)].map(([, seq]) => Number(seq));
@@ -148,13 +150,13 @@ describe("bodies", () => {
   it("are shown as what they are, and command no terminal", async () => {
     const { out } = await copied(incident.killed.id, "--bodies");
     expect(out).toContain(
-      `        answer: application/json, 36 B\n          {\n            "key": "${LEAKED}",\n            "rows": [\n`,
+      `        answer: application/json, 43 B\n          {\n            "key": "${LEAKED}",\n            "rows": [\n`,
     );
-    expect(out).toContain(`        request: application/json, 24 B\n          {\n            "note": "${LEAKED}"\n`);
+    expect(out).toContain(`        request: application/json, 31 B\n          {\n            "note": "${LEAKED}"\n`);
     const digest = createHash("sha256").update(incident.large).digest("hex");
     expect(out).toContain(`        answer: application/zip, 3.0 MiB, binary, SHA-256 ${digest}\n`);
     expect(out).toMatch(/ answer: application\/x-thing, \d+ B, binary, SHA-256 [0-9a-f]{64}\n/);
-    expect(out).toContain("          \\u{1b}[2J\\u{1b}]0;owned\\u{7}  red\n          second line\n");
+    expect(out).toContain("          \\u{1b}[2J\\u{1b}]0;owned\\u{7}  red vvvv\n          second line\n");
     expect(out).toContain("        claims: application/json");
     // biome-ignore lint/suspicious/noControlCharactersInRegex: it is they that must not be there
     expect(out).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/);
@@ -166,7 +168,7 @@ describe("bodies", () => {
     expect([whole.code, whole.out, whole.err]).toEqual([0, "", ""]);
     expect(Buffer.compare(whole.bytes, large)).toBe(0);
     const escapes = await copied(killed.id, "--body", String(seqOf("/hostile/escapes")), "answer");
-    expect(escapes.bytes.toString()).toBe(`${ESCAPES}\tred\r\nsecond line`);
+    expect(escapes.bytes.toString()).toBe(`${ESCAPES}\tred vvvv\r\nsecond line`);
     const sent = await copied(killed.id, "--body", String(seqOf("/hostile/comments?page=2")), "request");
     expect(sent.bytes.toString()).toBe(`{"note":"${LEAKED}"}`);
     expect((await copied(killed.id, "--body", "0")).bytes.toString()).toContain(humans.ada.email);
