@@ -21,6 +21,9 @@ type LogRow = {
 /** A SQLite value holds 2 MB on the platform (locally 4 MiB pass, so nothing but this constant catches it). */
 export const BODY_RUN_MAX_BYTES = 1_900_000;
 
+/** Of one query. A line holds the headers of a call, so these are a few MB at most. */
+const LINES_AT_ONCE = 64;
+
 export interface BodyRun {
   /** `seq` of the envelope that the body belongs to. */
   readonly of: number;
@@ -115,9 +118,16 @@ export class LogTable {
     return row;
   }
 
+  /** Who stops in the middle leaves no cursor behind: one that is open keeps the table from being dropped. */
   *lines(fromSeq: number): Generator<string> {
-    const where = "WHERE line IS NOT NULL AND seq >= ? ORDER BY id";
-    for (const { line } of this.#each<{ line: string }>("SELECT line", where, fromSeq)) yield line;
+    const where = "WHERE id > ? AND line IS NOT NULL AND seq >= ? ORDER BY id LIMIT ?";
+    for (let after = 0; ; ) {
+      const rows = this.#rows<{ id: number; line: string }>("SELECT id, line", where, after, fromSeq, LINES_AT_ONCE);
+      for (const { line } of rows) yield line;
+      const last = rows.at(-1);
+      if (last === undefined || rows.length < LINES_AT_ONCE) return;
+      after = last.id;
+    }
   }
 
   *jtis(): Generator<readonly [jti: string, untilMs: number]> {
