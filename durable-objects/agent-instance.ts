@@ -262,7 +262,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   // --- leases -----------------------------------------------------------------------------------------------------
 
   async confirm(lease: Lease): Promise<void> {
-    if (!(await this.#control.isConfirmed())) lease.break("unconfirmed");
+    if (!(await this.#control.isConfirmedRunning())) lease.break("unconfirmed");
   }
 
   appendPiece(piece: Piece, bytes: number): Cause | null {

@@ -17,6 +17,7 @@ export class Confirmation {
   readonly #onAsk: () => (answer: ConfirmAnswer) => void;
   #untilMs = 0;
   #askedAtMs = 0;
+  #saidRunning = false;
   #asking: Promise<boolean> | null = null;
 
   /** @param onAsk called before each question; what it returns gets the answer before that counts. */
@@ -43,6 +44,11 @@ export class Confirmation {
     return this.#askedAtMs;
   }
 
+  /** The roster cuts first who it knows to run calls. It is told once, and not of calls that are over before their first beat. */
+  sayRunning(who: Enrolment, later: (work: Promise<unknown>) => void): void {
+    if (!this.#saidRunning) later(this.ask(who));
+  }
+
   /** One question at a time. False: not confirmed, or the roster could not be asked. */
   ask(who: Enrolment): Promise<boolean> {
     this.#asking ??= this.#askRoster(who).finally(() => {
@@ -55,9 +61,10 @@ export class Confirmation {
     // Measured from before the question, by the roster from its answer: it never ends there sooner than here.
     const sentAtMs = Date.now();
     this.#askedAtMs = sentAtMs;
+    this.#saidRunning = this.#isRunning();
     const onAnswer = this.#onAsk();
     try {
-      const asked = rosterOf(this.#deployment(), rosterShard).confirm(instance, this.#isRunning());
+      const asked = rosterOf(this.#deployment(), rosterShard).confirm(instance, this.#saidRunning);
       const answer = await within(ROSTER_ANSWER_MS, asked);
       if (answer === undefined) return false;
       onAnswer(answer);

@@ -105,6 +105,15 @@ export class InstanceControl {
     return (await this.#confirmation.ask(enrolment)) || this.deadReason(Date.now()) !== null;
   }
 
+  /** Of a call that still runs. */
+  async isConfirmedRunning(): Promise<boolean> {
+    const { enrolment } = this.#ledger;
+    const isConfirmed = await this.isConfirmed();
+    if (enrolment !== null && this.deadReason(Date.now()) === null)
+      this.#confirmation.sayRunning(enrolment, (work) => this.#options.ctx.waitUntil(work));
+    return isConfirmed;
+  }
+
   /**
    * The word that a pause is over may have been lost. Asked beside the call, which is refused as it stands: an agent whose
    * refusal had waited for the roster could tell a pause from a kill by time.

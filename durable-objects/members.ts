@@ -14,13 +14,15 @@ type MemberRow = {
   deadline_ms: number;
   enlisted_at_ms: number;
   confirmed_until_ms: number;
+  running: number;
 };
 
 /** `upstreams` and `ancestors` are lists with a comma before and after each name: names hold none. */
 const SCHEMA = `CREATE TABLE IF NOT EXISTS members (
   instance TEXT PRIMARY KEY, human TEXT NOT NULL, email_digest TEXT, task TEXT NOT NULL, agent TEXT NOT NULL,
   agent_version TEXT NOT NULL, client TEXT NOT NULL, upstreams TEXT NOT NULL, ancestors TEXT NOT NULL,
-  deadline_ms INTEGER NOT NULL, enlisted_at_ms INTEGER NOT NULL, confirmed_until_ms INTEGER NOT NULL) WITHOUT ROWID`;
+  deadline_ms INTEGER NOT NULL, enlisted_at_ms INTEGER NOT NULL, confirmed_until_ms INTEGER NOT NULL,
+  running INTEGER NOT NULL) WITHOUT ROWID`;
 
 /** The same as `isInReach`, asked of the table. A test holds the two equal. */
 const CONDITIONS: Readonly<Record<TargetMember, string>> = {
@@ -34,6 +36,12 @@ const CONDITIONS: Readonly<Record<TargetMember, string>> = {
 
 export type Enlisted = Omit<Member, "state">;
 
+/** One that may act. */
+export interface Confirmed extends Enlisted {
+  /** It ran a call when it last asked. */
+  readonly isRunning: boolean;
+}
+
 /** The table of one roster shard: who is enrolled, and until when each may admit calls without asking again. */
 export class Members {
   readonly #sql: SqlStorage;
@@ -46,7 +54,7 @@ export class Members {
   /** A confirmation that was given is never believed shorter. */
   put(attributes: Attributes, nowMs: number, confirmedUntilMs: number): void {
     this.#sql.exec(
-      `INSERT INTO members VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+      `INSERT INTO members VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)
        ON CONFLICT (instance) DO UPDATE SET human = excluded.human, email_digest = excluded.email_digest,
          task = excluded.task, agent = excluded.agent, agent_version = excluded.agent_version,
          client = excluded.client, upstreams = excluded.upstreams, ancestors = excluded.ancestors,
@@ -70,16 +78,20 @@ export class Members {
     return this.#select("instance = ?", instance)[0];
   }
 
-  confirm(instance: string, untilMs: number): void {
-    this.#sql.exec("UPDATE members SET confirmed_until_ms = ? WHERE instance = ?", untilMs, instance);
+  confirm(instance: string, untilMs: number, isRunning: boolean): void {
+    const update = "UPDATE members SET confirmed_until_ms = ?, running = ? WHERE instance = ?";
+    this.#sql.exec(update, untilMs, isRunning ? 1 : 0, instance);
   }
 
   remove(instance: string): void {
     this.#sql.exec("DELETE FROM members WHERE instance = ?", instance);
   }
 
-  confirmedAfter(nowMs: number): Enlisted[] {
-    return this.#select("confirmed_until_ms > ?", nowMs);
+  confirmedAfter(nowMs: number): Confirmed[] {
+    return this.#rows("confirmed_until_ms > ?", nowMs).map((row) => ({
+      ...enlisted(row),
+      isRunning: row.running === 1,
+    }));
   }
 
   page(after: string, limit: number): Enlisted[] {
@@ -121,10 +133,11 @@ export class Members {
   }
 
   #select(where: string, ...bindings: (string | number)[]): Enlisted[] {
-    return this.#sql
-      .exec<MemberRow>(`SELECT * FROM members WHERE ${where}`, ...bindings)
-      .toArray()
-      .map(enlisted);
+    return this.#rows(where, ...bindings).map(enlisted);
+  }
+
+  #rows(where: string, ...bindings: (string | number)[]): MemberRow[] {
+    return this.#sql.exec<MemberRow>(`SELECT * FROM members WHERE ${where}`, ...bindings).toArray();
   }
 }
 

@@ -9,10 +9,15 @@ export const ROUND_MAX = 5_000;
 /** A push that takes longer counts as not delivered: the confirmation then closes the gap. Above the instance's own wait for its Workers. */
 const TIMEOUT_MS = 8_000;
 
+/** So long those that run calls are cut before the others are told: what there is to cut does not wait for what there is to stop. */
+const HEAD_START_MS = 250;
+
 /** Somebody who may act, and until when without asking. */
 export interface Holder {
   readonly instance: string;
   readonly confirmedUntilMs: number;
+  /** It ran a call when it was last heard of. */
+  readonly isRunning: boolean;
 }
 
 interface Heard {
@@ -32,6 +37,7 @@ export class Push {
   readonly #idle: () => number;
   /** Not tried yet in this pass over whoever is missing. */
   #queue: string[] = [];
+  readonly #running: ReadonlySet<string>;
   #round: Promise<void> | null = null;
   #idleCount: number | null = null;
 
@@ -45,6 +51,7 @@ export class Push {
     this.#close = close;
     this.#onSilent = onSilent;
     this.#idle = idle;
+    this.#running = new Set(holders.flatMap(({ instance, isRunning }) => (isRunning ? [instance] : [])));
     for (const { instance, confirmedUntilMs } of holders)
       this.#heard.set(instance, { answer: null, atMs: 0, confirmedUntilMs });
   }
@@ -58,7 +65,7 @@ export class Push {
   async progress(waitMs: number, keep: (work: Promise<unknown>) => void): Promise<ShardProgress> {
     if (this.#round === null && this.#queue.length === 0) this.#queue = this.#missing();
     if (this.#round === null && this.#queue.length > 0) {
-      this.#round = atOnce(this.#queue.splice(0, ROUND_MAX), (instance) => this.#one(instance)).finally(() => {
+      this.#round = this.#tell(this.#queue.splice(0, ROUND_MAX)).finally(() => {
         this.#round = null;
       });
       keep(this.#round);
@@ -71,10 +78,20 @@ export class Push {
     return { pushed: this.#pushed(nowMs), isRunning, idle: this.#idleCount };
   }
 
+  async #tell(instances: readonly string[]): Promise<void> {
+    const running = instances.filter((instance) => this.#running.has(instance));
+    const others = instances.filter((instance) => !this.#running.has(instance));
+    const cut = atOnce(running, (instance) => this.#one(instance));
+    if (running.length > 0) await within(HEAD_START_MS, cut);
+    await Promise.all([cut, atOnce(others, (instance) => this.#one(instance))]);
+  }
+
+  /** First those that run calls. */
   #missing(): string[] {
-    return [...this.#heard].flatMap(([instance, { answer }]) =>
+    const missing = [...this.#heard].flatMap(([instance, { answer }]) =>
       answer === null || answer.unconfirmed > 0 ? [instance] : [],
     );
+    return missing.sort((a, b) => Number(this.#running.has(b)) - Number(this.#running.has(a)));
   }
 
   async #one(instance: string): Promise<void> {

@@ -14,7 +14,7 @@ import { type Attributes, isInReach, isWhole, refusesNewcomer, type Switch } fro
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
 import { instanceOf, switchboardOf } from "../src/objects.ts";
 import { within } from "../src/within.ts";
-import { type Enlisted, Members } from "./members.ts";
+import { type Confirmed, type Enlisted, Members } from "./members.ts";
 import { Push } from "./push.ts";
 
 type SwitchRow = { id: string; json: string; opened_at_ms: number | null };
@@ -48,7 +48,7 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
   readonly #book = new Map<string, Booked>();
   readonly #pushes = new Map<string, Push>();
   /** Who may act without asking, or did until a moment ago: made anew from the table at every start. */
-  readonly #active: Map<string, Enlisted & { readonly isRunning?: boolean }>;
+  readonly #active: Map<string, Confirmed>;
   #hasJoined: boolean;
   #joining: Promise<boolean> | null = null;
 
@@ -83,7 +83,7 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
     const { confirmationMs } = config.roster;
     const nowMs = Date.now();
     this.#members.put(attributes, Math.max(nowMs, this.#lastOpenedAtMs + 1), nowMs + confirmationMs);
-    this.#active.set(attributes.instance, this.#members.get(attributes.instance)!);
+    this.#active.set(attributes.instance, { ...this.#members.get(attributes.instance)!, isRunning: false });
     if ((await this.ctx.storage.getAlarm()) === null) await this.ctx.storage.setAlarm(nowMs + PURGE_MS);
     return { enlisted: true, closed, validMs: confirmationMs };
   }
@@ -96,7 +96,7 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
     if (closed.some(isWhole)) return { confirmed: false, closed, validMs: 0 };
     const { confirmationMs } = config.roster;
     const confirmedUntilMs = Date.now() + confirmationMs;
-    this.#members.confirm(instance, confirmedUntilMs);
+    this.#members.confirm(instance, confirmedUntilMs, isRunning);
     this.#active.set(instance, { ...member, confirmedUntilMs, isRunning });
     return { confirmed: true, closed, validMs: confirmationMs };
   }
@@ -142,10 +142,7 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
       // a moment ago is another matter: calls that it covered may run until their next beat.
       push = new Push(
         (instance) => instanceOf(this.#deployment, instance).close(sw),
-        // First those that ran calls when they were last heard of: with them there is something to cut.
-        [...this.#active.values()]
-          .filter((one) => mayAct(one.confirmedUntilMs, nowMs) && isClosedFor(booked, one))
-          .sort((a, b) => Number(b.isRunning ?? false) - Number(a.isRunning ?? false)),
+        [...this.#active.values()].filter((one) => mayAct(one.confirmedUntilMs, nowMs) && isClosedFor(booked, one)),
         () => this.#members.countIdle(sw, nowMs - SILENT_WORKER_CUT_MS),
         // Who was killed acts no more, whatever confirmation it holds: the next switch passes it by.
         (instance) => (sw.act === "kill" && isWhole(sw) ? void this.#active.delete(instance) : undefined),
