@@ -1,0 +1,54 @@
+import { describe, expect, it } from "vitest";
+import { Push } from "../../durable-objects/push.ts";
+import type { CloseAnswer } from "../../src/control/acknowledgement.ts";
+
+const ANSWER: CloseAnswer = { acknowledgedAgeMs: 0, lastByteAgeMs: null, cut: 0, unconfirmed: 0 };
+const UNTIL_MS = Date.now() + 60_000;
+const holder = (instance: string, isRunning: boolean) => ({ instance, confirmedUntilMs: UNTIL_MS, isRunning });
+const holders = [
+  holder("idle-1", false),
+  holder("running-1", true),
+  holder("idle-2", false),
+  holder("running-2", true),
+];
+
+describe("a push", () => {
+  it("cuts those that run calls before it tells the others", async () => {
+    const told: string[] = [];
+    const close = async (instance: string): Promise<CloseAnswer> => {
+      told.push(instance);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      told.push(`${instance} acknowledged`);
+      return ANSWER;
+    };
+    const push = new Push(
+      close,
+      holders,
+      () => 0,
+      () => {},
+    );
+    const { pushed, isRunning } = await push.progress(5_000, () => {});
+    expect(isRunning).toBe(false);
+    expect(pushed.every(({ answer }) => answer !== null)).toBe(true);
+    expect(told.slice(0, 2)).toEqual(["running-1", "running-2"]);
+    expect(told.indexOf("idle-1")).toBeGreaterThan(told.indexOf("running-2 acknowledged"));
+  });
+
+  it("lets nobody who hangs keep the others waiting for long", async () => {
+    const told: string[] = [];
+    const close = (instance: string): Promise<CloseAnswer> => {
+      told.push(instance);
+      return instance === "running-1" ? new Promise(() => {}) : Promise.resolve(ANSWER);
+    };
+    const push = new Push(
+      close,
+      holders,
+      () => 0,
+      () => {},
+    );
+    const { pushed, isRunning } = await push.progress(1_500, () => {});
+    expect(isRunning).toBe(true);
+    expect(told.sort()).toEqual(["idle-1", "idle-2", "running-1", "running-2"]);
+    expect(pushed.filter(({ answer }) => answer === null).map(({ instance }) => instance)).toEqual(["running-1"]);
+  });
+});
