@@ -1,7 +1,6 @@
 import { DurableObject } from "cloudflare:workers";
 import config from "#config";
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
-import { journalOf } from "../src/objects.ts";
 import type {
   Asker,
   EraseAnswer,
@@ -29,7 +28,6 @@ const RETRY_MS = 1_000;
 const FAILED_MS = 5_000;
 /** Of one alarm: a step asks 200 instances, or the bucket 200 times, at most; the platform allows an invocation 1,000 of either. */
 const STEPS_PER_ALARM = 4;
-const JOURNAL_TIMEOUT_MS = 5_000;
 /** Who holds hears of it when no deletion is on its way any more, or after this. */
 const HOLD_WAIT_MS = 25_000;
 /** Two who agree to release do so within this. */
@@ -42,14 +40,13 @@ export class Retention extends DurableObject<Env> implements RetentionCalls {
   readonly #acts: ActOutbox;
   readonly #run: ErasureRun;
   readonly #wake: Wake;
-  #telling: Promise<void> | null = null;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
     const { sql } = ctx.storage;
     this.#holds = new HoldBook(sql);
     this.#book = new ErasureBook(sql);
-    this.#acts = new ActOutbox(sql);
+    this.#acts = new ActOutbox(sql, () => this.#deployment);
     this.#run = new ErasureRun({
       book: this.#book,
       holds: this.#holds,
@@ -70,9 +67,9 @@ export class Retention extends DurableObject<Env> implements RetentionCalls {
   async hold({ subject, reason, by, email }: HoldRequest): Promise<HoldState> {
     const hold = { id: crypto.randomUUID(), subject, reason, by, atMs: Date.now() };
     this.#holds.add(hold);
-    this.#tell({ deed: "hold", hold: hold.id, ...subjectFields(subject), reason, by, email });
+    this.#keepAct({ deed: "hold", hold: hold.id, ...subjectFields(subject), reason, by, email });
     await within(HOLD_WAIT_MS, this.#run.deleting);
-    this.ctx.waitUntil(this.#tellAll());
+    this.ctx.waitUntil(this.#acts.tellAll());
     return this.#holdOf(hold.id)!;
   }
 
@@ -87,8 +84,8 @@ export class Retention extends DurableObject<Env> implements RetentionCalls {
     const isReleased = asked.length >= 2;
     if (isReleased) this.#holds.release(id, { atMs: nowMs, by: asked, reason });
     const deed = isReleased ? "release" : "ask to release";
-    this.#tell({ deed, hold: id, ...subjectFields(hold.subject), reason, by, email });
-    this.ctx.waitUntil(this.#tellAll());
+    this.#keepAct({ deed, hold: id, ...subjectFields(hold.subject), reason, by, email });
+    this.ctx.waitUntil(this.#acts.tellAll());
     return { kind: isReleased ? "released" : "second-person", hold: this.#holdOf(id)! };
   }
 
@@ -115,7 +112,7 @@ export class Retention extends DurableObject<Env> implements RetentionCalls {
     const certificate = erasureKey(human, id);
     const erasure: Erasure = { id, human, task, reason, by, email, atMs: nowMs, beforeMs: nowMs, certificate };
     this.#book.add(erasure, request);
-    this.#tell({ deed: "erase", erasure: id, human, task, reason, by, email, before: nowMs, certificate });
+    this.#keepAct({ deed: "erase", erasure: id, human, task, reason, by, email, before: nowMs, certificate });
     this.#wake.by(nowMs);
     return { kind: "accepted", isRepeated: false, erasure: this.#book.state(id)! };
   }
@@ -128,7 +125,7 @@ export class Retention extends DurableObject<Env> implements RetentionCalls {
   override async alarm(): Promise<void> {
     this.#wake.rang();
     const pauseMs = await this.#carryOn();
-    await this.#tellAll();
+    await this.#acts.tellAll();
     if (this.#book.hasRunning) this.#wake.by(Date.now() + pauseMs);
     else if (this.#acts.hasUntold) this.#wake.by(Date.now() + RETRY_MS);
   }
@@ -158,42 +155,12 @@ export class Retention extends DurableObject<Env> implements RetentionCalls {
     this.#book.end(id, status, hold, Date.now());
     const { objects, bytes, rewritten, blanked, leftCount } = this.#book.state(id)!;
     const found = { objects, bytes, rewritten, blanked, left: leftCount };
-    this.#tell({ deed: "erased", erasure: id, human, task, status, hold, ...found, by, email });
+    this.#keepAct({ deed: "erased", erasure: id, human, task, status, hold, ...found, by, email });
   }
 
-  // --- the journal ------------------------------------------------------------------------------------------------
-
-  /** On record with the act itself, and in the journal as soon as it can be written. */
-  #tell(fields: Fields): void {
-    let version = "unknown";
-    try {
-      version = this.#deployment.version;
-    } catch {
-      // A secret is missing. What was decided counts all the same.
-    }
-    this.#acts.tell({ type: "act", fields, deployment: version });
+  #keepAct(fields: Fields): void {
+    this.#acts.keep(fields);
     this.#wake.by(Date.now() + RETRY_MS);
-  }
-
-  /** In order, one at a time. What was told and not marked is told again: entries carry their ids. */
-  #tellAll(): Promise<void> {
-    this.#telling ??= this.#tellNow().finally(() => {
-      this.#telling = null;
-    });
-    return this.#telling;
-  }
-
-  async #tellNow(): Promise<void> {
-    for (let entries = this.#acts.untold(); entries.length > 0; entries = this.#acts.untold())
-      for (const { no, entry } of entries) {
-        try {
-          const journal = journalOf(this.#deployment, "admin", Date.now());
-          if ((await within(JOURNAL_TIMEOUT_MS, journal.append(entry))) !== true) return;
-        } catch {
-          return;
-        }
-        this.#acts.told(no);
-      }
   }
 }
 

@@ -1,5 +1,5 @@
 import type { Reached } from "../src/control/acknowledgement.ts";
-import type { FlipRequest, JournalEntry, Opening } from "../src/control/contract.ts";
+import type { FlipRequest, Opening } from "../src/control/contract.ts";
 import type { Switch } from "../src/control/switch.ts";
 
 type SwitchRow = {
@@ -36,7 +36,6 @@ const SCHEMA = [
   `CREATE TABLE IF NOT EXISTS idempotency (by_key TEXT PRIMARY KEY, request TEXT NOT NULL, switch TEXT NOT NULL) WITHOUT ROWID`,
   "CREATE INDEX IF NOT EXISTS idempotency_switch ON idempotency (switch)",
   "CREATE TABLE IF NOT EXISTS shards (shard INTEGER PRIMARY KEY)",
-  "CREATE TABLE IF NOT EXISTS acts (no INTEGER PRIMARY KEY, json TEXT NOT NULL)",
 ];
 
 /** Of one row: a SQLite value holds 2 MB on the platform. */
@@ -231,26 +230,6 @@ export class SwitchBook {
       .exec<{ shard: number }>("SELECT shard FROM shards ORDER BY shard")
       .toArray()
       .map(({ shard }) => shard);
-  }
-
-  /** What is still to be said to the journal, in the same commit as what it tells of. */
-  tell(entry: JournalEntry): void {
-    this.#sql.exec("INSERT INTO acts (json) VALUES (?)", JSON.stringify(entry));
-  }
-
-  untold(): { readonly no: number; readonly entry: JournalEntry }[] {
-    return this.#sql
-      .exec<{ no: number; json: string }>("SELECT no, json FROM acts ORDER BY no LIMIT 100")
-      .toArray()
-      .map(({ no, json }) => ({ no, entry: JSON.parse(json) as JournalEntry }));
-  }
-
-  get hasUntold(): boolean {
-    return this.#sql.exec("SELECT 1 FROM acts LIMIT 1").toArray().length > 0;
-  }
-
-  told(no: number): void {
-    this.#sql.exec("DELETE FROM acts WHERE no = ?", no);
   }
 
   #select(where: string, ...bindings: (string | number)[]): Entry[] {

@@ -15,9 +15,10 @@ import type {
 import { progressOf } from "../src/control/receipt.ts";
 import { needsTwoToLift, type Switch, switchFields } from "../src/control/switch.ts";
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
-import { journalOf, rosterOf } from "../src/objects.ts";
+import { rosterOf } from "../src/objects.ts";
 import type { Fields } from "../src/transcript/envelope.ts";
 import { within } from "../src/within.ts";
+import { ActOutbox } from "./act-outbox.ts";
 import { type Entry, type ShardOutcome, SwitchBook } from "./switch-book.ts";
 import { Wake } from "./wake.ts";
 
@@ -29,7 +30,6 @@ const ROUND_MS = 250;
 const ROUND_TIMEOUT_MS = 10_000;
 /** Who flips waits this long for the end; what is left goes on without them. */
 const FLIP_WAIT_MS = 8_000;
-const JOURNAL_TIMEOUT_MS = 5_000;
 /** Two operators who agree do so within this. */
 const LIFT_WINDOW_MS = 3_600_000;
 const LONGEST_TASK_MS = config.grants.taskSeconds * 1_000;
@@ -43,11 +43,12 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
   /** What shards have answered that is not in the book yet. */
   readonly #progress = new Map<string, Map<number, ShardOutcome>>();
   readonly #carrying = new Map<string, Promise<void>>();
-  #telling: Promise<void> | null = null;
+  readonly #acts: ActOutbox;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
     this.#book = new SwitchBook(ctx.storage.sql);
+    this.#acts = new ActOutbox(ctx.storage.sql, () => this.#deployment);
     this.#wake = new Wake(ctx, () => this.#nextWakeMs(Date.now()));
   }
 
@@ -69,11 +70,11 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
     const { id, reach, target, act, reason, by, cause, untilMs } = request;
     const sw: Switch = { id, reach, target, act, reason, by, cause, atMs: nowMs, untilMs };
     this.#book.add(sw, request);
-    this.#tell({ deed: "flip", email: request.email, ...switchFields(sw) });
+    this.#keepAct({ deed: "flip", email: request.email, ...switchFields(sw) });
     // From here the flip survives: if this object dies, the alarm carries it on.
     this.#wake.by(Math.min(nowMs + RETRY_MS, untilMs ?? Number.POSITIVE_INFINITY));
     await within(FLIP_WAIT_MS, this.#carryOut(sw));
-    this.ctx.waitUntil(this.#tellAll());
+    this.ctx.waitUntil(this.#acts.tellAll());
     return { flipped: true, isRepeated: false, state: this.#stateOf(this.#book.get(sw.id)!) };
   }
 
@@ -87,8 +88,8 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
       this.#book.askLift(id, request.by, nowMs);
       if (this.#book.liftAskedBy(id, nowMs - LIFT_WINDOW_MS).length < 2) {
         const { by, email, reason } = request;
-        this.#tell({ deed: "ask to lift", switch: id, by, email, reason });
-        this.ctx.waitUntil(this.#tellAll());
+        this.#keepAct({ deed: "ask to lift", switch: id, by, email, reason });
+        this.ctx.waitUntil(this.#acts.tellAll());
         return { kind: "second-operator", state: this.#stateOf(entry) };
       }
     }
@@ -112,12 +113,12 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
   async #open(entries: readonly Entry[], request: OpenRequest, nowMs: number): Promise<void> {
     for (const entry of entries) this.#bookOpening(entry, request, nowMs);
     await within(FLIP_WAIT_MS, Promise.all(entries.map(({ sw }) => this.#openAtShards(sw))));
-    this.ctx.waitUntil(this.#tellAll());
+    this.ctx.waitUntil(this.#acts.tellAll());
   }
 
   #bookOpening({ sw }: Entry, { by, email, reason }: OpenRequest, nowMs: number): void {
     this.#book.open(sw.id, { atMs: nowMs, by, reason });
-    this.#tell({ deed: sw.act === "pause" ? "resume" : "lift", switch: sw.id, by, email, reason });
+    this.#keepAct({ deed: sw.act === "pause" ? "resume" : "lift", switch: sw.id, by, email, reason });
     this.#wake.by(nowMs + RETRY_MS);
   }
 
@@ -240,39 +241,9 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
     if (opened.every(Boolean)) this.#book.setOpenDone(sw.id);
   }
 
-  // --- the journal ------------------------------------------------------------------------------------------------
-
-  /** On record with the act itself, and in the journal as soon as it can be written: a journal out of reach hinders no kill. */
-  #tell(fields: Fields): void {
-    let version = "unknown";
-    try {
-      version = this.#deployment.version;
-    } catch {
-      // A secret is missing. The act counts all the same.
-    }
-    this.#book.tell({ type: "act", fields, deployment: version });
+  #keepAct(fields: Fields): void {
+    this.#acts.keep(fields);
     this.#wake.by(Date.now() + RETRY_MS);
-  }
-
-  /** In order, one at a time. What was told and not marked is told again: entries carry the switch's id. */
-  #tellAll(): Promise<void> {
-    this.#telling ??= this.#tellNow().finally(() => {
-      this.#telling = null;
-    });
-    return this.#telling;
-  }
-
-  async #tellNow(): Promise<void> {
-    for (let entries = this.#book.untold(); entries.length > 0; entries = this.#book.untold())
-      for (const { no, entry } of entries) {
-        try {
-          const journal = journalOf(this.#deployment, "admin", Date.now());
-          if ((await within(JOURNAL_TIMEOUT_MS, journal.append(entry))) !== true) return;
-        } catch {
-          return;
-        }
-        this.#book.told(no);
-      }
   }
 
   // --- time -------------------------------------------------------------------------------------------------------
@@ -292,7 +263,7 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
         if (opened !== null && !isOpenDone) await this.#openAtShards(sw);
       }),
     );
-    await this.#tellAll();
+    await this.#acts.tellAll();
     // Each flip and each opening rings once at least: what the book is to grow by, it is looked through for.
     this.#book.forget(nowMs - LONGEST_TASK_MS - FORGET_MS);
   }
@@ -300,7 +271,7 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
   /** What is not through is tried again soon, and nothing is armed for what is. */
   #nextWakeMs(nowMs: number): number | null {
     const times = [this.#book.nextUntilMs].filter((time) => time !== null);
-    if (this.#book.hasUnfinished || this.#book.hasUntold) times.push(nowMs + RETRY_MS);
+    if (this.#book.hasUnfinished || this.#acts.hasUntold) times.push(nowMs + RETRY_MS);
     return times.length === 0 ? null : Math.max(nowMs, Math.min(...times));
   }
 }
