@@ -349,13 +349,14 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       const isOver = !this.#ledger.log.isClosed && Date.now() >= this.#ledger.endsAtMs;
       const cut = isOver ? await this.#control.cutAll("expired") : null;
       if (!isOver) this.#giveUpSilent(Date.now());
-      // What R2 must be read for comes behind what may not wait for it.
-      await this.#ledger.recordLargeOrphans();
+      // What R2 must be read for comes behind what may not wait for it, and where it can't be read, only the end waits.
+      const unread = await this.#ledger.recordLargeOrphans().catch((error: unknown) => ({ error }));
       if (cut !== null && !this.#ledger.hasLargeOrphans) await this.#end(enrolment, cut.unconfirmed);
       await this.#leaveIfDue(enrolment, Date.now());
       if (!this.#ledger.log.isClosed) this.#recordCounted(Date.now(), false);
       this.#ledger.sealIfDue(Date.now());
       await this.#ledger.store();
+      if (unread !== undefined) throw unread.error;
       const next = this.#nextWakeMs();
       if (next !== null) this.#wake.by(next);
     } catch (error) {
