@@ -17,7 +17,7 @@ export class HeldError extends Error {
 export class ErasureGuard {
   readonly #book: ErasureBook;
   readonly #holds: HoldBook;
-  #deleting: Promise<unknown> = Promise.resolve();
+  #deleting: Promise<void> = Promise.resolve();
 
   constructor(book: ErasureBook, holds: HoldBook) {
     this.#book = book;
@@ -25,14 +25,15 @@ export class ErasureGuard {
   }
 
   /** Settles when no deletion is on its way that was begun before. Never rejects. */
-  get deleting(): Promise<unknown> {
+  get deleting(): Promise<void> {
     return this.#deleting;
   }
 
   /** Of all that deletes. */
   track<T>(work: Promise<T>): Promise<T> {
     const before = this.#deleting;
-    this.#deleting = Promise.allSettled([before, work]);
+    // What they came to is left behind, or each would hold on to all before it.
+    this.#deleting = Promise.allSettled([before, work]).then(() => {});
     return work;
   }
 

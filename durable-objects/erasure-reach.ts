@@ -8,6 +8,8 @@ import type { ErasureGuard } from "./erasure-guard.ts";
 const MEMBERS_AT_ONCE = 200;
 const ASKED_AT_ONCE = 20;
 const ASK_TIMEOUT_MS = 10_000;
+/** Above the patience of who holds. */
+const TRACKED_MS = 30_000;
 /** An instance that has not answered after so many, a second apart at least, is left, and that is said. */
 const ATTEMPTS_MAX = 10;
 
@@ -76,10 +78,10 @@ export class ErasureReach {
   async #ask(erasure: Erasure, instance: string, task: string, attempts: number): Promise<void> {
     this.#guard.lookAtHolds(erasure);
     if (this.#guard.isLeftHeld(erasure, task)) return;
-    const asked = this.#guard.track(
-      within(ASK_TIMEOUT_MS, instanceOf(this.#deployment(), instance).erase(erasure.beforeMs)),
-    );
-    const answer = await asked.catch(() => undefined);
+    const asked = instanceOf(this.#deployment(), instance).erase(erasure.beforeMs);
+    // What is given up here may still be done there: who holds waits for it longer than an erasure does.
+    this.#guard.track(within(TRACKED_MS, asked)).catch(() => {});
+    const answer = await within(ASK_TIMEOUT_MS, asked).catch(() => undefined);
     if (answer === undefined || answer === "later") {
       const isGivenUp = attempts + 1 >= ATTEMPTS_MAX;
       if (isGivenUp)

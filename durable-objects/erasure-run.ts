@@ -2,7 +2,7 @@ import type { Deployment } from "../src/deployment.ts";
 import { bodiesPrefix, type Extent, isMeant, judge, NOBODY, parseBodiesKey, UNHEARD } from "../src/retention/cover.ts";
 import { readErasureLine, writeErasureLine } from "../src/transcript/erasure.ts";
 import type { Doomed, Erasure, ErasureBook, Page, Running } from "./erasure-book.ts";
-import { ErasureGuard } from "./erasure-guard.ts";
+import { ErasureGuard, HeldError } from "./erasure-guard.ts";
 import { type Asked, ErasureReach } from "./erasure-reach.ts";
 import { countLines, deleteObjects, keepOthers, type Listed, listAfter, putCertificate } from "./erasure-store.ts";
 import type { HoldBook } from "./hold-book.ts";
@@ -171,7 +171,7 @@ export class ErasureRun {
         this.#chunk = Math.ceil(next.doomed.length / 2);
         continue;
       }
-      if (outcome !== "gone")
+      if (typeof outcome === "object")
         this.#book.leave(erasure.id, next.doomed[0]!.key, `the bucket refused: ${outcome.refused}`);
       // Dying before this, they are deleted once more, and counted once.
       this.#book.passed(erasure.id, through, outcome === "gone" ? next.doomed : []);
@@ -201,7 +201,8 @@ export class ErasureRun {
     return { doomed, through };
   }
 
-  async #take(erasure: Erasure, doomed: readonly Doomed[]): Promise<"gone" | { refused: string }> {
+  /** `kept`: a hold of its task came while it was read, and that is said. */
+  async #take(erasure: Erasure, doomed: readonly Doomed[]): Promise<"gone" | "kept" | { refused: string }> {
     const bucket = this.#options.bucket();
     const [first] = doomed;
     if (first === undefined || first.isWhole)
@@ -209,12 +210,17 @@ export class ErasureRun {
         bucket,
         doomed.map(({ key }) => key),
       );
-    const { instance = "" } = parseBodiesKey(first.key) ?? {};
+    const { instance = "", task = "" } = parseBodiesKey(first.key) ?? {};
+    const mayGo = (): boolean => {
+      this.#guard.lookAtHolds(erasure);
+      return !this.#guard.isLeftHeld(erasure, task);
+    };
     const extent = this.#book.extent(erasure.id, instance) ?? UNHEARD;
     try {
-      await keepOthers(bucket, first.key, (seq) => isMeant(seq, extent));
-      return "gone";
+      const isGone = await keepOthers(bucket, first.key, (seq) => isMeant(seq, extent), mayGo);
+      return isGone ? "gone" : "kept";
     } catch (error) {
+      if (error instanceof HeldError) throw error;
       return { refused: error instanceof Error ? error.message.slice(0, 200) : "unknown" };
     }
   }

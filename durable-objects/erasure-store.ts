@@ -72,18 +72,29 @@ export async function countLines(
   return { meant, others: lines.length - meant };
 }
 
-/** Writes a volume anew, as one gzip member, without the lines that are meant. To do it twice is nothing. */
-export async function keepOthers(bucket: R2Bucket, key: string, isMeant: (seq: number) => boolean): Promise<void> {
+/**
+ * Writes a volume anew, as one gzip member, without the lines that are meant. To do it twice is nothing.
+ * @param mayGo asked when it has been read, and nothing is waited for any more; false or throwing: it stays as it is
+ * @returns false: it stayed because of that
+ */
+export async function keepOthers(
+  bucket: R2Bucket,
+  key: string,
+  isMeant: (seq: number) => boolean,
+  mayGo: () => boolean,
+): Promise<boolean> {
   const there = await inTime(key, bucket.get(key));
-  if (there === null) return;
+  if (there === null) return true;
   const lines = linesOf(await there.arrayBuffer());
   const others = lines.filter((line) => !isMeant(seqOf(line)));
-  if (others.length === lines.length) return;
+  if (others.length === lines.length) return true;
+  if (!mayGo()) return false;
   const put = bucket.put(key, gzipSync(new TextEncoder().encode(`${others.join("\n")}\n`)), {
     onlyIf: { etagMatches: there.etag },
     httpMetadata: { contentType: "application/gzip" },
   });
   if ((await inTime(key, put)) === null) throw new Error(`${key}: it changed meanwhile`);
+  return true;
 }
 
 function linesOf(zipped: ArrayBuffer): string[] {
