@@ -263,6 +263,8 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
 
   async confirm(lease: Lease): Promise<void> {
     if (!(await this.#control.isConfirmedRunning())) lease.break("unconfirmed");
+    // The alarm says so to all at once; it may be late, where it waits for R2.
+    else if (Date.now() >= this.#ledger.enrolment!.task.deadlineMs) lease.break("expired");
   }
 
   appendPiece(piece: Piece, bytes: number): Cause | null {
