@@ -111,8 +111,9 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     if (!isFresh(proof.issuedAtMs, Date.now())) return { enrolled: false, reason: "replay" };
     // One at a time: what the roster knows of this key is what the winner said.
     this.#isEnrolling = true;
-    const enlisted = await this.#control.enlist(enrolment);
-    this.#isEnrolling = false;
+    const enlisted = await this.#control.enlist(enrolment).finally(() => {
+      this.#isEnrolling = false;
+    });
     // Dying here leaves a member on the roster that never enrolled: it is listed, and can be killed.
     if (enlisted.kind !== "enlisted")
       return { enrolled: false, reason: enlisted.kind === "refused" ? "switched" : "unavailable" };
