@@ -16,6 +16,7 @@ import { count } from "./printable.ts";
 import { runPull } from "./pull-run.ts";
 import { type PullScope, parseScope } from "./pull-scope.ts";
 import { openS3 } from "./s3-source.ts";
+import { fetchSealKeys } from "./seal-keys.ts";
 
 export const pull: Command = {
   summary: "copy transcripts into a folder, for verify",
@@ -150,10 +151,7 @@ async function pullSealKeys(gate: string | null, folder: string, io: Io): Promis
     if (!isThere) io.note("Without --gate the public seal keys are not here: verify needs them by --keys.");
     return;
   }
-  const address = `${gate}/.well-known/portcullis-seal-keys.json`;
-  const response = await fetch(address, { redirect: "manual" }).catch(() => null);
-  if (response?.ok !== true) throw new CommandError(EXIT.unreachable, `${gate} does not say its seal keys`);
-  await writeForOwner(file, await response.text());
+  await writeForOwner(file, await fetchSealKeys(gate));
 }
 
 interface Ended {

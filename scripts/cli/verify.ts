@@ -1,22 +1,37 @@
-// verify: a copy of the transcript bucket, offline.
+// verify: a copy of the transcript bucket, offline; or the bucket itself, by the S3 API.
 
 import { join } from "node:path";
 import type { ReceiptReport } from "../../src/control/verify-receipt.ts";
-import type { TranscriptReport, VerifyOptions, VerifyReport } from "../../src/transcript/verify.ts";
+import {
+  type TranscriptReport,
+  type VerifyOptions,
+  type VerifyReport,
+  verifyTranscripts,
+} from "../../src/transcript/verify.ts";
+import type { SealKeys } from "../../src/transcript/verify-keys.ts";
 import { PULLED_FILE } from "../local/pulled-file.ts";
-import { readSealKeys, SEAL_KEYS_FILE, verifyFolder } from "../local/verify-folder.ts";
-import { describeReceipt, verifyReceiptFile } from "../local/verify-receipt-file.ts";
-import { onlyOperand, parseArguments } from "./arguments.ts";
+import { readSealKeys, SEAL_KEYS_FILE, sealKeysOf, verifyFolder } from "../local/verify-folder.ts";
+import { describeReceipt, holdReceiptFile } from "../local/verify-receipt-file.ts";
+import { parseGate } from "../remote.ts";
+import { noOperands, onlyOperand, parseArguments } from "./arguments.ts";
+import { bucketObjects } from "./bucket-objects.ts";
 import { type Command, CommandError, EXIT, type Io, UsageError } from "./command.ts";
+import { parseNamed } from "./connection.ts";
 import { count } from "./printable.ts";
+import { openS3 } from "./s3-source.ts";
+import { fetchSealKeys } from "./seal-keys.ts";
 
 export const verify: Command = {
-  summary: "verify a copy of the transcripts, offline",
-  usage: `portcullis verify <folder> [--keys <file>] [--issuer <origin>] [--now <ms or ISO 8601>] [--no-bodies | --bodies-kept-days <n>]
-                        [--receipt <file>] [--whole] [--json]
+  summary: "verify transcripts: a copy, offline, or a bucket",
+  usage: `portcullis verify <folder> | --s3 <endpoint> --bucket <name>
+                        [--keys <file> | --gate <origin>] [--issuer <origin>] [--now <ms or ISO 8601>]
+                        [--no-bodies | --bodies-kept-days <n>] [--receipt <file>] [--whole] [--json]
 
   <folder>  a copy of the bucket: <folder>/transcripts/…, <folder>/bodies/…, <folder>/erasures/…
+  --s3      the bucket --bucket itself, all of it and without a copy, with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
+            (and AWS_SESSION_TOKEN, AWS_REGION) of the environment, which may list and read it. It implies --whole
   --keys    public seal keys, as /.well-known/portcullis-seal-keys.json gives them (default: <folder>/${SEAL_KEYS_FILE})
+  --gate    asks that gate for them
   --issuer  whose seals these must be (default: of anyone who holds one of the keys)
   --now     the time to verify at (default: now); past its deadline a transcript must have a sealed end
   --no-bodies          verify the envelopes only: for a copy without bodies
@@ -25,10 +40,14 @@ export const verify: Command = {
             made, ${PULLED_FILE} says what must be.)
   --receipt a switch's receipt, as the admin API answered or as --save kept it: held to itself and to the transcripts here
 
-Exit: 0 all is as it was written, 1 it is not, 2 it could not be verified.`,
+Exit: 0 all is as it was written, 1 it is not, 2 it could not be verified; 3 the bucket refuses, 4 it, or the gate, could not
+be reached.`,
   run: async (args, io) => {
     const { operands, options } = parseArguments(args, {
+      s3: { type: "string" },
+      bucket: { type: "string" },
       keys: { type: "string" },
+      gate: { type: "string" },
       issuer: { type: "string" },
       now: { type: "string" },
       "no-bodies": { type: "boolean", default: false },
@@ -37,17 +56,16 @@ Exit: 0 all is as it was written, 1 it is not, 2 it could not be verified.`,
       whole: { type: "boolean", default: false },
       json: { type: "boolean", default: false },
     });
-    const folder = onlyOperand(operands, "folder");
+    const copy = openCopy(operands, options, io);
     const nowMs = options.now === undefined ? Date.now() : parseTime(options.now);
     const keptDays = options["bodies-kept-days"];
     if (options["no-bodies"] && keptDays !== undefined)
       throw new UsageError("--no-bodies and --bodies-kept-days exclude each other");
-    const { report, receipt } = await verifyOrSay(folder, {
-      keysFile: options.keys ?? join(folder, SEAL_KEYS_FILE),
+    const { report, receipt } = await verifyOrSay(copy, {
       issuer: options.issuer ?? null,
       nowMs,
       bodies: !options["no-bodies"],
-      ...(options.whole ? { scopes: [{ untilMs: null }] } : {}),
+      ...(options.whole ? { scopes: WHOLE } : {}),
       ...(keptDays === undefined ? {} : { bodiesKeptMs: parseDays(keptDays) }),
       receiptFile: options.receipt,
     });
@@ -60,8 +78,46 @@ Exit: 0 all is as it was written, 1 it is not, 2 it could not be verified.`,
   },
 };
 
+/** What is verified: a folder, or a bucket. */
+interface Copy {
+  keys(): Promise<SealKeys>;
+  verify(options: VerifyOptions): Promise<VerifyReport>;
+}
+
+interface Source {
+  readonly s3?: string | undefined;
+  readonly bucket?: string | undefined;
+  readonly keys?: string | undefined;
+  readonly gate?: string | undefined;
+}
+
+function openCopy(operands: readonly string[], { s3, bucket, keys, gate }: Source, io: Io): Copy {
+  if (keys !== undefined && gate !== undefined) throw new UsageError("--keys and --gate: say one of them");
+  const origin = gate === undefined ? undefined : parseNamed(parseGate, gate, "--gate");
+  const readKeys = async (file: string): Promise<SealKeys> =>
+    origin === undefined ? readSealKeys(file) : sealKeysOf(await fetchSealKeys(origin), origin);
+  if (s3 === undefined) {
+    if (bucket !== undefined) throw new UsageError("--bucket is of --s3");
+    const folder = onlyOperand(operands, "folder");
+    return {
+      keys: () => readKeys(keys ?? join(folder, SEAL_KEYS_FILE)),
+      verify: (options) => verifyFolder(folder, options),
+    };
+  }
+  noOperands(operands);
+  if (keys === undefined && origin === undefined)
+    throw new UsageError("--s3 needs the public seal keys: --keys <file> or --gate <origin>");
+  const source = openS3(s3, bucket, io.env);
+  return {
+    keys: () => readKeys(keys ?? ""),
+    verify: async (options) =>
+      verifyTranscripts(await bucketObjects(source, options.bodies !== false), { ...options, scopes: WHOLE }),
+  };
+}
+
+const WHOLE = [{ untilMs: null }] as const;
+
 interface Asked extends Omit<VerifyOptions, "keys"> {
-  readonly keysFile: string;
   readonly receiptFile: string | undefined;
 }
 
@@ -71,13 +127,14 @@ interface Verified {
   readonly receipt: ReceiptReport | null;
 }
 
-async function verifyOrSay(folder: string, { keysFile, receiptFile, ...asked }: Asked): Promise<Verified> {
+async function verifyOrSay(copy: Copy, { receiptFile, ...asked }: Asked): Promise<Verified> {
   try {
-    const options = { ...asked, keys: await readSealKeys(keysFile) };
-    if (receiptFile !== undefined) return await verifyReceiptFile(folder, receiptFile, options);
-    return { report: await verifyFolder(folder, options), receipt: null };
+    const options = { ...asked, keys: await copy.keys() };
+    if (receiptFile !== undefined) return await holdReceiptFile(copy.verify, receiptFile, options);
+    return { report: await copy.verify(options), receipt: null };
   } catch (cause) {
-    throw new CommandError(EXIT.usage, `not verified: ${(cause as Error).message}`);
+    const code = cause instanceof CommandError ? cause.exitCode : EXIT.usage;
+    throw new CommandError(code, `not verified: ${(cause as Error).message}`);
   }
 }
 

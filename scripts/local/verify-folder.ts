@@ -19,8 +19,13 @@ export const SEAL_KEYS_FILE = "seal-keys.json";
 
 /** Throws where the file is no set of public seal keys. */
 export async function readSealKeys(file: string): Promise<SealKeys> {
-  const keys = parseSealKeys(JSON.parse(await readFile(file, "utf8")));
-  if (!keys.ok) throw new Error(`${file}: ${keys.error}`);
+  return sealKeysOf(await readFile(file, "utf8"), file);
+}
+
+/** @param from as the error names it. */
+export function sealKeysOf(text: string, from: string): SealKeys {
+  const keys = parseSealKeys(JSON.parse(text));
+  if (!keys.ok) throw new Error(`${from}: ${keys.error}`);
   return keys.value;
 }
 

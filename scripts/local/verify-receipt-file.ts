@@ -1,4 +1,4 @@
-// A kill's receipt in a file, held to a copy of the bucket.
+// A kill's receipt in a file, held to the bucket or a copy of it.
 
 import { readFile } from "node:fs/promises";
 import { isDeepStrictEqual } from "node:util";
@@ -13,14 +13,18 @@ export interface VerifiedWithReceipt {
 }
 
 /** Verifies the folder as ever, and the receipt against its records. Throws where a file or the folder can't be read. */
-export async function verifyReceiptFile(
-  folder: string,
+export const verifyReceiptFile = (folder: string, file: string, options: VerifyOptions): Promise<VerifiedWithReceipt> =>
+  holdReceiptFile((all) => verifyFolder(folder, all), file, options);
+
+/** The same, with whatever verifies the transcripts. */
+export async function holdReceiptFile(
+  verify: (options: VerifyOptions) => Promise<VerifyReport>,
   file: string,
   options: VerifyOptions,
 ): Promise<VerifiedWithReceipt> {
   const { jws, beside } = parseFile(await readFile(file, "utf8"));
   const events = new ReceiptEvents();
-  const report = await verifyFolder(folder, { ...options, onRecord: (...record) => events.add(...record) });
+  const report = await verify({ ...options, onRecord: (...record) => events.add(...record) });
   const receipt = verifyReceipt(jws, { ...options, place: file }, events.transcripts);
   // What stands beside the signature is what a person reads: it must be what was signed.
   const unlike = Object.entries(beside).filter(

@@ -402,6 +402,96 @@ describe("verify holds a folder to the index", () => {
   });
 });
 
+describe("verify --s3 reads the bucket itself", () => {
+  const S3_ARGS = () => ["--s3", endpoint, "--bucket", BUCKET];
+  const verifyBucket = (args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<Ran> =>
+    run(["verify", ...args], { ...signed, ...env });
+
+  it("as it is, and with an object gone", async () => {
+    const args = [...S3_ARGS(), "--gate", h.origin, "--issuer", h.origin];
+    const { code, out, err } = await verifyBucket(args);
+    expect([code, err]).toEqual([0, ""]);
+    for (const { path } of [ada, grace]) expect(out).toContain(`ok   ${path}: `);
+    expect(out).toMatch(/^ok {3}journal=segments\/day=/m);
+
+    const store = await bucket();
+    const [body, segment] = ["bodies", "transcripts"].map((half) => `${half}/${grace.path}/0000000000.jsonl.gz`) as [
+      string,
+      string,
+    ];
+    const kept = await Promise.all(
+      [body, segment].map(async (key) => [key, await (await store.get(key))!.arrayBuffer()] as const),
+    );
+    await store.delete(body);
+    expect(await verifyBucket(args)).toMatchObject({
+      code: 1,
+      out: expect.stringContaining(`${segment} line 1 (seq 0): its claims body is absent, and nothing accounts`),
+    });
+    expect(await verifyBucket([...args, "--no-bodies"])).toMatchObject({ code: 0 });
+    await store.delete(segment);
+    expect(await verifyBucket(args)).toMatchObject({
+      code: 1,
+      out: expect.stringContaining(`${segment}: a whole transcript is missing: the index names it`),
+    });
+    for (const [key, bytes] of kept) await store.put(key, bytes);
+  });
+
+  it("goes on where a line breaks off, and never takes that for an alteration", async () => {
+    const origin = new URL(endpoint);
+    let breaks = 1;
+    const ranges: (string | undefined)[] = [];
+    const line = createServer((asked, answer) => {
+      const isIt = asked.url?.includes(`transcripts/${encodeURIComponent(ada.path).replaceAll("%2F", "/")}/`) === true;
+      if (isIt) ranges.push(asked.headers.range);
+      const { hostname, port } = origin;
+      forward({ hostname, port, path: asked.url, method: asked.method, headers: asked.headers }, async (given) => {
+        const chunks: Buffer[] = [];
+        for await (const chunk of given) chunks.push(chunk as Buffer);
+        const whole = Buffer.concat(chunks);
+        answer.writeHead(given.statusCode ?? 500, { ...given.headers, "content-length": whole.length });
+        if (!isIt || breaks-- <= 0) return answer.end(whole);
+        answer.write(whole.subarray(0, whole.length / 2));
+        return setTimeout(() => answer.destroy(), 50);
+      }).end();
+    });
+    const at = `http://127.0.0.1:${await listenOnLoopback(line, 0)}${origin.pathname}`;
+    const args = ["--s3", at, "--bucket", BUCKET, "--gate", h.origin];
+    const once = await verifyBucket(args);
+    breaks = 100;
+    const always = await verifyBucket(args);
+    await closeServer(line);
+    expect(once).toMatchObject({ code: 0, err: "" });
+    expect(ranges.slice(0, 2)).toEqual([undefined, expect.stringMatching(/^bytes=[1-9]\d*-$/)]);
+    expect([always.code, always.out]).toEqual([4, ""]);
+    expect(always.err).toContain(`broke off in the middle of transcripts/${ada.path}/`);
+  });
+
+  it.each<[name: string, args: () => string[], env: Record<string, string>, code: number, said: string]>([
+    ["a wrong secret", S3_ARGS, { AWS_SECRET_ACCESS_KEY: "wrong-secret" }, 3, "refuses (SignatureDoesNotMatch): AWS_"],
+    ["no secret", S3_ARGS, { AWS_SECRET_ACCESS_KEY: "" }, 2, "--s3 needs AWS_SECRET_ACCESS_KEY in the environment"],
+    ["nobody there", () => ["--s3", "http://127.0.0.1:9", "--bucket", BUCKET], {}, 4, "could not be reached"],
+    ["no bucket named", () => ["--s3", endpoint], {}, 2, "--s3 needs --bucket <name>"],
+    ["a folder too", () => ["copy", ...S3_ARGS()], {}, 2, "unexpected: copy"],
+    ["a folder in a bucket", () => ["copy", "--bucket", BUCKET], {}, 2, "--bucket is of --s3"],
+  ])("with %s says so", async (_name, args, env, code, said) => {
+    const ran = await verifyBucket([...args(), "--gate", h.origin], env);
+    expect([ran.code, ran.out]).toEqual([code, ""]);
+    expect(ran.err).toContain(said);
+    for (const secret of [S3.secretAccessKey, "wrong-secret"]) expect(ran.err).not.toContain(secret);
+  });
+
+  it("takes no keys from the bucket", async () => {
+    expect(await verifyBucket(S3_ARGS())).toMatchObject({
+      code: 2,
+      err: expect.stringContaining("--s3 needs the public seal keys: --keys <file> or --gate <origin>"),
+    });
+    expect(await verifyBucket([...S3_ARGS(), "--gate", "http://127.0.0.1:9"])).toMatchObject({
+      code: 4,
+      err: "not verified: http://127.0.0.1:9 does not say its seal keys\n",
+    });
+  });
+});
+
 describe("the admin API", () => {
   const object = (key: string, headers: Record<string, string> = {}) =>
     h.send(`/admin/v1/object?${new URLSearchParams({ key })}`, {
