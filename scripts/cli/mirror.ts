@@ -77,22 +77,30 @@ export class Mirror {
     }
     const path = join(this.#folder, key);
     const isThere = await keep(path, bytes);
-    if (!isThere && !(await this.#fetch(object, path))) return;
+    const taken = isThere === true ? "taken" : isThere === null ? "odd" : await this.#fetch(object, path);
+    if (taken === "odd") this.odd.add(key);
+    if (taken !== "taken") return;
     this.taken.add(key);
     const { objects, fetched, fetchedBytes } = this.#progress;
     this.#progress = {
       objects: objects + 1,
       bytes: this.#progress.bytes + bytes,
-      fetched: fetched + (isThere ? 0 : 1),
-      fetchedBytes: fetchedBytes + (isThere ? 0 : bytes),
+      fetched: fetched + (isThere === true ? 0 : 1),
+      fetchedBytes: fetchedBytes + (isThere === true ? 0 : bytes),
     };
     this.#onProgress(this.#progress);
   }
 
-  /** False: it is gone from the bucket since it was listed. */
-  async #fetch({ key, bytes }: StoredObject, path: string): Promise<boolean> {
+  /** `gone`: from the bucket, since it was listed. */
+  async #fetch({ key, bytes }: StoredObject, path: string): Promise<"taken" | "gone" | "odd"> {
     const part = `${path}.part`;
-    await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+    try {
+      await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+    } catch (cause) {
+      // Another object stands where this one needs a folder.
+      if (["ENOTDIR", "EEXIST"].includes((cause as NodeJS.ErrnoException).code ?? "")) return "odd";
+      throw cause;
+    }
     for (let tries = 1; ; tries++) {
       const reached = await partSize(part, bytes);
       // All of it came, and its name did not.
@@ -100,7 +108,7 @@ export class Mirror {
         const opened = await this.#source.open(key, reached);
         if (opened === null) {
           await rm(part, { force: true });
-          return false;
+          return "gone";
         }
         const flags = opened.offset === reached && reached > 0 ? "a" : "w";
         // A connection that breaks off leaves a part. What the disk refuses is no better the next time.
@@ -117,20 +125,37 @@ export class Mirror {
       await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
     }
     await rename(part, path);
-    return true;
+    return "taken";
   }
 }
 
-/** A key is whatever somebody put there: it must not lead out of the folder, or pass for half of another. */
-const isPath = (key: string): boolean =>
-  key.split("/").every((part) => part !== "" && part !== "." && part !== ".." && part.length <= 250) &&
-  !/[\\\0]|\.part$/.test(key);
+/** Of a file's name most disks take 255 bytes, and `.part` comes behind it. */
+const NAME_MAX_BYTES = 250;
 
-/** Whether the object is there: a file of its size. What agents did is nobody else's on this machine. */
-async function keep(path: string, bytes: number): Promise<boolean> {
+/**
+ * A key is whatever somebody put there: it must not lead out of the folder, pass for half of another, or take the place
+ * where others of the layout need a folder, or a file.
+ */
+function isPath(key: string): boolean {
+  const parts = key.split("/");
+  return (
+    parts.every((part) => part !== "" && part !== "." && part !== ".." && Buffer.byteLength(part) <= NAME_MAX_BYTES) &&
+    !/[\\\0]/.test(key) &&
+    !parts.some((part) => part.endsWith(".part")) &&
+    !/^[a-z]+=/.test(parts.at(-1)!) &&
+    !parts.slice(0, -1).some((part) => /\.(gz|json|\d{4,6})$/.test(part))
+  );
+}
+
+/**
+ * Whether the object is there: a file of its size. What agents did is nobody else's on this machine. Null: a folder is
+ * there, with what was copied into it, and it stays.
+ */
+async function keep(path: string, bytes: number): Promise<boolean | null> {
   const there = await lstat(path).catch(() => null);
+  if (there?.isDirectory() === true) return null;
   if (there === null || !there.isFile() || there.size !== bytes) {
-    if (there !== null) await rm(path, { recursive: true });
+    if (there !== null) await rm(path);
     return false;
   }
   if ((there.mode & 0o077) !== 0) await chmod(path, 0o600);

@@ -28,24 +28,32 @@ export interface ObjectSource {
 
 /** All of a prefix, in the order of keys. */
 export async function* listObjects(source: ObjectSource, prefix: string): AsyncGenerator<StoredObject> {
-  let cursor: string | null = null;
-  do {
-    const page: ObjectPage = await source.page(prefix, cursor, false);
-    yield* page.objects;
-    cursor = page.next;
-  } while (cursor !== null);
+  for await (const { objects } of pagesOf(source, prefix, false)) yield* objects;
 }
 
 /** The folders of a prefix that ends with a slash. */
 export async function listFolders(source: ObjectSource, prefix: string): Promise<string[]> {
-  const folders: string[] = [];
+  const all: string[] = [];
+  for await (const { folders } of pagesOf(source, prefix, true)) all.push(...folders);
+  return all;
+}
+
+/**
+ * INVARIANT: nothing comes but what was asked for. Whoever keeps the bucket is not believed: a key of another prefix could
+ * be that of a file beside the copy, by which it is verified. Throws.
+ */
+async function* pagesOf(source: ObjectSource, prefix: string, byFolders: boolean): AsyncGenerator<ObjectPage> {
   let cursor: string | null = null;
   do {
-    const page: ObjectPage = await source.page(prefix, cursor, true);
-    folders.push(...page.folders);
+    const page: ObjectPage = await source.page(prefix, cursor, byFolders);
+    const foreign = [...page.objects.map(({ key }) => key), ...page.folders].find((key) => !key.startsWith(prefix));
+    if (foreign !== undefined)
+      throw new Error(`the bucket answered with a key that is not under ${prefix}: ${JSON.stringify(foreign)}`);
+    if (page.next !== null && page.next === cursor)
+      throw new Error(`the bucket answered with one page of ${prefix} twice`);
+    yield page;
     cursor = page.next;
   } while (cursor !== null);
-  return folders;
 }
 
 /** What a `fetch` brought of an object. An answer that begins elsewhere is of no use to who wanted the rest. */

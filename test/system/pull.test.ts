@@ -285,6 +285,46 @@ describe("pull", () => {
     expect((await readFile(join(folder, "bodies/a/b"))).equals(bytes)).toBe(true);
   });
 
+  it("by S3 takes nothing but what it asked for: a bucket that names other files writes none of them", async () => {
+    const listed = (keys: readonly string[]) =>
+      `<ListBucketResult><IsTruncated>false</IsTruncated>${keys.map((key) => `<Contents><Key>${key}</Key><Size>5</Size><LastModified>2026-01-01T00:00:00Z</LastModified></Contents>`).join("")}</ListBucketResult>`;
+    const keys = ["seal-keys.json"];
+    const store = createServer((asked, answer) => {
+      const { searchParams } = new URL(asked.url ?? "", "http://s3");
+      if (!searchParams.has("list-type")) return answer.end("12345");
+      return answer.end(listed(searchParams.get("prefix") === "transcripts/" ? keys : []));
+    });
+    const at = `http://127.0.0.1:${await listenOnLoopback(store, 0)}`;
+    const { code, err } = await run(["pull", folder, "--s3", at, "--bucket", "b-1", "--gate", h.origin], signed);
+    await closeServer(store);
+    expect(JSON.parse(await readFile(join(folder, "seal-keys.json"), "utf8"))).toHaveProperty("keys");
+    expect([code, err]).toEqual([
+      4,
+      expect.stringContaining('with a key that is not under transcripts/: "seal-keys.json"'),
+    ]);
+  });
+
+  it("an object in the place of a folder, or under one of a file, costs neither the copy nor the rest", async () => {
+    const segment = `transcripts/${ada.path}/0000000000.jsonl.gz`;
+    await pullAll("s3", folder);
+    const store = await bucket();
+    const odd = [
+      `transcripts/human=${ada.human}`,
+      `${segment}/x`,
+      `${segment}.part/x`,
+      `bodies/${"\u00e9".repeat(200)}`,
+    ];
+    for (const key of odd) await store.put(key, "x");
+    const again = await pull("s3", [folder]);
+    const anew = await pull("s3", [`${folder}-2`]);
+    for (const key of odd) await store.delete(key);
+    for (const { code, err } of [again, anew]) {
+      expect(code).toBe(1);
+      for (const key of odd) expect(err).toContain(`Not copied, a key that can't be a path: ${JSON.stringify(key)}`);
+    }
+    for (const copy of [folder, `${folder}-2`]) expect(await verify(copy)).toMatchObject({ code: 0 });
+  });
+
   it.each<[name: string, env: Record<string, string>, code: number, said: string]>([
     [
       "a wrong secret",
