@@ -1,25 +1,16 @@
 // verify: a copy of the transcript bucket, offline; or the bucket itself, by the S3 API.
 
-import { join } from "node:path";
 import type { ReceiptReport } from "../../src/control/verify-receipt.ts";
-import {
-  type TranscriptReport,
-  type VerifyOptions,
-  type VerifyReport,
-  verifyTranscripts,
-} from "../../src/transcript/verify.ts";
-import type { SealKeys } from "../../src/transcript/verify-keys.ts";
+import type { TranscriptReport, VerifyOptions, VerifyReport } from "../../src/transcript/verify.ts";
+import type { CopyScope } from "../../src/transcript/verify-index.ts";
 import { PULLED_FILE } from "../local/pulled-file.ts";
-import { readSealKeys, SEAL_KEYS_FILE, sealKeysOf, verifyFolder } from "../local/verify-folder.ts";
+import { SEAL_KEYS_FILE } from "../local/verify-folder.ts";
 import { describeReceipt, holdReceiptFile } from "../local/verify-receipt-file.ts";
-import { parseGate } from "../remote.ts";
-import { noOperands, onlyOperand, parseArguments } from "./arguments.ts";
-import { bucketObjects } from "./bucket-objects.ts";
+import { parseArguments } from "./arguments.ts";
 import { type Command, CommandError, EXIT, type Io, UsageError } from "./command.ts";
-import { parseNamed } from "./connection.ts";
 import { count } from "./printable.ts";
-import { openS3 } from "./s3-source.ts";
-import { fetchSealKeys } from "./seal-keys.ts";
+import { noteScopes } from "./verify-scopes.ts";
+import { type Copy, openCopy } from "./verify-source.ts";
 
 export const verify: Command = {
   summary: "verify transcripts: a copy, offline, or a bucket",
@@ -61,63 +52,24 @@ be reached.`,
     const keptDays = options["bodies-kept-days"];
     if (options["no-bodies"] && keptDays !== undefined)
       throw new UsageError("--no-bodies and --bodies-kept-days exclude each other");
-    const { report, receipt } = await verifyOrSay(copy, {
+    const { report, receipt, scopes } = await verifyOrSay(copy, {
       issuer: options.issuer ?? null,
       nowMs,
       bodies: !options["no-bodies"],
-      ...(options.whole ? { scopes: WHOLE } : {}),
       ...(keptDays === undefined ? {} : { bodiesKeptMs: parseDays(keptDays) }),
       receiptFile: options.receipt,
     });
-    if (options.json) io.json(receipt === null ? report : { ...report, receipt });
+    if (options.json) io.json({ ...report, heldTo: scopes, ...(receipt === null ? {} : { receipt }) });
     else {
       print(report, io);
+      noteScopes(scopes, io);
       if (receipt !== null) printReceipt(receipt, io);
     }
     return report.ok && receipt?.ok !== false ? EXIT.ok : EXIT.no;
   },
 };
 
-/** What is verified: a folder, or a bucket. */
-interface Copy {
-  keys(): Promise<SealKeys>;
-  verify(options: VerifyOptions): Promise<VerifyReport>;
-}
-
-interface Source {
-  readonly s3?: string | undefined;
-  readonly bucket?: string | undefined;
-  readonly keys?: string | undefined;
-  readonly gate?: string | undefined;
-}
-
-function openCopy(operands: readonly string[], { s3, bucket, keys, gate }: Source, io: Io): Copy {
-  if (keys !== undefined && gate !== undefined) throw new UsageError("--keys and --gate: say one of them");
-  const origin = gate === undefined ? undefined : parseNamed(parseGate, gate, "--gate");
-  const readKeys = async (file: string): Promise<SealKeys> =>
-    origin === undefined ? readSealKeys(file) : sealKeysOf(await fetchSealKeys(origin), origin);
-  if (s3 === undefined) {
-    if (bucket !== undefined) throw new UsageError("--bucket is of --s3");
-    const folder = onlyOperand(operands, "folder");
-    return {
-      keys: () => readKeys(keys ?? join(folder, SEAL_KEYS_FILE)),
-      verify: (options) => verifyFolder(folder, options),
-    };
-  }
-  noOperands(operands);
-  if (keys === undefined && origin === undefined)
-    throw new UsageError("--s3 needs the public seal keys: --keys <file> or --gate <origin>");
-  const source = openS3(s3, bucket, io.env);
-  return {
-    keys: () => readKeys(keys ?? ""),
-    verify: async (options) =>
-      verifyTranscripts(await bucketObjects(source, options.bodies !== false), { ...options, scopes: WHOLE }),
-  };
-}
-
-const WHOLE = [{ untilMs: null }] as const;
-
-interface Asked extends Omit<VerifyOptions, "keys"> {
+interface Asked extends Omit<VerifyOptions, "keys" | "scopes"> {
   readonly receiptFile: string | undefined;
 }
 
@@ -125,13 +77,15 @@ interface Verified {
   readonly report: VerifyReport;
   /** Null: none was asked for. */
   readonly receipt: ReceiptReport | null;
+  readonly scopes: readonly CopyScope[];
 }
 
 async function verifyOrSay(copy: Copy, { receiptFile, ...asked }: Asked): Promise<Verified> {
   try {
-    const options = { ...asked, keys: await copy.keys() };
-    if (receiptFile !== undefined) return await holdReceiptFile(copy.verify, receiptFile, options);
-    return { report: await copy.verify(options), receipt: null };
+    const scopes = await copy.scopes();
+    const options = { ...asked, keys: await copy.keys(), scopes };
+    if (receiptFile !== undefined) return { ...(await holdReceiptFile(copy.verify, receiptFile, options)), scopes };
+    return { report: await copy.verify(options), receipt: null, scopes };
   } catch (cause) {
     const code = cause instanceof CommandError ? cause.exitCode : EXIT.usage;
     throw new CommandError(code, `not verified: ${(cause as Error).message}`);

@@ -431,6 +431,28 @@ describe("verify holds a folder to the index", () => {
     ]);
   });
 
+  it("says what it was held to, where that is not everything: who narrows it, or deletes it, is seen", async () => {
+    await pullAll("s3", folder);
+    await rm(join(folder, segment(grace)));
+    await rm(join(folder, `bodies/${grace.path}`), { recursive: true });
+    expect((await verify(folder)).code).toBe(1);
+    const file = join(folder, "pulled.json");
+    const pulled = JSON.parse(await readFile(file, "utf8")) as { scopes: object[] };
+    await writeFile(file, JSON.stringify({ ...pulled, scopes: [{ ...pulled.scopes[0], human: ada.human }] }));
+    expect(await verify(folder)).toMatchObject({
+      code: 0,
+      err: `Held to the index of segments as pulled.json says: human ${ada.human}. For a copy of everything say --whole.\n`,
+    });
+    await writeFile(file, JSON.stringify({ ...pulled, scopes: [{ atMs: 0 }], isCurrent: false }));
+    expect((await verify(folder)).err).toContain("everything, as of 1970-01-01 00:00:00.000Z. For");
+    await rm(file);
+    expect(await verify(folder)).toMatchObject({
+      code: 0,
+      err: "No pull has left a pulled.json here: a transcript that is gone as a whole does not show. For a copy of everything say --whole.\n",
+    });
+    expect(await verify(folder, "--whole")).toMatchObject({ code: 1, err: "" });
+  });
+
   it("says what is wrong with the file that says what was pulled", async () => {
     await pullAll("s3", folder, "--human", ada.human);
     await writeFile(join(folder, "pulled.json"), "{}");
