@@ -5,6 +5,7 @@ import { readdir, readFile, stat } from "node:fs/promises";
 import { join, relative, sep } from "node:path";
 import { pipeline } from "node:stream";
 import { createGunzip } from "node:zlib";
+import type { BodyPart } from "../../src/transcript/body-line.ts";
 import { type InstancePartition, instancePartition, KEY_ID } from "../../src/transcript/layout.ts";
 import { type BodyStore, findErasure, locateBody } from "../../src/transcript/locate-body.ts";
 import { statePart } from "../../src/transcript/stated-part.ts";
@@ -26,27 +27,47 @@ export async function openCopiedSource(folder: string, operands: readonly string
     for await (const { key } of store.list(`transcripts/${partition}/`)) {
       if (parseObjectKey(key)?.kind !== "segment") continue;
       isEmpty = false;
-      yield* linesOf(gunzipped(join(folder, key)));
+      yield* orSay(key, linesOf(gunzipped(join(folder, key))));
     }
     if (isEmpty) throw new CommandError(EXIT.no, `No transcript with these ids in ${folder}`);
   };
   return {
     isLive: false,
     lines,
-    async body(seq, part): Promise<BodyRead> {
-      const stated = await statePart(lines(), seq, part);
-      if (stated === null) return { absent: `no record ${seq} with a body of the part ${part}` };
-      const keys = await readSealKeys(join(folder, SEAL_KEYS_FILE)).catch(() => null);
-      const erasure =
-        keys === null ? null : await findErasure(store, { ...of, atMs: stated.atMs }, { keys, issuer: null });
-      if (erasure !== null) return { absent: `erased: by the certificate ${erasure}` };
-      const located = await locateBody(store, partition, { ...stated, seq, part });
-      const isNothing = located === null || (located.runs.length + located.raw.length === 0 && stated.bytes !== 0);
-      if (isNothing) return { absent: "not in this copy" };
-      const files = located.raw.map(({ key }) => join(folder, key));
-      return { bytes: readAll(located.runs, files) };
-    },
+    body: (seq, part) =>
+      readBody(seq, part).catch((cause: unknown) => refuseDamaged(`the body of record ${seq}`, cause)),
   };
+
+  async function readBody(seq: number, part: BodyPart): Promise<BodyRead> {
+    const stated = await statePart(lines(), seq, part);
+    if (stated === null) return { absent: `no record ${seq} with a body of the part ${part}` };
+    const keys = await readSealKeys(join(folder, SEAL_KEYS_FILE)).catch(() => null);
+    const erasure =
+      keys === null ? null : await findErasure(store, { ...of, atMs: stated.atMs }, { keys, issuer: null });
+    if (erasure !== null) return { absent: `erased: by the certificate ${erasure}` };
+    const located = await locateBody(store, partition, { ...stated, seq, part });
+    const isNothing = located === null || (located.runs.length + located.raw.length === 0 && stated.bytes !== 0);
+    if (isNothing) return { absent: "not in this copy" };
+    const files = located.raw.map(({ key }) => join(folder, key));
+    return { bytes: orSay(`the body of record ${seq}`, readAll(located.runs, files)) };
+  }
+}
+
+/** Whoever can write to the copy can put anything there: that is for `verify` to name, and nothing to fall over. */
+function refuseDamaged(what: string, cause: unknown): never {
+  if (cause instanceof CommandError) throw cause;
+  throw new CommandError(
+    EXIT.no,
+    `${what} can't be read: ${(cause as Error).message}. What is wrong with the copy: portcullis verify`,
+  );
+}
+
+async function* orSay<T>(what: string, items: AsyncIterable<T>): AsyncGenerator<T> {
+  try {
+    yield* items;
+  } catch (cause) {
+    refuseDamaged(what, cause);
+  }
 }
 
 async function* readAll(runs: readonly Uint8Array[], files: readonly string[]): AsyncGenerator<Uint8Array> {

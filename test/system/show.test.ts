@@ -1,9 +1,10 @@
 // `portcullis show`: an incident as a story, from the gate and from a copy.
 
 import { createHash } from "node:crypto";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { cp, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { runCommand } from "../../scripts/cli/commands.ts";
 import { createIo } from "../../scripts/cli/terminal.ts";
@@ -190,6 +191,28 @@ describe("bodies", () => {
     const gone = await copied(killed.id, "--body", String(incident.seqOf("/hostile/large")));
     expect([gone.code, gone.bytes.length, gone.err]).toEqual([1, 0, expect.stringContaining("not in this copy")]);
     expect((await copied(killed.id, "--bodies")).out).toContain("        answer: not in this copy\n");
+  });
+
+  it("a copy that somebody has damaged: which object, and no fall", async () => {
+    const { killed } = incident;
+    const partition = `human=${incident.lines[0]!["human"]}/task=build-platform_t-1/instance=${killed.id}`;
+    const wrong = await mkdtemp(join(tmpdir(), "portcullis-show-damaged-"));
+    await cp(copy, wrong, { recursive: true });
+    const damaged = (...args: string[]) => run([killed.id, ...args, "--dir", wrong], null);
+    for (const name of await readdir(join(wrong, "bodies", partition)))
+      if (name.endsWith(".gz")) await writeFile(join(wrong, "bodies", partition, name), "no gzip");
+    expect(await damaged("--body", "0")).toMatchObject({
+      code: 1,
+      err: expect.stringMatching(/^the body of record 0 can't be read: .*: portcullis verify\n$/),
+    });
+    const segment = `transcripts/${partition}/0000000000.jsonl.gz`;
+    for (const bytes of ["no gzip", gzipSync("no JSON\n")]) {
+      await writeFile(join(wrong, segment), bytes);
+      for (const args of [[], ["--body", "1"]]) expect((await damaged(...args)).code).not.toBe(0);
+    }
+    await writeFile(join(wrong, segment), "no gzip");
+    expect((await damaged()).err).toContain(`${segment} can't be read: `);
+    await rm(wrong, { recursive: true });
   });
 
   it.each([
