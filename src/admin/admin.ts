@@ -1,5 +1,6 @@
 import { Hono } from "hono";
 import { recordUnauthenticated } from "../authority/refused.ts";
+import { KEY_ID } from "../transcript/layout.ts";
 import { authenticateAdmin } from "./authenticate.ts";
 import { bodyRoutes } from "./bodies.ts";
 import { type AdminHono, PATH_MAX_CHARS, problem, readBody, record, requireRole } from "./door.ts";
@@ -48,6 +49,9 @@ admin.get("/admin/v1/transcripts/:human/:task/:instance", async (c) => {
   const refused = await requireRole(deployment, who, c.req.path, ["auditor"]);
   if (refused !== null) return refused;
   const { human, task, instance } = c.req.param();
+  // What is no id leads to nothing, and could be as long as an address: it is not put on record.
+  if (![human, task, instance].every((id) => KEY_ID.test(id)))
+    return problem(404, "Not Found", "no transcript with these ids");
   await record(deployment, "read", { by: who.id, email: who.email, human, task, instance });
   const lines = await readTranscript(deployment, { human, task, instance });
   if (lines === null) return problem(404, "Not Found", "no transcript with these ids");

@@ -232,6 +232,11 @@ describe("an admin", () => {
       `/admin/v1/transcripts/${human}/build-platform_t-read/..%2f..%2fx`,
     ])
       expect(said(await h.asAdmin(other))).toBe("404 no transcript with these ids");
+    // What is no id is not on record. What was asked after it is, so it would be by then.
+    const later = makeKey().thumbprint;
+    await h.asAdmin(`/admin/v1/transcripts/${human}/build-platform_t-read/${later}`);
+    const asked = await h.journal("admin", ({ instance }) => instance === later || instance === "../../x");
+    expect(asked.map(({ instance }) => instance)).toEqual([later]);
   });
 });
 
