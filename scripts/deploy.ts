@@ -12,9 +12,11 @@ import {
   ask,
   isAbsentBucket,
   isAbsentWorker,
+  isSignedOut,
   parseLifecycle,
   parseLocks,
   parseSecrets,
+  type Ran,
 } from "./deploy/wrangler.ts";
 
 const USAGE = `npm run deploy -- [options]
@@ -80,20 +82,26 @@ function wantedOf(
   };
 }
 
+const cannotList = (what: string, ran: Ran): Refusal =>
+  new Refusal(
+    isSignedOut(ran)
+      ? "wrangler is not signed in, and what is there must be looked at, for --dry-run as well: npm exec -- wrangler login, or CLOUDFLARE_API_TOKEN"
+      : `wrangler can't list ${what}:\n${ran.out}`,
+  );
+
 function findRules({ bucket }: Wanted): Found {
   const of = bucket.jurisdiction === undefined ? [] : ["--jurisdiction", bucket.jurisdiction];
   const locks = ask(["r2", "bucket", "lock", "list", bucket.name, ...of]);
   if (isAbsentBucket(locks)) return null;
-  if (locks.code !== 0) throw new Refusal(`wrangler can't list the bucket's locks:\n${locks.out}`);
+  if (locks.code !== 0) throw cannotList("the bucket's locks", locks);
   const lifecycle = ask(["r2", "bucket", "lifecycle", "list", bucket.name, ...of]);
-  if (lifecycle.code !== 0) throw new Refusal(`wrangler can't list the bucket's lifecycle rules:\n${lifecycle.out}`);
+  if (lifecycle.code !== 0) throw cannotList("the bucket's lifecycle rules", lifecycle);
   return { locks: parseLocks(locks.out), lifecycle: parseLifecycle(lifecycle.out) };
 }
 
 function missingSecrets(config: Config): string[] {
   const listed = ask(["secret", "list", "--format", "json"]);
-  if (listed.code !== 0 && !isAbsentWorker(listed))
-    throw new Refusal(`wrangler can't list the secrets:\n${listed.out}`);
+  if (listed.code !== 0 && !isAbsentWorker(listed)) throw cannotList("the secrets", listed);
   const there = listed.code === 0 ? parseSecrets(listed.out) : [];
   return secretsOf(config).filter((name) => !there.includes(name));
 }

@@ -82,7 +82,12 @@ function conclude({ exitCode, checks }: TourEnd, tookMs: number): void {
   const seconds = (tookMs / 1000).toFixed(1);
   print("");
   if (exitCode === 0) print(styleText("green", `All ${checks} checks held, in ${seconds} s.`));
-  else print(styleText("red", `The tour failed after ${checks} checks: see the lines with ✗.`));
+  else {
+    print(styleText("red", `The tour failed after ${checks} checks: see the lines with ✗.`));
+    print(
+      'Where it says "closed by a switch", a kill of an earlier run stands: npx portcullis switches names it, lift opens it.',
+    );
+  }
 }
 
 function invite({ addresses }: Organisation, { team }: TourEnd, dir: string): void {

@@ -3,6 +3,7 @@
 import { readFile } from "node:fs/promises";
 import { isLoopback } from "../../src/loopback.ts";
 import type { Result } from "../../src/result.ts";
+import { type Human, humans } from "../local/humans.ts";
 import { findRunning, type RunAddresses } from "../local/run-file.ts";
 import { parseGate, parseRemote } from "../remote.ts";
 import { CommandError, EXIT, type Io, UsageError } from "./command.ts";
@@ -12,6 +13,7 @@ import { readLogins } from "./login-file.ts";
 export const CONNECTION = {
   gate: { type: "string" },
   dir: { type: "string" },
+  as: { type: "string" },
   token: { type: "string" },
   "token-file": { type: "string" },
   json: { type: "boolean", default: false },
@@ -19,6 +21,7 @@ export const CONNECTION = {
 
 export const CONNECTION_USAGE = `  --gate <origin>      the gate (or PORTCULLIS_GATE; else the stack of npm start, else where you signed in last)
   --dir <folder>       the stack that npm start runs from this folder (default: .portcullis, where one runs)
+  --as <person>        who asks there: oscar (also with --dir alone), or olga, who is on call with him
   --token-file <file>  an ID token (or PORTCULLIS_TOKEN, or --token, which others on this machine can see). It goes, as
                        PORTCULLIS_BREAK_GLASS does, only to a gate named by --gate, PORTCULLIS_GATE or --dir
   --json               for machines`;
@@ -26,6 +29,7 @@ export const CONNECTION_USAGE = `  --gate <origin>      the gate (or PORTCULLIS_
 export interface ConnectionOptions {
   readonly gate?: string | undefined;
   readonly dir?: string | undefined;
+  readonly as?: string | undefined;
   readonly token?: string | undefined;
   readonly "token-file"?: string | undefined;
 }
@@ -41,16 +45,20 @@ export interface Connection {
 }
 
 const DEFAULT_DIR = ".portcullis";
+const ON_CALL: Human = "oscar";
 /** A token that runs out on its way is no use. */
 const EXPIRY_MARGIN_MS = 5_000;
 
 /** @param mayKill the command is one for which a break-glass key is good, and then it goes before a token. */
 export async function connect(options: ConnectionOptions, io: Io, mayKill = false): Promise<Connection> {
   const { gate, local, isNamed } = await findGate(options, io);
+  const person = personOf(options, local);
   const given = await givenToken(options, io);
   const key = io.env["PORTCULLIS_BREAK_GLASS"] || undefined;
-  const isBreakGlass = key !== undefined && given?.option !== true && (mayKill || given === undefined);
-  const secret = isBreakGlass ? "PORTCULLIS_BREAK_GLASS" : given?.from;
+  const isAs = options.as !== undefined;
+  if (isAs && given?.option === true) throw new UsageError(`--as and ${given.from}: say one of them`);
+  const isBreakGlass = key !== undefined && !isAs && given?.option !== true && (mayKill || given === undefined);
+  const secret = isAs ? undefined : isBreakGlass ? "PORTCULLIS_BREAK_GLASS" : given?.from;
   // INVARIANT: whoever wrote the current folder, its run file included, gets no credential by that.
   if (secret !== undefined && !isNamed)
     throw new UsageError(
@@ -62,10 +70,20 @@ export async function connect(options: ConnectionOptions, io: Io, mayKill = fals
     isBreakGlass,
     bearer: async () => {
       if (isBreakGlass) return parseBreakGlass(key);
-      if (given !== undefined) return notExpired(given.token, `The token of ${given.from} has run out. Get another.`);
-      return signedIn(gate, local, io);
+      if (given !== undefined && !isAs)
+        return notExpired(given.token, `The token of ${given.from} has run out. Get another.`);
+      return person === null ? signedIn(gate, local, io) : signInLocally(local!, person);
     },
   };
+}
+
+/** Whom the local stack was asked to believe outright: that goes before a sign-in that was kept, which may be another stack's. */
+function personOf({ as, dir }: ConnectionOptions, local: RunAddresses | null): Human | null {
+  if (as === undefined) return dir === undefined ? null : ON_CALL;
+  if (local === null)
+    throw new UsageError("--as: only at the stack of npm start, which believes whoever names a human");
+  if (!Object.hasOwn(humans, as)) throw new UsageError(`--as ${as}: not one of ${Object.keys(humans).join(", ")}`);
+  return as as Human;
 }
 
 /** What was wrong with it is said with the name by which it was given. */
@@ -159,10 +177,14 @@ async function signedIn(gate: string, local: RunAddresses | null, io: Io): Promi
   if (kept !== null && (local === null || !hasExpired(kept)))
     return notExpired(kept, `The sign-in at ${gate} has run out. Sign in again: ${signIn}`);
   if (local === null) throw new CommandError(EXIT.forbidden, `Not signed in at ${gate}. Sign in: ${signIn}`);
-  // The local stack's sign-in page believes whoever names a human. Oscar is on call.
+  return signInLocally(local, ON_CALL);
+}
+
+/** The local stack's sign-in page believes whoever names a human. */
+async function signInLocally(local: RunAddresses, person: Human): Promise<string> {
   const { signInAt } = await import("../local/sign-in.ts");
   try {
-    return await signInAt(local.issuer, "oscar", "portcullis-admin");
+    return await signInAt(local.issuer, person, "portcullis-admin");
   } catch (cause) {
     throw new CommandError(EXIT.unreachable, `No sign-in at ${local.issuer}: ${(cause as Error).message}`);
   }

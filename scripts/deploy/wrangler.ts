@@ -28,6 +28,9 @@ export function act(args: readonly string[]): number {
   return status ?? 1;
 }
 
+/** It says so in many words, and advises of what a deployment can't use. */
+export const isSignedOut = ({ code, out }: Ran): boolean =>
+  code !== 0 && /CLOUDFLARE_API_TOKEN environment variable|not authenticated|not logged in/i.test(out);
 export const isAbsentBucket = ({ code, out }: Ran): boolean =>
   code !== 0 && /\[code: 10006\]|specified bucket does not exist/i.test(out);
 export const isAbsentWorker = ({ code, out }: Ran): boolean =>

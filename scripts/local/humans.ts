@@ -11,6 +11,7 @@ export const humans = {
   ada: { sub: "00u1kq7ada", name: "Ada", email: "ada@acme.example", groups: ["engineering"] },
   grace: { sub: "00u2mv4grace", name: "Grace", email: "grace@acme.example", groups: ["support"] },
   oscar: { sub: "00u3zr9oscar", name: "Oscar", email: "oscar@acme.example", groups: ["security-oncall"] },
+  olga: { sub: "00u4ws2olga", name: "Olga", email: "olga@acme.example", groups: ["security-oncall"] },
 } as const satisfies Readonly<Record<string, Person>>;
 export type Human = keyof typeof humans;
 

@@ -24,6 +24,7 @@ const say = (text) => console.log(text);
 const fail = (text) => { console.error("\\u2718 [ERROR] " + text); process.exit(1); };
 const [a, b, c, d, bucket, name, prefix] = args;
 const option = (flag) => args[args.indexOf(flag) + 1];
+if (state.signedOut) fail("In a non-interactive environment, it's necessary to set a CLOUDFLARE_API_TOKEN environment variable for wrangler to work.");
 if (a === "secret") {
   if (state.secrets === null) fail('Worker "portcullis" not found.\\n\\nIf this is a new Worker, run \`wrangler deploy\` first to create it.');
   say(JSON.stringify(state.secrets.map((name) => ({ name, type: "secret_text" })), null, "  "));
@@ -97,6 +98,13 @@ describe("npm run deploy", () => {
     await writeFile(join(dir, "asked"), "");
     expect((await run("--bodies-days", "365")).code).toBe(0);
     expect(await acts()).toEqual(["deploy"]);
+  });
+
+  it("without a sign-in says that it takes one, for --dry-run as well", async () => {
+    await setState({ signedOut: true });
+    const { code, out, err } = await run("--dry-run");
+    expect([code, out]).toEqual([1, ""]);
+    expect(err).toMatch(/^wrangler is not signed in, .*npm exec -- wrangler login, or CLOUDFLARE_API_TOKEN\n$/);
   });
 
   it("--dry-run prints the plan as commands, changes nothing, and says what secret is missing", async () => {
