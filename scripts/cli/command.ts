@@ -19,6 +19,8 @@ export interface Io {
   readonly env: Readonly<Record<string, string | undefined>>;
   /** Whether a person watches: progress is worth a line then. */
   readonly isWatched: boolean;
+  /** Whether the answer itself goes to a person, and not into a file or another program. */
+  readonly isRead: boolean;
 }
 
 export interface Command {
@@ -50,7 +52,7 @@ export class CommandError extends Error {
   }
 }
 
-/** The words were wrong: the usage is shown below. */
+/** The words were wrong: how the command is called is shown below. */
 export class UsageError extends CommandError {
   constructor(message: string) {
     super(EXIT.usage, message);

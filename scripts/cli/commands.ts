@@ -39,6 +39,10 @@ ${[...commands].map(([name, { summary }]) => `  ${name.padEnd(10)} ${summary}`).
 
 Exit: 0 ok, 1 refused or not as it should be, 2 usage, 3 not signed in or not allowed, 4 the gate could not be reached.`;
 
+/** In the hour of an incident the whole of it would hide what was wrong. */
+const synopsis = (name: string, { usage: text }: Command): string =>
+  `${text.split("\n\n", 1)[0]}\nAll of it: npx portcullis ${name} --help`;
+
 /** Runs a command, and says what was wrong with it. The exit code to end with; throws for a bug. */
 export async function runCommand([name, ...args]: readonly string[], io: Io): Promise<number> {
   const isHelp = (word: string | undefined): boolean => word === "--help" || word === "-h";
@@ -48,8 +52,8 @@ export async function runCommand([name, ...args]: readonly string[], io: Io): Pr
   }
   const command = name === undefined ? undefined : commands.get(name);
   if (command === undefined) {
-    if (name !== undefined) io.note(`${name}: no such command`);
-    io.usage(usage(), "not asked");
+    if (name === undefined) io.usage(usage(), "not asked");
+    else io.note(`${name}: no such command. All of them: npx portcullis --help`);
     return EXIT.usage;
   }
   // What comes behind two dashes is of a command that this one runs.
@@ -63,7 +67,7 @@ export async function runCommand([name, ...args]: readonly string[], io: Io): Pr
   } catch (cause) {
     if (!(cause instanceof CommandError)) throw cause;
     io.note(cause.message);
-    if (cause instanceof UsageError) io.usage(command.usage, "not asked");
+    if (cause instanceof UsageError) io.usage(synopsis(name!, command), "not asked");
     return cause.exitCode;
   }
 }

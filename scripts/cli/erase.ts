@@ -2,13 +2,13 @@
 
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
-import { emailDigest } from "../../src/identity/email-digest.ts";
 import { onlyOperand, parseArguments, parseReason } from "./arguments.ts";
 import { type Command, CommandError, EXIT, type Io, UsageError } from "./command.ts";
 import { CONNECTION, CONNECTION_USAGE, type Connection, connect } from "./connection.ts";
-import { ask, listInstances, parseAnswer } from "./gate-client.ts";
+import { ask, parseAnswer } from "./gate-client.ts";
 import { count, utc } from "./printable.ts";
 import { type Erasure, erasure } from "./retention-answers.ts";
+import { humanOf } from "./target.ts";
 
 /** It goes on without anybody who looks. */
 const FOLLOW_MS = 600_000;
@@ -18,7 +18,8 @@ export const erase: Command = {
   summary: "erase what passed on behalf of a human, up to now",
   usage: `portcullis erase human <id or e-mail address> --reason "…" [--task <id>] [--no-wait] [--yes]
 
-Bodies go, for good; the records stay, and still verify. A legal hold forbids it. An e-mail address is looked up among
+Bodies go, for good; the records stay, and still verify. Copies that were pulled before keep theirs: delete them, and
+pull anew. A legal hold forbids it. An e-mail address is looked up among
 the instances that are enrolled now; the id is in every record.
 
   --reason "…"         why; it is on record, and in the signed certificate. Not the place for personal data
@@ -41,7 +42,7 @@ Exit: 0 done, 1 refused, or something is left or not through yet, 2 usage, 3 not
       throw new UsageError("erase what? human <id or e-mail address>");
     const reason = parseReason(options.reason);
     const connection = await connect(options, io);
-    const human = named.includes("@") ? await findHuman(connection, named) : named;
+    const human = await humanOf(connection, named);
     const { task } = options;
     if (!options.yes) await confirm(human, task, connection, io);
     const response = await ask(connection, "erasures", {
@@ -72,24 +73,6 @@ Exit: 0 done, 1 something is left, or it is not through yet.`,
 
 const look = async (connection: Connection, id: string): Promise<Erasure> =>
   parseAnswer(connection, await ask(connection, `erasures/${encodeURIComponent(id)}`), erasure);
-
-/** People are known to the roster by a digest of their address. */
-async function findHuman(connection: Connection, address: string): Promise<string> {
-  const digest = emailDigest(address);
-  const found = (await listInstances(connection)).filter((member) => member.emailDigest === digest);
-  const [human, ...others] = new Set(found.map((member) => member.human));
-  if (human === undefined)
-    throw new CommandError(
-      EXIT.no,
-      `Nobody with that address has an instance enrolled now: give the id, which is in every record and in the keys of the bucket.`,
-    );
-  if (others.length > 0)
-    throw new CommandError(
-      EXIT.usage,
-      `${others.length + 1} humans have that address: ${[human, ...others].join(", ")}. Give the id.`,
-    );
-  return human;
-}
 
 async function confirm(human: string, task: string | undefined, { gate }: Connection, io: Io): Promise<void> {
   const of = task === undefined ? "" : ` in task ${task}`;

@@ -6,16 +6,17 @@ import { CONNECTION, CONNECTION_USAGE, type Connection, connect } from "./connec
 import { ask, parseAnswer } from "./gate-client.ts";
 import { table, utc } from "./printable.ts";
 import { type Hold, hold as holdShape, holdsPage } from "./retention-answers.ts";
+import { humanOf } from "./target.ts";
 
 export const hold: Command = {
   summary: "keep a human's or a task's bodies from erasure, or release them",
-  usage: `portcullis hold human <id> --reason "…"
+  usage: `portcullis hold human <id or e-mail address> --reason "…"
 portcullis hold task <id> --reason "…"
 portcullis hold everything --reason "…"
 portcullis hold release <hold id> --reason "…"
 
 While a hold stands, nothing that it covers is erased; an erasure that runs is stopped. A lifecycle rule of the bucket
-knows nothing of holds. To release one takes two auditors within an hour (exit 1 after the first).
+knows nothing of holds. An e-mail address is looked up among the instances that are enrolled now. To release one takes two auditors within an hour (exit 1 after the first).
 
 ${CONNECTION_USAGE}`,
   run: async (args, io) => {
@@ -24,15 +25,16 @@ ${CONNECTION_USAGE}`,
     const isEverything = what === "everything" && operands.length === 1;
     const isNamed = (what === "human" || what === "task" || what === "release") && operands.length === 2;
     if (!isEverything && !isNamed)
-      throw new UsageError("hold what? human <id>, task <id>, everything, or release <hold id>");
+      throw new UsageError("hold what? human <id or e-mail address>, task <id>, everything, or release <hold id>");
     const reason = parseReason(options.reason);
     const connection = await connect(options, io);
+    const subject = what === "human" ? await humanOf(connection, id!) : id;
     const response =
       what === "release"
         ? await ask(connection, `holds/${encodeURIComponent(id!)}`, { method: "DELETE", body: { reason } })
         : await ask(connection, "holds", {
             method: "POST",
-            body: { ...(isEverything ? { everything: true } : { [what!]: id }), reason },
+            body: { ...(isEverything ? { everything: true } : { [what!]: subject }), reason },
           });
     const answer = await parseAnswer(connection, response, holdShape);
     if (options.json) io.json(answer);
@@ -64,6 +66,8 @@ ${CONNECTION_USAGE}`,
           describe(one),
           `${one.by}: ${one.reason}`,
         ]),
+        ["HOLD", "AT", "STATE", "OF", "BY, AND WHY"],
+        io,
       ))
         io.say(line);
     return EXIT.ok;

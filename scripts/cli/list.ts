@@ -55,6 +55,8 @@ ${CONNECTION_USAGE}`,
           member.upstreams.join(","),
           `until ${utcMinute(member.deadlineMs)}`,
         ]),
+        ["INSTANCE", "STATE", "AGENT", "TASK", "HUMAN", "UPSTREAMS", "DEADLINE"],
+        io,
       ))
         io.say(line);
     return EXIT.ok;
@@ -82,6 +84,8 @@ ${CONNECTION_USAGE}`,
     else
       for (const line of table(
         found.map((sw) => [sw.id, utc(sw.atMs), stateOf(sw), sw.act, describeTarget(sw), `${sw.by}: ${sw.reason}`]),
+        ["SWITCH", "AT", "STATE", "ACT", "TARGET", "BY, AND WHY"],
+        io,
       ))
         io.say(line);
     return EXIT.ok;

@@ -1,5 +1,7 @@
 // What is printed was written by others: agents' ids, admins' reasons, keys of a bucket. None of it may command a terminal.
 
+import type { Io } from "./command.ts";
+
 const UNPRINTABLE = /[^\P{C}]/gu;
 
 /** Control, format and unassigned characters, lone surrogates and newlines as `\u{…}`. */
@@ -21,9 +23,9 @@ export const utcMinute = (timeMs: number): string => `${utc(timeMs).slice(0, 16)
 export const count = (number: number, one: string, many = `${one}s`): string =>
   `${number} ${number === 1 ? one : many}`;
 
-/** Columns as wide as their widest cell. */
-export function table(rows: readonly (readonly string[])[]): string[] {
-  const clean = rows.map((row) => row.map(printable));
+/** Columns as wide as their widest cell. Headings are for a person: programs read lines that are all alike. */
+export function table(rows: readonly (readonly string[])[], headings: readonly string[], { isRead }: Io): string[] {
+  const clean = (isRead ? [headings, ...rows] : rows).map((row) => row.map(printable));
   const widths = (clean[0] ?? []).map((_, column) => Math.max(...clean.map((row) => row[column]?.length ?? 0)));
   return clean.map((row) =>
     row

@@ -15,14 +15,14 @@ const HOW_FAR: Readonly<Record<Receipt["status"], string>> = {
 
 /** Pure. */
 export function receiptLines(receipt: Receipt, nowMs: number): string[] {
-  const { switch: sw, status, opened, reached, idle, cut, unconfirmed, missing, lastStoppedByMs } = receipt;
+  const { switch: sw, status, opened, unconfirmed, missing, lastStoppedByMs } = receipt;
   const unreached = (receipt.unreached ?? []).slice(0, NAMED_MAX);
   const did = sw.act === "kill" ? "Killed" : "Paused";
   const lines = [
     `${did}${HOW_FAR[status]}: ${describeTarget(sw)}`,
     `  switch ${sw.id} at ${receipt.iss}, ${utc(sw.atMs)}${sw.untilMs === null ? "" : `, until ${utc(sw.untilMs)}`}`,
     `  by ${sw.by}: ${sw.reason}`,
-    `  reached ${count(reached, "instance")} (${idle} more idle), cut ${count(cut, "running call")}`,
+    `  ${how(receipt)}`,
     `  ${timing(receipt)}`,
   ];
   if (unconfirmed > 0) lines.push(`  not confirmed yet: ${count(unconfirmed, "running call")}`);
@@ -38,17 +38,31 @@ export function receiptLines(receipt: Receipt, nowMs: number): string[] {
   return lines;
 }
 
-function timing({ acceptedAtMs, lastAcknowledgedAtMs, lastByteAtMs }: Receipt): string {
+/** Idle ones held no confirmation, so that they could do nothing: that they were not reached is no failure. */
+function how({ reached, idle, cut, missing }: Receipt): string {
+  const later = `${count(idle, "idle instance")} ${idle === 1 ? "learns" : "learn"} of it before the next call`;
+  if (idle > 0 && reached === 0 && missing === 0) return `nobody was at work; ${later}`;
+  return `reached ${count(reached, "instance")}, cut ${count(cut, "running call")}${idle === 0 ? "" : `; ${later}`}`;
+}
+
+/** Whether it still stands, which its status does not say. Null: its receipt tells when it was opened. */
+export function standingLine({ switch: sw, opened }: Receipt): string | null {
+  if (opened !== null) return null;
+  const opens = sw.act === "pause" ? "npx portcullis resume" : `npx portcullis lift ${sw.id}`;
+  return `  closed: whoever is new in its reach is refused. To open it: ${opens} …`;
+}
+
+function timing({ cut, acceptedAtMs, lastAcknowledgedAtMs, lastByteAtMs }: Receipt): string {
   const acknowledged =
     lastAcknowledgedAtMs === null
       ? "nothing to acknowledge"
       : `acknowledged after ${lastAcknowledgedAtMs - acceptedAtMs} ms`;
   const lastByte =
     lastByteAtMs === null ? "no byte of a cut call passed" : `last byte ${distance(lastByteAtMs - acceptedAtMs)}`;
-  return `${acknowledged}, ${lastByte}`;
+  return cut === 0 && lastByteAtMs === null ? acknowledged : `${acknowledged}, ${lastByte}`;
 }
 
-const distance = (ms: number): string => (ms < 0 ? `${-ms} ms before` : `after ${ms} ms`);
+const distance = (ms: number): string => (ms < 0 ? `${-ms} ms before the switch` : `after ${ms} ms`);
 
 /** A switch that names nobody is more often a typing error than a wish. */
 export const reachesNobody = ({ status, reached, idle, missing }: Receipt): boolean =>

@@ -8,7 +8,7 @@ import { CONNECTION, CONNECTION_USAGE, type Connection, connect } from "./connec
 import type { Progress, Receipt } from "./gate-answers.ts";
 import { ask, parseLifted, parseReceipt, parseResumed, readSwitch } from "./gate-client.ts";
 import { count } from "./printable.ts";
-import { reachesNobody, receiptLines } from "./receipt-lines.ts";
+import { reachesNobody, receiptLines, standingLine } from "./receipt-lines.ts";
 import { followSwitch } from "./switch-events.ts";
 import { describeTarget, parseSelector, REACH_USAGE, resolveSelector } from "./target.ts";
 
@@ -176,7 +176,11 @@ Exit: 0 done, 1 not through yet.`,
     const connection = await connect(options, io);
     const receipt = await readSwitch(connection, id);
     if (options.json) io.json(receipt);
-    else for (const line of receiptLines(receipt, Date.now())) io.say(line);
+    else {
+      for (const line of receiptLines(receipt, Date.now())) io.say(line);
+      const standing = standingLine(receipt);
+      if (standing !== null) io.say(standing);
+    }
     if (options.save !== undefined) await save(receipt, options.save);
     return receipt.status === "done" ? EXIT.ok : EXIT.no;
   },

@@ -1,6 +1,7 @@
 // How a switch's target is written on the command line, and read aloud.
 
 import { REACHES, type Reach } from "../../src/control/switch.ts";
+import { emailDigest } from "../../src/identity/email-digest.ts";
 import { CommandError, EXIT, UsageError } from "./command.ts";
 import type { Connection } from "./connection.ts";
 import type { Member, Target, Whereabouts } from "./gate-answers.ts";
@@ -24,13 +25,15 @@ export interface Selector {
   readonly target: Target;
 }
 
+const REACH_NAMES = Object.keys(REACHES).join(", ");
+
 const isReach = (text: string): text is Reach => Object.hasOwn(REACHES, text);
 
 /** Pure. An instance may still be the beginning of one. */
 export function parseSelector(operands: readonly string[]): Selector {
   const [reach, ...names] = operands;
-  if (reach === undefined) throw new UsageError("which reach?");
-  if (!isReach(reach)) throw new UsageError(`${reach}: no such reach`);
+  if (reach === undefined) throw new UsageError(`which reach? One of ${REACH_NAMES}`);
+  if (!isReach(reach)) throw new UsageError(`${reach}: no such reach. There are ${REACH_NAMES}`);
   const parts = reach === "agent-version" ? splitVersion(names) : names;
   const members = REACHES[reach];
   if (parts.length !== members.length || parts.includes(""))
@@ -67,9 +70,28 @@ export async function findInstance(connection: Connection, beginning: string): P
   throw new CommandError(
     one === undefined ? EXIT.no : EXIT.usage,
     one === undefined
-      ? `No instance begins with ${beginning}. See: portcullis ps`
+      ? `No instance that is enrolled now begins with ${beginning} (npx portcullis ps lists them). Of one that has ended give the whole id.`
       : `${found.length} instances begin with ${beginning}. Give more of the id.`,
   );
+}
+
+/** The id of a human who is named by it, or by an address. People are known to the roster by a digest of their address. */
+export async function humanOf(connection: Connection, named: string): Promise<string> {
+  if (!named.includes("@")) return named;
+  const digest = emailDigest(named);
+  const found = (await listInstances(connection)).filter((member) => member.emailDigest === digest);
+  const [human, ...others] = new Set(found.map((member) => member.human));
+  if (human === undefined)
+    throw new CommandError(
+      EXIT.no,
+      `Nobody with that address has an instance enrolled now: give the id, which is in every record and in the keys of the bucket.`,
+    );
+  if (others.length > 0)
+    throw new CommandError(
+      EXIT.usage,
+      `${others.length + 1} humans have that address: ${[human, ...others].join(", ")}. Give the id.`,
+    );
+  return human;
 }
 
 /** Where a transcript lies: of an instance that has ended, and is on no list any more, by its whole id. */

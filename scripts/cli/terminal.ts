@@ -42,5 +42,6 @@ export function createIo(out: Output, err: Output, env: Io["env"], write = write
     },
     env,
     isWatched: err.isTTY === true,
+    isRead: out.isTTY === true,
   };
 }

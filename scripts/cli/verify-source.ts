@@ -1,5 +1,6 @@
 // What verify reads: a folder, or a bucket; with whose keys, and what must be there.
 
+import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { type VerifyOptions, type VerifyReport, verifyTranscripts } from "../../src/transcript/verify.ts";
 import type { CopyScope } from "../../src/transcript/verify-index.ts";
@@ -37,9 +38,14 @@ export function openCopy(operands: readonly string[], { s3, bucket, keys, gate, 
   if (s3 === undefined) {
     if (bucket !== undefined) throw new UsageError("--bucket is of --s3");
     const folder = onlyOperand(operands, "folder");
+    const keysFile = keys ?? join(folder, SEAL_KEYS_FILE);
     return {
-      keys: () => readKeys(keys ?? join(folder, SEAL_KEYS_FILE)),
-      scopes: async () => (whole ? WHOLE : scopesOf(await readPulled(folder))),
+      keys: () =>
+        readKeys(keysFile).catch((cause: NodeJS.ErrnoException) => Promise.reject(withoutKeys(cause, keysFile))),
+      scopes: async () => {
+        if (!(await stat(folder).catch(() => null))?.isDirectory()) throw new Error(`${folder}: no such folder`);
+        return whole ? WHOLE : scopesOf(await readPulled(folder));
+      },
       verify: (options) => verifyFolder(folder, options),
     };
   }
@@ -53,5 +59,10 @@ export function openCopy(operands: readonly string[], { s3, bucket, keys, gate, 
     verify: async (options) => verifyTranscripts(await bucketObjects(source, options.bodies !== false), options),
   };
 }
+
+const withoutKeys = (cause: NodeJS.ErrnoException, keysFile: string): Error =>
+  cause.code === "ENOENT" && cause.path === keysFile
+    ? new Error(`${keysFile}: no such file. It needs the public seal keys (pull brings them; or --keys <file>)`)
+    : cause;
 
 const WHOLE: readonly CopyScope[] = [{ untilMs: null }];

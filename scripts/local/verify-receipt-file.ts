@@ -51,15 +51,17 @@ function parseFile(text: string): { readonly jws: string; readonly beside: Reado
   return { jws, beside };
 }
 
+const transcripts = (number: number): string => `${number} ${number === 1 ? "transcript" : "transcripts"}`;
+
 /** For a person, without the findings. */
 export function describeReceipt({ receipt, verified, notAtHand, unnamed, ok }: ReceiptReport): string[] {
   if (receipt === null) return ["FAIL receipt: not one that can be believed"];
   const { switch: sw, status, reached, cut, unconfirmed, idle, acceptedAtMs, lastAcknowledgedAtMs } = receipt;
   const lasted = lastAcknowledgedAtMs === null ? "" : `, all within ${lastAcknowledgedAtMs - acceptedAtMs} ms`;
   const notes = [
-    `${sw.act} of reach ${sw.reach}, ${status}: ${reached} reached, ${cut} cut, ${unconfirmed} unconfirmed, ${idle} idle${lasted}`,
-    `held to ${verified.length} transcripts; ${notAtHand.length} of its instances are not at hand`,
-    ...(unnamed.length === 0 ? [] : [`${unnamed.length} transcripts that it does not name have learned of it`]),
+    `${sw.act} of ${sw.reach}, ${status}: ${reached} reached, ${cut} cut, ${unconfirmed} unconfirmed, ${idle} idle${lasted}`,
+    `held to ${transcripts(verified.length)}; ${notAtHand.length} of its instances are not at hand`,
+    ...(unnamed.length === 0 ? [] : [`learned of by ${transcripts(unnamed.length)} that it does not name`]),
   ];
   return [`${ok ? "ok  " : "FAIL"} receipt ${sw.id}: ${notes[0]}`, ...notes.slice(1).map((note) => `     ${note}`)];
 }

@@ -52,8 +52,11 @@ describe("erase and hold", () => {
 
     const { out } = await run(by("v", "security-oncall"), "ps", "--human", humans.ada.email, "--json");
     const [{ human }] = (JSON.parse(out) as { instances: [{ human: string }] }).instances;
-    const held = await run(one, "hold", "human", human, "--reason", "a lawsuit", "--json");
-    expect(held.code).toBe(0);
+    const held = await run(one, "hold", "human", humans.ada.email, "--reason", "a lawsuit", "--json");
+    expect([held.code, JSON.parse(held.out)]).toEqual([
+      0,
+      expect.objectContaining({ subject: { kind: "human", id: human } }),
+    ]);
     const { id } = JSON.parse(held.out) as { id: string };
     expect(await run(one, "holds")).toMatchObject({
       code: 0,

@@ -110,8 +110,8 @@ describe("portcullis verify --receipt", () => {
     // The folder was not made by pull.
     expect([code, err]).toEqual([0, expect.stringMatching(/^No pull has left a pulled\.json here: [^\n]*\n$/)]);
     const { id } = receipt["switch"] as { id: string };
-    expect(out).toContain(`ok   receipt ${id}: kill of reach instance, done: 1 reached, 1 cut, 0 unconfirmed, 0 idle`);
-    expect(out).toContain("held to 1 transcripts; 0 of its instances are not at hand");
+    expect(out).toContain(`ok   receipt ${id}: kill of instance, done: 1 reached, 1 cut, 0 unconfirmed, 0 idle`);
+    expect(out).toContain("held to 1 transcript; 0 of its instances are not at hand");
     await writeFile(answered("receipt.jws"), `${receipt["jws"]}\n`);
     const alone = await run(folder, "--receipt", answered("receipt.jws"), "--json");
     expect(alone.code).toBe(0);
@@ -126,7 +126,7 @@ describe("portcullis verify --receipt", () => {
     const { code, out } = await run(folder, "--receipt", answered("pause.json"));
     expect([code, out]).toEqual([
       0,
-      expect.stringMatching(/pause of reach agent-upstream, done: [12] reached, 1 cut, 0 unconfirmed/),
+      expect.stringMatching(/pause of agent-upstream, done: [12] reached, 1 cut, 0 unconfirmed/),
     ]);
     expect(pauseReceipt["opened"]).toMatchObject({ reason: "a test" });
   });
