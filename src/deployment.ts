@@ -1,6 +1,6 @@
 import { z } from "zod";
 import type { Config } from "./config/define.ts";
-import { KeyRing } from "./grant/keys.ts";
+import { GRANT_ALGORITHMS, KeyRing, SEAL_ALGORITHMS } from "./grant/keys.ts";
 
 /** Raw bindings, as wrangler.toml declares them. */
 export interface Env {
@@ -33,8 +33,8 @@ export function parseDeployment(env: Env, config: Config): Deployment {
   const deployment: Deployment = {
     config,
     version: z.object({ id: z.string().min(1) }).safeParse(env.VERSION).data?.id ?? "local",
-    grantKeys: new KeyRing(readSecret(env, config.secrets.grantKeys), config.secrets.grantKeys),
-    sealKeys: new KeyRing(readSecret(env, config.secrets.sealKeys), config.secrets.sealKeys),
+    grantKeys: new KeyRing(readSecret(env, config.secrets.grantKeys), config.secrets.grantKeys, GRANT_ALGORITHMS),
+    sealKeys: new KeyRing(readSecret(env, config.secrets.sealKeys), config.secrets.sealKeys, SEAL_ALGORITHMS),
     env,
   };
   for (const upstream of Object.values(config.upstreams)) readSecret(env, upstream.credential.secret);

@@ -13,8 +13,13 @@ declare module "node:crypto" {
   export function createHash(algorithm: "sha256"): Hash;
   export function createPrivateKey(key: { key: object; format: "jwk" }): KeyObject;
   export function createPublicKey(key: { key: object; format: "jwk" }): KeyObject;
-  export function sign(algorithm: null, data: Uint8Array, key: KeyObject): Uint8Array;
-  export function verify(algorithm: null, data: Uint8Array, key: KeyObject, signature: Uint8Array): boolean;
+  interface JwkInput {
+    readonly key: object;
+    readonly format: "jwk";
+    readonly dsaEncoding: "ieee-p1363";
+  }
+  export function sign(algorithm: "sha256" | null, data: Uint8Array, key: JwkInput): Uint8Array;
+  export function verify(algorithm: "sha256" | null, data: Uint8Array, key: JwkInput, signature: Uint8Array): boolean;
   export function randomBytes(size: number): Uint8Array;
   export function timingSafeEqual(a: Uint8Array, b: Uint8Array): boolean;
 }

@@ -32,8 +32,8 @@ const secretsFile = z.strictObject({
   version: z.literal(1),
   /** Signs grants. */
   grantKeys: z.strictObject({ keys: z.array(ed25519Key).min(1) }),
-  /** Signs segments' seals and kill receipts. */
-  sealKeys: z.strictObject({ keys: z.array(ed25519Key).min(1) }),
+  /** Signs segments' seals and kill receipts. Made as ES256; older files have Ed25519. */
+  sealKeys: z.strictObject({ keys: z.array(z.discriminatedUnion("kty", [es256Key, ed25519Key])).min(1) }),
   /** The identity provider's, for ID tokens. */
   identityProviderKey: es256Key,
   /** The agent platform's, for `private_key_jwt`. */
@@ -100,7 +100,7 @@ async function makeSecrets(): Promise<z.infer<typeof secretsFile>> {
   return {
     version: 1,
     grantKeys: { keys: [await makeEd25519Key()] },
-    sealKeys: { keys: [await makeEd25519Key()] },
+    sealKeys: { keys: [await makeEs256Key()] },
     identityProviderKey: await makeEs256Key(),
     platformClientKey: await makeEs256Key(),
     githubToken: `ghp_${random()}`,

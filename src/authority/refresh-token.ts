@@ -42,7 +42,7 @@ export function verifyRefreshToken(
   if (!jws.ok) return jws;
   const { header, payload, signingInput, signature } = jws.value;
   if (!hasType(header, REFRESH_TYPE) || header["alg"] !== "Ed25519") return err("another kind of token");
-  if (!grantKeys.verify(header["kid"], signingInput, signature)) return err("the signature does not verify");
+  if (!grantKeys.verify(header, signingInput, signature).ok) return err("the signature does not verify");
   const { iss, exp, client_id, cnf } = payload;
   if (iss !== config.origin) return err("iss is not this gate");
   if (!isSeconds(exp) || exp * 1000 <= nowMs) return err("expired");

@@ -265,7 +265,7 @@ export const configSchema = z
         locationHint: z.enum(["wnam", "enam", "sam", "weur", "eeur", "apac", "oc", "afr", "me"]).optional(),
       })
       .prefault({}),
-    /** Each a JWK set of private Ed25519 keys; the first signs, all verify. */
+    /** Each a JWK set of private keys, of Ed25519, those of seals of ES256 as well; the first signs, all verify. */
     secrets: z
       .strictObject({ grantKeys: secretName.default("GRANT_KEYS"), sealKeys: secretName.default("SEAL_KEYS") })
       .prefault({}),

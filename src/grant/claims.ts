@@ -78,8 +78,8 @@ export function verifyGrant(token: string, ring: KeyRing, issuer: string, nowMs:
   if (known !== undefined && known.ring === ring) return unexpired(known.grant, nowMs);
   const jws = parseGrant(token);
   if (!jws.ok) return jws;
-  if (!ring.verify(jws.value.header["kid"], jws.value.signingInput, jws.value.signature))
-    return err("the signature does not verify");
+  const { header, signingInput, signature } = jws.value;
+  if (!ring.verify(header, signingInput, signature).ok) return err("the signature does not verify");
   const grant = parseClaims(jws.value, issuer);
   if (!grant.ok) return grant;
   remember(token, ring, grant.value);

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { hasType, parseCompact } from "../grant/compact.ts";
-import type { KeyRing } from "../grant/keys.ts";
+import type { KeyRing, VerifyingKeys } from "../grant/keys.ts";
 import { err, ok, type Result } from "../result.ts";
 import { KEY_ID } from "./layout.ts";
 
@@ -38,11 +38,8 @@ export type Erasure = z.output<typeof erasurePayload>;
 export const writeErasureLine = (ring: KeyRing, erasure: Erasure): string =>
   JSON.stringify({ v: 1, type: "erasure", jws: ring.signCompact(ERASURE_TYPE, erasurePayload.parse(erasure)) });
 
-/** Anyone with the public keys can do this. `verify(kid, data, signature)` answers for a key set. */
-export function readErasureLine(
-  line: string,
-  verify: (kid: unknown, data: Uint8Array, signature: Uint8Array) => boolean,
-): Result<Erasure, string> {
+/** Anyone with the public keys can do this. */
+export function readErasureLine(line: string, keys: VerifyingKeys): Result<Erasure, string> {
   let jws: unknown;
   try {
     jws = (JSON.parse(line) as { jws?: unknown } | null)?.jws;
@@ -55,9 +52,9 @@ export function readErasureLine(
   const parsed = parseCompact(jws, ERASURE_MAX_CHARS);
   if (!parsed.ok) return err(`the certificate: ${parsed.error}`);
   const { header, payload, signingInput, signature } = parsed.value;
-  if (!hasType(header, ERASURE_TYPE) || header["alg"] !== "Ed25519")
-    return err("the certificate is another kind of token");
-  if (!verify(header["kid"], signingInput, signature)) return err("the certificate's signature does not verify");
+  if (!hasType(header, ERASURE_TYPE)) return err("the certificate is another kind of token");
+  const verified = keys.verify(header, signingInput, signature);
+  if (!verified.ok) return err(`the certificate's ${verified.error}`);
   const erasure = erasurePayload.safeParse(payload);
   return erasure.success ? ok(erasure.data) : err("the certificate's payload is malformed");
 }

@@ -145,14 +145,14 @@ async function findRaw(
 export async function findErasure(
   store: BodyStore,
   of: { readonly human: string; readonly task: string; readonly atMs: number },
-  { keys, issuer }: { readonly keys: Pick<SealKeys, "verify">; readonly issuer: string | null },
+  { keys, issuer }: { readonly keys: SealKeys; readonly issuer: string | null },
 ): Promise<string | null> {
   for await (const { key } of store.list(`erasures/human=${of.human}/`)) {
     const object = await store.get(key);
     const name = parseErasureKey(key);
     if (object === null || name === undefined) continue;
     const line = new TextDecoder().decode(object).replace(/\n$/, "");
-    const read = readErasureLine(line, (kid, data, signature) => keys.verify(kid, data, signature));
+    const read = readErasureLine(line, keys);
     if (!read.ok) continue;
     const { id, human, task, before, iss } = read.value;
     if (id !== name.id || human !== of.human || (issuer !== null && iss !== issuer)) continue;

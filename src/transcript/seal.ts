@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { hasType, parseCompact } from "../grant/compact.ts";
-import type { KeyRing } from "../grant/keys.ts";
+import type { KeyRing, VerifyingKeys } from "../grant/keys.ts";
 import { err, ok, type Result } from "../result.ts";
 
 const SEAL_TYPE = "portcullis-seal+jwt";
@@ -27,11 +27,8 @@ export type Seal = z.output<typeof sealPayload>;
 export const writeSealLine = (ring: KeyRing, seal: Seal): string =>
   JSON.stringify({ v: 1, type: "seal", jws: ring.signCompact(SEAL_TYPE, seal) });
 
-/** Anyone with the public keys can do this. `verify(kid, data, signature)` answers for a key set. */
-export function readSealLine(
-  line: string,
-  verify: (kid: unknown, data: Uint8Array, signature: Uint8Array) => boolean,
-): Result<Seal, string> {
+/** Anyone with the public keys can do this. */
+export function readSealLine(line: string, keys: VerifyingKeys): Result<Seal, string> {
   let jws: unknown;
   try {
     const value = JSON.parse(line) as { v?: unknown; type?: unknown; jws?: unknown };
@@ -44,8 +41,9 @@ export function readSealLine(
   const parsed = parseCompact(jws, SEAL_MAX_CHARS);
   if (!parsed.ok) return err(`the seal: ${parsed.error}`);
   const { header, payload, signingInput, signature } = parsed.value;
-  if (!hasType(header, SEAL_TYPE) || header["alg"] !== "Ed25519") return err("the seal is another kind of token");
-  if (!verify(header["kid"], signingInput, signature)) return err("the seal's signature does not verify");
+  if (!hasType(header, SEAL_TYPE)) return err("the seal is another kind of token");
+  const verified = keys.verify(header, signingInput, signature);
+  if (!verified.ok) return err(`the seal's ${verified.error}`);
   const seal = sealPayload.safeParse(payload);
   return seal.success ? ok(seal.data) : err("the seal's payload is malformed");
 }

@@ -5,7 +5,7 @@ import { randomUUID } from "node:crypto";
 import { Validator } from "@seriousme/openapi-schema-validator";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { KeyRing } from "../../src/grant/keys.ts";
+import { KeyRing, SEAL_ALGORITHMS } from "../../src/grant/keys.ts";
 import { writeErasureLine } from "../../src/transcript/erasure.ts";
 import { erasureKey } from "../../src/transcript/layout.ts";
 import { type Answer, type Harness, startHarness } from "./harness.ts";
@@ -237,7 +237,7 @@ describe("every answer is one that the document names", () => {
 
     const bucket = await h.gate.miniflare.getR2Bucket("TRANSCRIPTS");
     const nowMs = Date.now();
-    const ring = new KeyRing(JSON.stringify(h.secrets.sealKeys), "SEAL_KEYS");
+    const ring = new KeyRing(JSON.stringify(h.secrets.sealKeys), "SEAL_KEYS", SEAL_ALGORITHMS);
     const erasure = { iss: h.origin, id: "e-1", human: human!, by: "op-1", reason: "r", at: nowMs, before: nowMs };
     await bucket.put(erasureKey(human!, "e-1"), `${writeErasureLine(ring, erasure)}\n`);
     const gone = await ask(claims);

@@ -88,7 +88,7 @@ describe("portcullis verify", () => {
     expect(await run(folder)).toMatchObject({ code: 2, out: "" });
     await writeFile(join(folder, SEAL_KEYS_FILE), '{"keys":[]}');
     expect((await run(folder)).err).toBe(
-      `not verified: ${join(folder, SEAL_KEYS_FILE)}: not a JWK set of Ed25519 keys\n`,
+      `not verified: ${join(folder, SEAL_KEYS_FILE)}: not a JWK set of Ed25519 or ES256 keys\n`,
     );
     expect((await run(join(folder, "nowhere"), "--keys", join(folder, SEAL_KEYS_FILE))).code).toBe(2);
   });

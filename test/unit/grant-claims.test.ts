@@ -9,7 +9,7 @@ import {
   resourceOf,
   verifyGrant,
 } from "../../src/grant/claims.ts";
-import { KeyRing } from "../../src/grant/keys.ts";
+import { GRANT_ALGORITHMS, KeyRing } from "../../src/grant/keys.ts";
 
 const ISSUER = "https://gate.test";
 const NOW_MS = 1_900_000_000_000;
@@ -26,7 +26,7 @@ const makeJwk = async (kid: string) => {
 };
 let a: Record<string, string | undefined>;
 let b: Record<string, string | undefined>;
-const ring = (...keys: object[]) => new KeyRing(JSON.stringify({ keys }), "GRANT_KEYS");
+const ring = (...keys: object[]) => new KeyRing(JSON.stringify({ keys }), "GRANT_KEYS", GRANT_ALGORITHMS);
 beforeAll(async () => {
   [a, b] = await Promise.all([makeJwk("a"), makeJwk("b")]);
 });
@@ -206,7 +206,7 @@ describe("a key ring", () => {
     ["another kind of key", () => JSON.stringify({ keys: [{ ...a, kty: "EC", crv: "P-256" }] })],
     ["a kid twice", () => JSON.stringify({ keys: [a, { ...b, kid: "a" }] })],
   ])("is not made of %s, and the error repeats none of it", (_name, secret) => {
-    const make = () => new KeyRing(secret(), "GRANT_KEYS");
+    const make = () => new KeyRing(secret(), "GRANT_KEYS", GRANT_ALGORITHMS);
     expect(make).toThrow(/^secret GRANT_KEYS (is not a JWK set of private Ed25519 keys|has the same kid twice)$/);
   });
 });

@@ -3,7 +3,7 @@
 
 import { createHash } from "node:crypto";
 import { gunzipSync, gzipSync } from "node:zlib";
-import { KeyRing } from "../../src/grant/keys.ts";
+import { KeyRing, SEAL_ALGORITHMS } from "../../src/grant/keys.ts";
 import { ok } from "../../src/result.ts";
 import { writeBodyLine, writeRawLine } from "../../src/transcript/body-line.ts";
 import { FIRST_PREV, type Fields, type RecordType, sha256Hex, writeEnvelope } from "../../src/transcript/envelope.ts";
@@ -30,11 +30,21 @@ export const ISSUER = "https://gate.test";
 export const START_MS = Date.parse("2026-05-01T12:00:00Z");
 export const DEADLINE_MS = START_MS + 3_600_000;
 
-export async function newRing(kid: string): Promise<KeyRing> {
-  const pair = (await crypto.subtle.generateKey({ name: "Ed25519" }, true, ["sign", "verify"])) as CryptoKeyPair;
-  const { x, d } = (await crypto.subtle.exportKey("jwk", pair.privateKey)) as { x: string; d: string };
-  return new KeyRing(JSON.stringify({ keys: [{ kty: "OKP", crv: "Ed25519", kid, x, d }] }), kid);
+const GENERATED = { Ed25519: { name: "Ed25519" }, ES256: { name: "ECDSA", namedCurve: "P-256" } };
+
+/** Private, as a secret holds it. */
+export async function newJwk(kid: string, alg: keyof typeof GENERATED = "Ed25519"): Promise<Record<string, string>> {
+  const pair = (await crypto.subtle.generateKey(GENERATED[alg], true, ["sign", "verify"])) as CryptoKeyPair;
+  const jwk = await crypto.subtle.exportKey("jwk", pair.privateKey);
+  return { ...(jwk as unknown as Record<string, string>), kid, alg };
 }
+
+/** The first signs. */
+export const ringOf = (...keys: readonly object[]): KeyRing =>
+  new KeyRing(JSON.stringify({ keys }), "SEAL_KEYS", SEAL_ALGORITHMS);
+
+export const newRing = async (kid: string, alg?: keyof typeof GENERATED): Promise<KeyRing> =>
+  ringOf(await newJwk(kid, alg));
 
 export function keysOf(ring: KeyRing): SealKeys {
   const keys = parseSealKeys(ring.jwks);

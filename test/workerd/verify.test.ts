@@ -5,7 +5,7 @@ import { beforeAll, describe, expect, it } from "vitest";
 import { BodyWriter, wholeBody } from "../../durable-objects/bodies.ts";
 import { Kept } from "../../durable-objects/kept.ts";
 import { type Sealing, TranscriptLog } from "../../durable-objects/transcript-log.ts";
-import { KeyRing } from "../../src/grant/keys.ts";
+import { KeyRing, SEAL_ALGORITHMS } from "../../src/grant/keys.ts";
 import { ok } from "../../src/result.ts";
 import { SALT_BYTES } from "../../src/transcript/body-line.ts";
 import { FIRST_PREV, type Fields, type RecordType, sha256Hex } from "../../src/transcript/envelope.ts";
@@ -39,7 +39,7 @@ const bindings = env as unknown as {
   AGENT_INSTANCE: DurableObjectNamespace;
 };
 const utf8 = new TextEncoder();
-const ring = new KeyRing(bindings.SEAL_KEYS, "SEAL_KEYS");
+const ring = new KeyRing(bindings.SEAL_KEYS, "SEAL_KEYS", SEAL_ALGORITHMS);
 /** Whose keys nobody trusts; the second says that its key is the trusted one. */
 let stranger: KeyRing;
 let impostor: KeyRing;
@@ -52,7 +52,11 @@ beforeAll(async () => {
   const pair = (await crypto.subtle.generateKey({ name: "Ed25519" }, true, ["sign", "verify"])) as CryptoKeyPair;
   const jwk = (await crypto.subtle.exportKey("jwk", pair.privateKey)) as { x: string; d: string };
   const strange = (kid: string) =>
-    new KeyRing(JSON.stringify({ keys: [{ kty: "OKP", crv: "Ed25519", kid, x: jwk.x, d: jwk.d }] }), kid);
+    new KeyRing(
+      JSON.stringify({ keys: [{ kty: "OKP", crv: "Ed25519", kid, x: jwk.x, d: jwk.d }] }),
+      kid,
+      SEAL_ALGORITHMS,
+    );
   stranger = strange("stranger");
   impostor = strange(ring.jwks.keys[0]!.kid);
   const parsed = parseSealKeys(ring.jwks);
