@@ -44,6 +44,15 @@ describe("secrets", () => {
     await rm(fresh, { recursive: true });
   });
 
+  it("of older files, whose seal key is Ed25519, are taken as they are", async () => {
+    const old = await mkdtemp(join(dir, "old-"));
+    const { breakGlassKey: _, ...file } = secrets;
+    await writeFile(join(old, "secrets.json"), JSON.stringify({ ...file, sealKeys: secrets.grantKeys }));
+    expect(secrets.sealKeys.keys[0]?.alg).toBe("ES256");
+    expect((await loadSecrets(old)).sealKeys.keys[0]?.alg).toBe("Ed25519");
+    await rm(old, { recursive: true });
+  });
+
   it.each([
     ["a cut file", (text: string) => text.slice(0, 200), /is not JSON/],
     ["a missing key", (text: string) => text.replace('"sealKeys"', '"sealsKeys"'), /sealKeys/],

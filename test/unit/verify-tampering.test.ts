@@ -73,15 +73,16 @@ describe("a seal", () => {
 
   const place = `${segment(2)} line 3`;
   const other = "the seal is another kind of token";
+  const otherAlg = "the seal's alg is not that of its key";
   const table: [name: string, tamper: (objects: Objects) => void, problem: string][] = [
-    ["of alg none", withHeader({ alg: "none", typ: TYP, kid: "k" }), other],
+    ["of alg none", withHeader({ alg: "none", typ: TYP, kid: "k" }), otherAlg],
     [
       "of alg none, and without a signature",
       withJws((jws) => `${base64url({ alg: "none", typ: TYP })}.${jws.split(".")[1]}.`),
       "the seal: an empty part",
     ],
-    ["of alg HS256", withHeader({ alg: "HS256", typ: TYP, kid: "k" }), other],
-    ["of alg EdDSA, the name that tells no curve", withHeader({ alg: "EdDSA", typ: TYP, kid: "k" }), other],
+    ["of alg HS256", withHeader({ alg: "HS256", typ: TYP, kid: "k" }), otherAlg],
+    ["of alg EdDSA, the name that tells no curve", withHeader({ alg: "EdDSA", typ: TYP, kid: "k" }), otherAlg],
     [
       "without a kid",
       withHeader({ alg: "Ed25519", typ: TYP }),

@@ -15,6 +15,7 @@ import { END_GRACE_MS, verifyTranscripts } from "../../src/transcript/verify.ts"
 import { MAX_FINDINGS } from "../../src/transcript/verify-findings.ts";
 import { parseSealKeys, type SealKeys } from "../../src/transcript/verify-keys.ts";
 import { OBJECT_MAX_BYTES } from "../../src/transcript/verify-lines.ts";
+import { keysOf, newJwk, ringOf } from "../unit/transcript-kit.ts";
 
 type Objects = Map<string, Uint8Array>;
 
@@ -138,13 +139,13 @@ function enrol({ record }: Writer, ids: typeof A): void {
   record("enrolled", { ...ids, deadline: DEADLINE_MS, claims: { ...claims.reference } }, claims.run);
 }
 
-const verify = (objects: Objects, nowMs = LATER_MS, issuer: string | null = ISSUER) =>
+const verify = (objects: Objects, nowMs = LATER_MS, issuer: string | null = ISSUER, by = keys) =>
   verifyTranscripts(
     {
       keys: (prefix) => [...objects.keys()].filter((key) => key.startsWith(prefix)),
       open: async (key) => ok(only(objects.get(key)!)),
     },
-    { keys, issuer, nowMs },
+    { keys: by, issuer, nowMs },
   );
 
 async function* only(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
@@ -276,6 +277,32 @@ describe("what is true verifies", () => {
     const { transcripts, ok } = await verify(objects, START_MS);
     expect(ok).toBe(true);
     expect(transcripts[0]).toMatchObject({ status: "open", bodiesAhead: 1 });
+  });
+
+  it("sealed by Ed25519, and by ES256 since a rotation", async () => {
+    const [ed, ec] = await Promise.all([newJwk("old"), newJwk("new", "ES256")]);
+    const rotated = ringOf(ec, ed);
+    const objects = await write({ log: A.instance, partition: PARTITION, sealKeys: ringOf(ed) }, (writer) => {
+      enrol(writer, A);
+      writer.seal();
+      writer.record("switched", { ...A });
+      writer.record("ended", { ...A, cause: "switched" });
+      writer.log.seal({ log: A.instance, sealKeys: rotated, issuer: ISSUER }, true, START_MS + 10);
+    });
+    const header = (seq: number) => {
+      const { jws } = JSON.parse(linesOf(objects, segment(seq)).at(-2)!) as { jws: string };
+      return JSON.parse(atob(jws.split(".")[0]!));
+    };
+    expect(header(0)).toMatchObject({ alg: "Ed25519", kid: "old" });
+    expect(header(1)).toMatchObject({ alg: "ES256", kid: "new" });
+    const by = (...known: object[]) => verify(objects, LATER_MS, ISSUER, keysOf(ringOf(...known)));
+    expect(await by(ec, ed)).toMatchObject({ ok: true, transcripts: [{ status: "ended", records: 3, findings: [] }] });
+    const unknown = "the seal's signature does not verify: no key with its kid is known";
+    const problems = async (...known: object[]) => (await by(...known)).transcripts[0]!.findings;
+    expect(await problems(ec)).toEqual([{ place: `${segment(0)} line 2`, problem: unknown }]);
+    expect((await problems(ed))[0]).toEqual({ place: `${segment(1)} line 3`, problem: unknown });
+    const otherAlg = { place: `${segment(1)} line 3`, problem: "the seal's alg is not that of its key" };
+    expect((await problems(ed, await newJwk("new")))[0]).toEqual(otherAlg);
   });
 
   it("a body over several volumes, and an answer of which nothing came", async () => {
