@@ -5,8 +5,8 @@ import { encodeBase64url } from "./base64url.ts";
 import type { JsonObject } from "./compact.ts";
 
 const kid = z.string().min(1);
-/** 32 bytes. */
-const number = z.string().length(43);
+/** In base64url. */
+const bytes32 = z.string().length(43);
 
 /**
  * Each algorithm, fully specified (RFC 9864), and its keys. What a key is says how it signs: a header can only agree
@@ -19,7 +19,7 @@ const KINDS = {
       kty: z.literal("OKP"),
       crv: z.literal("Ed25519"),
       kid,
-      x: number,
+      x: bytes32,
       alg: z.literal("Ed25519").default("Ed25519"),
     }),
   },
@@ -29,8 +29,8 @@ const KINDS = {
       kty: z.literal("EC"),
       crv: z.literal("P-256"),
       kid,
-      x: number,
-      y: number,
+      x: bytes32,
+      y: bytes32,
       alg: z.literal("ES256"),
     }),
   },
@@ -59,7 +59,7 @@ export interface VerifyingKeys {
 
 const setOf = (algorithms: readonly Algorithm[]) =>
   z.object({ keys: z.array(z.union(algorithms.map((algorithm) => KINDS[algorithm].jwk))).min(1) });
-const privateHalves = z.object({ keys: z.array(z.object({ d: number })) });
+const privateHalves = z.object({ keys: z.array(z.object({ d: bytes32 })) });
 
 /** A JWK set (RFC 7517) of public keys. Anything else in it is an error: an ignored key would look like a forged signature. */
 export function parsePublicKeys(jwks: unknown, algorithms: readonly Algorithm[]): Result<VerifyingKeys, string> {

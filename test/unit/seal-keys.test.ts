@@ -140,6 +140,16 @@ describe.each(KINDS)("$name", ({ typ, by, read, whose }) => {
     ];
     for (const one of wrong) expect(read(`${header}.${payload}.${encodeBase64url(one)}`, keys)).toBe(NOT_VERIFIED);
   });
+
+  it("by ES256 has a twin, which states the same: nothing goes by a signature's bytes", () => {
+    const [header, payload, signature] = by(rings.ES256).split(".");
+    const bytes = decodeBase64url(signature!)!;
+    const order = 0xffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551n;
+    const s = bytes.slice(32).reduce((sum, byte) => (sum << 8n) | BigInt(byte), 0n);
+    const twin = bytes.map((byte, i) => (i < 32 ? byte : Number(((order - s) >> BigInt(8 * (63 - i))) & 255n)));
+    expect(twin).not.toEqual(bytes);
+    expect(read(`${header}.${payload}.${encodeBase64url(twin)}`, keys)).toBe(null);
+  });
 });
 
 describe("a ring", () => {
