@@ -276,7 +276,9 @@ describe("kill", () => {
     expect(killed.out).toMatch(/ {2}reached 1 instance, cut 0 running calls\n {2}acknowledged after \d+ ms\n/);
     expect((await h.call(key, access)).status).toBe(401);
     const { jws } = await json<Receipt>("switch", /switch (\S+)/.exec(killed.out)![1]!);
-    expect(await readFile(receiptFile, "utf8")).toBe(`${jws}\n`);
+    // Signed anew each time it is asked for, over the same words.
+    const words = (token: string): string[] => token.trim().split(".").slice(0, 2);
+    expect(words(await readFile(receiptFile, "utf8"))).toEqual(words(jws!));
     const whole = await oscar("kill", "instance", id, "--reason", "again");
     expect(whole).toMatchObject({ code: 0, out: expect.stringContaining(`Killed: instance ${id}`) });
   });
