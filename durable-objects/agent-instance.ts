@@ -210,7 +210,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     if (!reserved.ok) return this.#refuse(request, nowMs, reserved.denial);
     if (this.#ledger.isFull) return refused(unavailable("the log is full: R2 can't be written"));
 
-    const seq = log.nextSeq;
+    const seq = this.#ledger.nextSeq();
     const body = requestBody(sent, seq);
     this.#ledger.change({ usage: reserved.usage, open: [...open, seq] });
     this.#ledger.record("call", nowMs, callFields(call.upstream, sent, body.reference, request.permit), {
@@ -241,7 +241,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       this.#wake.by(this.#refusals.dueAtMs ?? nowMs);
       return;
     }
-    const body = requestBody({ ...request.request, bodyFollows: false }, this.#ledger.log.nextSeq);
+    const body = requestBody({ ...request.request, bodyFollows: false }, this.#ledger.nextSeq());
     const sent = request.request.bodyFollows ? unfinished(body.reference) : body.reference;
     this.#ledger.record("refused", nowMs, refusedFields(request, denial, sent), {
       deployment: request.deployment,

@@ -122,6 +122,12 @@ export class Ledger {
     this.change({ cuts: { ...cuts, [switchId]: (cuts[switchId] ?? 0) + 1 } });
   }
 
+  /** The `seq` of the record that comes: what must stand before it is written now, not between. */
+  nextSeq(): number {
+    this.#options.beforeRecord();
+    return this.log.nextSeq;
+  }
+
   /** One row. What must stand before it is written first. */
   record(type: RecordType, nowMs: number, fields: Fields, more: Beside & { readonly deployment?: string } = {}): void {
     this.#options.beforeRecord();

@@ -226,6 +226,34 @@ describe("switches", () => {
   });
 });
 
+describe("a switch that is taken, and not on record yet", () => {
+  it("goes before the call that comes next, whose body and answer name that call", async () => {
+    const agent = await enrolAgent();
+    const instance = instanceOf(deployment, agent.id);
+    await instance.close(switchOf({ reach: "upstream", target: { upstream: "another" } }));
+    const body = new TextEncoder().encode("{}");
+    const sent = { method: "GET", target: ISSUES, headers: [], body, bodyFollows: false };
+    const admission = await instance.admit(agent.admission({ request: sent }));
+    if (!admission.admitted) throw new Error("refused");
+    await admission.lease.settle(settlement());
+    const lines = await recordsOf(agent);
+    expect(typesOf(lines)).toBe("enrolled switched call answer");
+    expect([admission.seq, lines[2]?.seq, lines[3]?.["call"]]).toEqual([2, 2, 2]);
+    expect((await instance.readBody(2, "request"))?.runs.length).toBe(1);
+  });
+
+  it("goes before the refusal that comes next, which has its body", async () => {
+    const agent = await enrolAgent();
+    const instance = instanceOf(deployment, agent.id);
+    await instance.close(switchOf({ reach: "instance", target: { instance: agent.id } }));
+    const body = new TextEncoder().encode("{}");
+    const sent = { method: "GET", target: ISSUES, headers: [], body, bodyFollows: false };
+    expect(await instance.admit(agent.admission({ request: sent }))).toMatchObject({ admitted: false });
+    expect(typesOf(await recordsOf(agent))).toBe("enrolled switched refused");
+    expect((await instance.readBody(2, "request"))?.runs.length).toBe(1);
+  });
+});
+
 describe("enrolment", () => {
   it("binds a key once, however many race for it", async () => {
     const agent = await enrolAgent();
