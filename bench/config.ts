@@ -1,4 +1,5 @@
-import { defineConfig, type ScopeEntry } from "../src/config/define.ts";
+import { defineConfig } from "../src/config/define.ts";
+import type { ScopeEntry } from "../src/config/layers.ts";
 
 /** One upstream, and limits that never bite. Addresses come with the bundle, as in scripts/local/config.ts. */
 const bench = JSON.parse(process.env["BENCH"] ?? "{}") as {

@@ -6,7 +6,7 @@ import type { Switch } from "../src/control/switch.ts";
 import { absent, type Denial, unauthenticated, unavailable } from "../src/denial.ts";
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
 import { isFresh, PROOF_MAX_AGE_MS } from "../src/grant/proof.ts";
-import { ceilingsOf, exceeds } from "../src/instance/ceilings.ts";
+import { type Ceiling, ceilingsOf, permitsOf } from "../src/instance/ceilings.ts";
 import type {
   Admission,
   AdmitRefusal,
@@ -28,7 +28,6 @@ import type {
 } from "../src/instance/contract.ts";
 import { reserve, unused } from "../src/instance/limits.ts";
 import type { Json } from "../src/scope/call.ts";
-import type { Layer } from "../src/scope/decide.ts";
 import type { BodyPart } from "../src/transcript/body-line.ts";
 import type { BodyReference } from "../src/transcript/envelope.ts";
 import type { RawPart } from "../src/transcript/layout.ts";
@@ -57,7 +56,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   readonly #wake: Wake;
   readonly #leases = new Map<number, Lease>();
   #refusals = new RefusalCount(0);
-  #ceilings: readonly Layer[] | null = null;
+  #ceilings: readonly Ceiling[] | null = null;
   #isEnrolling = false;
   /** Ended, and on the roster until every Worker that has confirmed nothing has surely cut by itself. */
   #leaveAtMs: number | null = null;
@@ -201,8 +200,8 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     if (this.#control.hasClosed(call.upstream))
       return this.#refuse(request, nowMs, absent("switch", "a switch of this upstream"));
     this.#ceilings ??= ceilingsOf(this.#deployment.config, enrolment);
-    const exceeding = exceeds(this.#ceilings, call);
-    if (exceeding !== null) return this.#refuse(request, nowMs, exceeding);
+    const permits = permitsOf(this.#ceilings, call);
+    if (!permits.ok) return this.#refuse(request, nowMs, permits.error);
     this.#giveUpSilent(nowMs);
     const { open } = this.#ledger.state;
     const wanted = { running: open.length, bytes: bytesSent(sent), nowMs };
@@ -213,7 +212,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const seq = this.#ledger.nextSeq();
     const body = requestBody(sent, seq);
     this.#ledger.change({ usage: reserved.usage, open: [...open, seq] });
-    this.#ledger.record("call", nowMs, callFields(call.upstream, sent, body.reference, request.permit), {
+    this.#ledger.record("call", nowMs, callFields(request, call.upstream, body.reference, permits.value), {
       deployment: request.deployment,
       grant: grant.id,
       jti: jtiOf(proof),

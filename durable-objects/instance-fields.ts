@@ -1,11 +1,11 @@
 import type { Attributes } from "../src/control/switch.ts";
 import type { Denial } from "../src/denial.ts";
+import type { CeilingPermit } from "../src/instance/ceilings.ts";
 import type {
   AdmitRequest,
   Enrolment,
   Manifest,
   Outcome,
-  Permit,
   RecordedRequest,
   Redaction,
   Settlement,
@@ -59,14 +59,20 @@ export const enrolledFields = (enrolment: Enrolment, claims: BodyReference): Fie
   claims: { ...claims },
 });
 
-export const callFields = (upstream: string, sent: RecordedRequest, body: Json, permit?: Permit): Fields => ({
+/** `entry` and `operation` are of the grant; each ceiling names its own. */
+export const callFields = (
+  { request: sent, permit }: AdmitRequest,
+  upstream: string,
+  body: Json,
+  ceilings: readonly CeilingPermit[],
+): Fields => ({
   upstream,
   method: sent.method,
   target: sent.target,
   headers: pairs(sent.headers),
   body,
   ...redactionFields(sent.redaction),
-  decision: { allowed: true, ...permit },
+  decision: { allowed: true, ...permit, ceilings: ceilings.map((one) => ({ ...one })) },
 });
 
 export const refusedFields = ({ call, request }: AdmitRequest, denial: Denial, body: Json): Fields => ({

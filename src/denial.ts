@@ -17,7 +17,7 @@ export type Denial =
 export type CredentialError = "invalid_request" | "invalid_token" | "invalid_dpop_proof";
 
 /** Which layer decided: the steps of the way of a call that can say "does not exist", and each ceiling. */
-export type Layer = "route" | "describe" | "grant" | "entitlement" | "agent" | "boundaries" | "switch";
+export type Layer = "route" | "describe" | "grant" | "parent" | "entitlement" | "agent" | "boundaries" | "switch";
 
 export const unauthenticated = (code: CredentialError | "none", reason: string): Denial => ({
   kind: "unauthenticated",

@@ -1,4 +1,5 @@
-import { type ConfigSource, defineConfig, type ScopeEntry } from "../../src/config/define.ts";
+import { type ConfigSource, defineConfig } from "../../src/config/define.ts";
+import type { ScopeEntry } from "../../src/config/layers.ts";
 import type { RuleSource } from "../../src/config/rules.ts";
 
 /**

@@ -11,7 +11,7 @@ import {
   type GrantTokens,
   type InstanceKey,
 } from "../../src/agent/agent-fetch.ts";
-import type { ScopeEntry } from "../../src/config/define.ts";
+import type { ScopeEntry } from "../../src/config/layers.ts";
 import type { Es256PrivateJwk } from "./secrets.ts";
 
 export const platformName = "build-platform";

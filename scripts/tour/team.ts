@@ -1,7 +1,7 @@
 // Step 1: a platform provisions three instances for a task of Ada, and is refused what Ada herself may not do.
 
 import { decodeJwt, decodeProtectedHeader } from "jose";
-import type { ScopeEntry } from "../../src/config/define.ts";
+import type { ScopeEntry } from "../../src/config/layers.ts";
 import { humans } from "../local/humans.ts";
 import { modelName } from "../local/model.ts";
 import type { Organisation } from "../local/organisation.ts";

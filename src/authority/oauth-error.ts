@@ -32,6 +32,9 @@ export interface Verified {
 
 export const oauthError = (code: OAuthErrorCode, description: string): OAuthError => ({ code, description });
 
+export const failed = (code: OAuthErrorCode, description: string): { readonly ok: false; readonly error: OAuthError } =>
+  err(oauthError(code, description));
+
 /** Adds what was verified before the step that answered so. */
 export const concerning = <T>(who: Verified, result: Result<T, OAuthError>): Result<T, OAuthError> =>
   result.ok ? result : err({ ...result.error, who: { ...who, ...result.error.who } });

@@ -20,6 +20,8 @@ export interface Human {
   readonly groups: readonly string[];
   /** For the erasable body of the record. */
   readonly claims: JsonObject;
+  /** When the provider said all this. */
+  readonly issuedAtMs: number;
   readonly expiresAtMs: number;
 }
 
@@ -87,5 +89,6 @@ function parseClaims(
     return err("the groups claim is not a list of strings");
   const { email } = claims;
   const digest = typeof email === "string" && email !== "" ? emailDigest(email) : null;
-  return ok({ id: humanId(provider.issuer, sub), emailDigest: digest, groups, claims, expiresAtMs: exp * 1000 });
+  const times = { issuedAtMs: iat * 1000, expiresAtMs: exp * 1000 };
+  return ok({ id: humanId(provider.issuer, sub), emailDigest: digest, groups, claims, ...times });
 }

@@ -1,27 +1,75 @@
 import type { Config } from "../config/define.ts";
 import { absent, type Denial } from "../denial.ts";
-import type { Call } from "../scope/call.ts";
-import { decide, type Layer } from "../scope/decide.ts";
+import { err, ok, type Result } from "../result.ts";
+import type { Call, Json } from "../scope/call.ts";
+import { decide, type Layer, type Permit } from "../scope/decide.ts";
+import { type Entry, parseEntries } from "../scope/entry.ts";
 
-/** What bounds an instance besides its own grant, as the configuration has it now. */
-export function ceilingsOf(
-  { entitlements, agents, boundaries }: Config,
-  who: { readonly groups: readonly string[]; readonly agent: string },
-): readonly Layer[] {
-  const entitled = who.groups.flatMap((group) =>
-    Object.hasOwn(entitlements.groups, group) ? entitlements.groups[group]! : [],
-  );
+/** What bounds an instance besides its own grant. */
+export type CeilingName = "parent" | "entitlement" | "agent" | "boundaries";
+
+export interface Ceiling extends Layer {
+  readonly name: CeilingName;
+  /** Where each entry stands, as a person finds it: `agents.triage-bot.ceiling[0]`. */
+  readonly places: readonly string[];
+}
+
+/** On record, with each call: by which entry of this layer it was allowed. */
+export interface CeilingPermit {
+  readonly layer: CeilingName;
+  readonly at: string;
+  readonly operation: string;
+}
+
+/** For whom, and by what, somebody acts: all that ceilings depend on. */
+export interface Bounded {
+  readonly groups: readonly string[];
+  readonly agent: string;
+  /** Of the parent's grant; null where there is no parent. */
+  readonly parentScope: readonly Json[] | null;
+}
+
+/** As the configuration has them now. */
+export function ceilingsOf({ entitlements, agents, boundaries }: Config, who: Bounded): readonly Ceiling[] {
   return [
-    { name: "entitlement", entries: entitled },
-    { name: "agent", entries: Object.hasOwn(agents, who.agent) ? agents[who.agent]!.ceiling : [] },
-    { name: "boundaries", entries: boundaries },
+    ...parentCeiling(who.parentScope),
+    ceiling(
+      "entitlement",
+      who.groups.map((group) => [`entitlements.groups.${group}`, own(entitlements.groups, group) ?? []]),
+    ),
+    ceiling("agent", [[`agents.${who.agent}.ceiling`, own(agents, who.agent)?.ceiling ?? []]]),
+    ceiling("boundaries", [["boundaries", boundaries]]),
   ];
 }
 
-/** Pure, asked on every call. Null: within every ceiling. */
-export function exceeds(ceilings: readonly Layer[], call: Call): Denial | null {
-  const decision = decide(ceilings, call);
-  return decision.ok
-    ? null
-    : absent(decision.layer as "entitlement" | "agent" | "boundaries", "not within the ceiling");
+/** It was parsed when it was granted. What can't be read now allows nothing. */
+function parentCeiling(scope: readonly Json[] | null): readonly Ceiling[] {
+  if (scope === null) return [];
+  const entries = parseEntries(scope, "");
+  return [ceiling("parent", [["parent", entries.ok ? entries.value : []]])];
 }
+
+const own = <T>(table: Readonly<Record<string, T>>, name: string): T | undefined =>
+  Object.hasOwn(table, name) ? table[name] : undefined;
+
+const ceiling = (
+  name: CeilingName,
+  parts: readonly (readonly [place: string, entries: readonly Entry[]])[],
+): Ceiling => ({
+  name,
+  entries: parts.flatMap(([, entries]) => entries),
+  places: parts.flatMap(([place, entries]) => entries.map((_, i) => `${place}[${i}]`)),
+});
+
+/** Pure, asked on every call: by what each ceiling allows it, or the first that does not. */
+export function permitsOf(ceilings: readonly Ceiling[], call: Call): Result<readonly CeilingPermit[], Denial> {
+  const decision = decide(ceilings, call);
+  if (!decision.ok) return err(absent(decision.layer as CeilingName, "not within the ceiling"));
+  return ok(decision.permits.map((permit, i) => named(ceilings[i]!, permit)));
+}
+
+const named = ({ name, places }: Ceiling, { entry, operation }: Permit): CeilingPermit => ({
+  layer: name,
+  at: places[entry]!,
+  operation,
+});

@@ -5,6 +5,7 @@ import type { Switch } from "../control/switch.ts";
 import type { Denial } from "../denial.ts";
 import type { Extent } from "../retention/cover.ts";
 import type { Call, Json } from "../scope/call.ts";
+import type { Permit } from "../scope/decide.ts";
 import type { BodyPart } from "../transcript/body-line.ts";
 import type { RawPart } from "../transcript/layout.ts";
 import type { HeldBody } from "../transcript/locate-body.ts";
@@ -23,20 +24,32 @@ export interface Manifest {
   readonly tools: Readonly<Record<string, string>>;
 }
 
-/** All that binds an instance: to its key, its task, its human. Written once, by `enrol`. */
-export interface Enrolment {
-  /** The key's thumbprint. */
-  readonly instance: string;
+/** On whose behalf, by whom, and under what an instance works. */
+export interface Lineage {
   readonly human: string;
   /** By which a switch can mean the human, too; null where the identity provider named no address. */
   readonly emailDigest: string | null;
   readonly agent: string;
-  readonly agentVersion: string;
-  readonly manifest: Manifest;
   readonly client: string;
   readonly chain: readonly Actor[];
   /** Instances that it descends from, the nearest last: a fact of the enrolment, never read from a token (RFC 8693 §4.1). */
   readonly ancestors: readonly string[];
+  /** The parent's scope when it delegated, where another instance provisioned this one: a layer of its own. */
+  readonly parentScope: readonly Json[] | null;
+  /** Groups of the human, as the identity token or the mandate said. What was lost since is not here: see switches that narrow. */
+  readonly groups: readonly string[];
+  /** When the identity provider said so (`iat`): what the human lost later counts. */
+  readonly groupsAtMs: number;
+  /** The approval in advance under which it works, where nobody was there to delegate. */
+  readonly mandate: string | null;
+}
+
+/** All that binds an instance: to its key, its task, its human. Written once, by `enrol`. */
+export interface Enrolment extends Lineage {
+  /** The key's thumbprint. */
+  readonly instance: string;
+  readonly agentVersion: string;
+  readonly manifest: Manifest;
   /** Where it is enlisted, for as long as it lives. */
   readonly rosterShard: number;
   readonly task: { readonly id: string; readonly purpose: string; readonly deadlineMs: number };
@@ -45,8 +58,6 @@ export interface Enrolment {
   readonly subject: string;
   /** RFC 9396, as granted. */
   readonly scope: readonly Json[];
-  /** Groups of the human when last heard of; decides what the entitlement is now. */
-  readonly groups: readonly string[];
   readonly limits: Limits;
   /** SHA-256, in hex, of the refresh token; null where none was given. */
   readonly refreshDigest: string | null;
@@ -89,14 +100,8 @@ export interface AdmitRequest {
   readonly denial: Denial | null;
   readonly request: RecordedRequest;
   readonly deployment: string;
-  /** By what the grant allows it. */
+  /** By what the grant allows it: `entry` is the place in `authorization_details`. */
   readonly permit?: Permit;
-}
-
-/** The first that allows a call: the place of the entry in `authorization_details`, and its operation as written. */
-export interface Permit {
-  readonly entry: number;
-  readonly operation: string;
 }
 
 export interface RecordedRequest {

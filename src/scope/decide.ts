@@ -10,15 +10,28 @@ export interface Layer {
   readonly entries: readonly Entry[];
 }
 
-export type Decision = { readonly ok: true } | { readonly ok: false; readonly layer: string };
+/** The first entry of a layer that allows a call, by its place, and the operation that it is, as written. */
+export interface Permit {
+  readonly entry: number;
+  readonly operation: string;
+}
+
+export type Decision =
+  /** One permit for each layer, in their order. */
+  { readonly ok: true; readonly permits: readonly Permit[] } | { readonly ok: false; readonly layer: string };
 
 type Where = ReadonlyMap<string, Predicate>;
 
 /** Every layer must allow the call by an entry of its own. The first that doesn't is named; no layers allow nothing. */
 export const decide = (layers: readonly Layer[], call: Call): Decision => {
   if (layers.length === 0) return { ok: false, layer: "none" };
-  const denying = layers.find((layer) => !layer.entries.some((entry) => matches(entry, call)));
-  return denying === undefined ? { ok: true } : { ok: false, layer: denying.name };
+  const permits: Permit[] = [];
+  for (const { name, entries } of layers) {
+    const permit = findPermit(entries, call);
+    if (permit === undefined) return { ok: false, layer: name };
+    permits.push(permit);
+  }
+  return { ok: true, permits };
 };
 
 /** Whether one operation of the entry is this call, with every condition holding on its facts. */
@@ -33,10 +46,7 @@ const findOperation = (entry: Entry, call: Call): Operation | undefined =>
       });
 
 /** The first entry that allows the call, by its place, and the operation that it is. Undefined: none does. */
-export const findPermit = (
-  entries: readonly Entry[],
-  call: Call,
-): { readonly entry: number; readonly operation: string } | undefined => {
+export const findPermit = (entries: readonly Entry[], call: Call): Permit | undefined => {
   for (const [place, entry] of entries.entries()) {
     const operation = findOperation(entry, call);
     if (operation !== undefined) return { entry: place, operation: operation.text };

@@ -29,7 +29,7 @@ describe("decide", () => {
 
   it.each<[string, Layer[], object]>([
     ["an empty layer", [shut], { ok: false, layer: "shut" }],
-    ["a layer that allows", [open], { ok: true }],
+    ["a layer that allows", [open], { ok: true, permits: [{ entry: 0, operation: "POST /{+all}" }] }],
     ["an empty layer after one that allows", [open, shut], { ok: false, layer: "shut" }],
     ["an empty layer before one that allows", [shut, open], { ok: false, layer: "shut" }],
     ["two that deny", [open, { name: "b", entries: [] }, shut], { ok: false, layer: "b" }],
@@ -41,7 +41,7 @@ describe("decide", () => {
     [
       "a layer with one entry of two that allows",
       [{ name: "a", entries: [entry(["GET /orders"]), entry(["POST /orders"])] }],
-      { ok: true },
+      { ok: true, permits: [{ entry: 1, operation: "POST /orders" }] },
     ],
   ])("%s", (_, layers, expected) => {
     expect(decide(layers, call())).toEqual(expected);

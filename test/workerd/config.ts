@@ -1,4 +1,5 @@
-import { defineConfig, type ScopeEntry } from "../../src/config/define.ts";
+import { defineConfig } from "../../src/config/define.ts";
+import type { ScopeEntry } from "../../src/config/layers.ts";
 import { rules, watched } from "./rules-config.ts";
 
 /** The deployment that tests inside of workerd run against. Upstreams are reached through the run's outbound service. */

@@ -103,7 +103,11 @@ describe("each record", () => {
       }
     }
     const call = lines.find(({ type }) => type === "call");
-    expect(call?.["decision"]).toEqual({ allowed: true, entry: 0, operation: "GET /repos/{owner}/{repo}/issues" });
+    expect(call?.["decision"]).toMatchObject({
+      allowed: true,
+      entry: 0,
+      operation: "GET /repos/{owner}/{repo}/issues",
+    });
   });
 
   it.each<[string, Denial]>([
@@ -128,13 +132,22 @@ describe("each record", () => {
     expect((await recordsOf(agent)).at(-1)).toMatchObject({ type: "answer", outcome: "lost", grant: LATER.id });
   });
 
-  it("of a call names the entry of its own grant that allowed it, and its operation", async () => {
+  it("of a call names the entry of its own grant and of each ceiling that allowed it, and its operation", async () => {
     const agent = await enrolAgent();
     upstream(() => Response.json([]));
     await (await agent.call(ISSUES)).text();
     const [, call] = await recordsOf(agent);
     const operation = "GET /repos/{owner}/{repo}/issues";
-    expect(call?.["decision"]).toEqual({ allowed: true, entry: 0, operation });
+    expect(call?.["decision"]).toEqual({
+      allowed: true,
+      entry: 0,
+      operation,
+      ceilings: [
+        { layer: "entitlement", at: "entitlements.groups.engineering[0]", operation },
+        { layer: "agent", at: "agents.triage-bot.ceiling[0]", operation },
+        { layer: "boundaries", at: "boundaries[0]", operation },
+      ],
+    });
   });
 });
 

@@ -1,0 +1,111 @@
+import { isLoopback } from "../loopback.ts";
+import type { Entry } from "../scope/entry.ts";
+import { findForwardingFault } from "./forward-headers.ts";
+import type { Config } from "./shape.ts";
+
+/** What is wrong, and where. */
+export interface Fault {
+  readonly path: readonly (string | number)[];
+  readonly message: string;
+}
+
+const fault = (path: Fault["path"], message: string): Fault => ({ path, message });
+
+/** What must hold between the parts of a configuration. A row for each concern. */
+const FINDERS: readonly ((config: Config) => readonly Fault[])[] = [
+  findUnknownNames,
+  findSharedAudiences,
+  findUnknownUpstreams,
+  findForwardingFaults,
+  findPlainHttp,
+];
+
+export const findFaults = (config: Config): readonly Fault[] => FINDERS.flatMap((find) => find(config));
+
+const unknown = (path: Fault["path"], what: string, name: string, known: object, under: string): readonly Fault[] =>
+  Object.hasOwn(known, name) ? [] : [fault(path, `no ${what} "${name}" under ${under}`)];
+
+function findUnknownNames({ agents, identityProviders, platforms, admins, transmitters, rules }: Config): Fault[] {
+  const provider = (path: Fault["path"], name: string) =>
+    unknown(path, "provider", name, identityProviders, "identityProviders");
+  const agent = (path: Fault["path"], name: string) => unknown(path, "agent", name, agents, "agents");
+  return [
+    ...Object.entries(platforms).flatMap(([name, platform]) => [
+      ...agent(["platforms", name, "agent"], platform.agent),
+      ...provider(["platforms", name, "identityProvider"], platform.identityProvider),
+    ]),
+    ...provider(["admins", "identityProvider"], admins.identityProvider),
+    ...Object.entries(transmitters).flatMap(([name, { identityProvider }]) =>
+      provider(["transmitters", name, "identityProvider"], identityProvider),
+    ),
+    ...Object.entries(rules).flatMap(([name, { agents: watched = [] }]) =>
+      watched.flatMap((one, i) => agent(["rules", name, "agents", i], one)),
+    ),
+  ];
+}
+
+/** An admin's token must never be a human's subject token, nor the other way round, whatever the provider is called here. */
+function findSharedAudiences({ platforms, admins, identityProviders }: Config): Fault[] {
+  const issuerOf = (provider: string): string | undefined =>
+    Object.hasOwn(identityProviders, provider) ? identityProviders[provider]?.issuer : undefined;
+  return Object.entries(platforms)
+    .filter(
+      ([, { subjectAudience, identityProvider }]) =>
+        subjectAudience === admins.audience && issuerOf(identityProvider) === issuerOf(admins.identityProvider),
+    )
+    .map(([name]) =>
+      fault(["platforms", name, "subjectAudience"], "the same as admins.audience: give each its own client"),
+    );
+}
+
+function findUnknownUpstreams({ boundaries, agents, entitlements, upstreams }: Config): Fault[] {
+  const layers: [Fault["path"], readonly Entry[]][] = [
+    [["boundaries"], boundaries],
+    ...Object.entries(agents).map(([name, { ceiling }]): [string[], readonly Entry[]] => [
+      ["agents", name, "ceiling"],
+      ceiling,
+    ]),
+    ...Object.entries(entitlements.groups).map(([name, entries]): [string[], readonly Entry[]] => [
+      ["entitlements", "groups", name],
+      entries,
+    ]),
+  ];
+  return layers.flatMap(([path, layer]) =>
+    layer.flatMap(({ upstream }, i) => unknown([...path, i, "upstream"], "upstream", upstream, upstreams, "upstreams")),
+  );
+}
+
+function findForwardingFaults({ upstreams }: Config): Fault[] {
+  return Object.entries(upstreams).flatMap(([name, { forwardHeaders, credential }]) =>
+    forwardHeaders.flatMap((header, i) => {
+      const message = findForwardingFault(header, credential.header);
+      return message === undefined ? [] : [fault(["upstreams", name, "forwardHeaders", i], message)];
+    }),
+  );
+}
+
+/** Plain http is for a gate that itself runs on loopback. */
+function findPlainHttp({ origin, upstreams, identityProviders, transmitters }: Config): Fault[] {
+  // An origin that is no URL has been named already.
+  if (!URL.canParse(origin) || isLoopback(new URL(origin))) return [];
+  const keys = (
+    under: string,
+    parts: Readonly<Record<string, { readonly issuer: string; readonly jwksUri: string }>>,
+  ) =>
+    Object.entries(parts).flatMap(([name, { issuer, jwksUri }]): [string[], string][] => [
+      [[under, name, "issuer"], issuer],
+      [[under, name, "jwksUri"], jwksUri],
+    ]);
+  const urls: [string[], string][] = [
+    [["origin"], origin],
+    ...Object.entries(upstreams).map(([name, { baseUrl }]): [string[], string] => [
+      ["upstreams", name, "baseUrl"],
+      baseUrl,
+    ]),
+    ...keys("identityProviders", identityProviders),
+    ...keys("transmitters", transmitters),
+  ];
+  return urls
+    .filter(([, url]) => !url.startsWith("https:"))
+    .map(([path]) => fault(path, "plain http is only for a gate that itself runs on loopback"));
+}
