@@ -38,7 +38,7 @@ export interface State {
 }
 
 const NEW: State = {
-  usage: { calls: 0, bytes: 0, tokens: 0, tokensAtMs: 0 },
+  usage: { calls: 0, bytes: 0, units: {}, tokens: 0, tokensAtMs: 0 },
   open: [],
   grantsExpireAtMs: 0,
   stopped: null,

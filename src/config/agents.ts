@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { entries } from "./layers.ts";
-import { positive, versionName } from "./names.ts";
+import { positive, unitName, versionName } from "./names.ts";
 
 /** Registered kinds of software, and how much of them there may be. */
 
@@ -13,6 +13,8 @@ export const limits = z.strictObject({
   /** Budgets of the whole grant, until the task ends. */
   calls: positive.default(10_000),
   bytes: positive.default(1_073_741_824),
+  /** Budgets of metered units, by the unit's name; money is one of them. A unit that is not here is not bounded here. */
+  units: z.record(unitName, z.number().positive()).default({}),
   /** Beyond this many a minute, refusals share one counted record. */
   refusalsRecordedPerMinute: positive.default(30),
 });

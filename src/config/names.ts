@@ -35,3 +35,7 @@ export const httpUrl = z.string().refine((text) => {
   if (url.href !== text && !(url.pathname === "/" && url.href === `${text}/`)) return false;
   return url.protocol === "https:" || (url.protocol === "http:" && isLoopback(url));
 }, "an https URL in canonical form, without credentials, query or fragment (http only on loopback)");
+
+export const unitName = z
+  .string()
+  .regex(/^[a-z][a-z0-9-]{0,30}$/, "a lower-case name of at most 31 letters, digits and dashes");

@@ -5,6 +5,8 @@ import type { Denial } from "../denial.ts";
 export interface Usage {
   readonly calls: number;
   readonly bytes: number;
+  /** Metered units that were spent, by name. */
+  readonly units: Readonly<Record<string, number>>;
   readonly tokens: number;
   readonly tokensAtMs: number;
 }
@@ -12,6 +14,7 @@ export interface Usage {
 export const unused = (limits: Limits, nowMs: number): Usage => ({
   calls: 0,
   bytes: 0,
+  units: {},
   tokens: limits.burst,
   tokensAtMs: nowMs,
 });
@@ -35,6 +38,7 @@ export function reserve(
   return {
     ok: true,
     usage: {
+      ...usage,
       calls: usage.calls + 1,
       bytes: usage.bytes + want.bytes,
       tokens: tokens - 1,
