@@ -6,7 +6,8 @@ import { journalPartition } from "../src/transcript/layout.ts";
 import { parseIndexName } from "../src/transcript/segment-index.ts";
 import { Kept } from "./kept.ts";
 import { RefusalCount } from "./refusal-count.ts";
-import { TranscriptLog } from "./transcript-log.ts";
+import { nameInIndex } from "./segment-index.ts";
+import { type StoredSegment, TranscriptLog } from "./transcript-log.ts";
 import { Wake } from "./wake.ts";
 
 /** A journal takes entries for its day and this long after: clocks of doors differ. */
@@ -61,7 +62,7 @@ export class Journal extends DurableObject<Env> implements JournalCalls {
     this.#wake.rang();
     try {
       this.#sealIfDue(Date.now());
-      await this.#log.store(this.env.TRANSCRIPTS, this.#period().path);
+      await this.#log.store(this.env.TRANSCRIPTS, this.#period().path, (segment) => this.#nameInIndex(segment));
       this.#log.drop(Date.now(), null);
       const next = this.#nextWakeMs();
       if (next !== null) this.#wake.by(next);
@@ -69,6 +70,13 @@ export class Journal extends DurableObject<Env> implements JournalCalls {
       console.error("flush failed", error instanceof Error ? error.message : "unknown");
       this.#wake.by(Date.now() + RETRY_MS);
     }
+  }
+
+  /** The index itself is in no index. */
+  async #nameInIndex(segment: StoredSegment): Promise<void> {
+    const log = this.#name();
+    if (parseIndexName(log) !== undefined) return;
+    await nameInIndex(this.#deployment, { log, human: null, task: null, partition: this.#period().path }, segment);
   }
 
   /** When there is something to do next; null for a journal without an entry, or with nothing left. */

@@ -333,7 +333,9 @@ export class Ledger {
     const bucket = this.#options.bucket();
     // Bodies first: whoever sees an envelope in R2 finds its bodies there.
     await this.#raw.store(bucket, this.partition);
-    const name = (segment: StoredSegment) => nameInIndex(this.#options.deployment(), this.#enrolment!, segment);
+    const { instance, human, task } = this.#enrolment!;
+    const of = { log: instance, human, task: task.id, partition: this.partition };
+    const name = (segment: StoredSegment) => nameInIndex(this.#options.deployment(), of, segment);
     try {
       await this.log.store(bucket, this.partition, name);
     } finally {

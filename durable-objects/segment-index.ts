@@ -1,8 +1,7 @@
 import { shardOf } from "../src/control/shard.ts";
 import type { Deployment } from "../src/deployment.ts";
-import type { Enrolment } from "../src/instance/contract.ts";
 import { indexOf } from "../src/objects.ts";
-import { instancePartition } from "../src/transcript/layout.ts";
+import type { IndexedLog } from "../src/transcript/segment-index.ts";
 import { within } from "../src/within.ts";
 import type { StoredSegment } from "./transcript-log.ts";
 
@@ -16,13 +15,11 @@ const APPEND_TIMEOUT_MS = 10_000;
  */
 export async function nameInIndex(
   deployment: Deployment,
-  { instance, human, task }: Pick<Enrolment, "instance" | "human" | "task">,
+  of: IndexedLog,
   { first, last, head, fromMs, toMs, final, bodies }: StoredSegment,
 ): Promise<void> {
-  const partition = instancePartition({ human, task: task.id, instance });
-  const of = { log: instance, human, task: task.id, partition };
   const fields = { ...of, first, last, head, from: fromMs, to: toMs, final, bodies };
-  const shard = shardOf(instance, deployment.config.roster.shards);
+  const shard = shardOf(of.log, deployment.config.roster.shards);
   const append = async (hourMs: number, late: { late?: true }): Promise<boolean> => {
     const entry = { type: "stored", fields: { ...fields, ...late }, deployment: deployment.version } as const;
     const taken = await within(APPEND_TIMEOUT_MS, indexOf(deployment, hourMs, shard).append(entry));

@@ -10,6 +10,7 @@ import {
   indexHourPrefix,
   indexHours,
   isAskedFor,
+  partitionOf,
   type StoredEntry,
   storedShape,
 } from "../../src/transcript/segment-index.ts";
@@ -72,14 +73,16 @@ async function pullSpan(pull: Pull, span: Span): Promise<string[]> {
   await pullHours(pull, span.fromMs, span.toMs);
   const partitions = new Set<string>();
   const take = (entry: StoredEntry): void => {
-    const { human, task, log } = entry;
-    if (isAskedFor(entry, span)) partitions.add(`human=${human}/task=${task}/instance=${log}/`);
+    const partition = partitionOf(entry);
+    if (partition !== undefined && isAskedFor(entry, span)) partitions.add(`${partition}/`);
   };
   for (const key of mirror.taken)
     if (key.startsWith(INDEX_PREFIX)) for (const entry of await entriesIn(join(folder, key))) take(entry);
   for await (const entry of pull.entries(span)) take(entry);
   const isOfEverybody = span.human === undefined && span.task === undefined && span.instance === undefined;
-  return [...[...partitions].sort(), ...(isOfEverybody ? await journalDays(source, span) : [])];
+  // A journal of today has perhaps nothing in the index yet.
+  for (const path of isOfEverybody ? await journalDays(source, span) : []) partitions.add(path);
+  return [...partitions].sort();
 }
 
 async function pullHours({ source, mirror }: Pull, fromMs: number, toMs: number): Promise<void> {

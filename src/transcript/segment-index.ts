@@ -1,7 +1,8 @@
 import { z } from "zod";
+import { journalPartition } from "./layout.ts";
 
 /**
- * The index of segments: chained, sealed journals that name every segment of every instance that stands in the bucket, one
+ * The index of segments: chained, sealed journals that name every segment of every other log that stands in the bucket, one
  * for each hour (UTC, of the segment's last record) and shard. It is the cheap way to a span of time, and what shows that
  * a whole transcript is gone.
  */
@@ -69,10 +70,11 @@ const count = z.number().int().nonnegative();
 
 /** What an entry says of a segment, besides the frame of its record. */
 export const storedShape = z.object({
-  /** The instance's id. */
+  /** The instance's id, or the journal's name. */
   log: z.string(),
-  human: z.string(),
-  task: z.string(),
+  /** Both null: it is of a journal. */
+  human: z.string().nullable(),
+  task: z.string().nullable(),
   partition: z.string(),
   first: count,
   last: count,
@@ -89,6 +91,16 @@ export const storedShape = z.object({
 });
 
 export type StoredEntry = z.output<typeof storedShape>;
+
+/** Whose segment it is. */
+export type IndexedLog = Pick<StoredEntry, "log" | "human" | "task" | "partition">;
+
+/** Where the segments of such a log stand; undefined: there is no such log. */
+export function partitionOf({ log, human, task }: IndexedLog): string | undefined {
+  if (human !== null && task !== null) return `human=${human}/task=${task}/instance=${log}`;
+  const [, door, day] = /^([a-z-]+)\.(\d{4}-\d{2}-\d{2})$/.exec(log) ?? [];
+  return human === null && task === null && door !== undefined ? journalPartition(door, day!) : undefined;
+}
 
 export interface IndexQuery {
   readonly fromMs: number;

@@ -1,6 +1,13 @@
 import { segmentKey } from "./layout.ts";
 import type { Seal } from "./seal.ts";
-import { INDEX_DOOR, type IndexQuery, isAskedFor, type StoredEntry, storedShape } from "./segment-index.ts";
+import {
+  INDEX_DOOR,
+  type IndexQuery,
+  isAskedFor,
+  partitionOf,
+  type StoredEntry,
+  storedShape,
+} from "./segment-index.ts";
 import type { Finding } from "./verify-findings.ts";
 import type { Partition } from "./verify-layout.ts";
 import type { ReadRecord } from "./verify-segment.ts";
@@ -26,6 +33,10 @@ export interface IndexFindings {
   readonly stray: readonly Finding[];
 }
 
+/** What names all else is named by nothing. */
+const isOfIndex = ({ kind, path }: Partition): boolean =>
+  kind === "journal" && path.startsWith(`journal=${INDEX_DOOR}/`);
+
 /**
  * Holds the segments that are here to the index of segments, which names them: one that is gone with its whole transcript
  * shows in nothing else. What must be here is what the copy was of: without a scope nothing is missed, only compared.
@@ -46,14 +57,14 @@ export class IndexReader {
 
   /** @param seal null: it does not verify, which is a finding of its own. */
   readSegment(partition: Partition, key: string, seal: Seal | null): void {
-    if (partition.kind !== "instance") return;
+    if (isOfIndex(partition)) return;
     this.#here.add(key);
     if (seal !== null) this.#seals.set(key, { last: seal.last, head: seal.head, final: seal.final });
   }
 
   readRecord(partition: Partition, { type, place, envelope }: ReadRecord): void {
     if (partition.kind !== "journal") return;
-    const isIndex = partition.path.startsWith(`journal=${INDEX_DOOR}/`);
+    const isIndex = isOfIndex(partition);
     if (type !== "stored") {
       if (isIndex && type !== "ended") this.#find(place, `a record of type ${type} in the index of segments`);
       return;
@@ -61,8 +72,7 @@ export class IndexReader {
     const says = storedShape.safeParse(envelope);
     if (!isIndex) this.#find(place, "names a segment, and is not in the index of segments");
     else if (!says.success) this.#find(place, `not an entry of the index: ${says.error.issues[0]?.path.join(".")}`);
-    else if (says.data.partition !== `human=${says.data.human}/task=${says.data.task}/instance=${says.data.log}`)
-      this.#find(place, "its partition is not that of its ids");
+    else if (says.data.partition !== partitionOf(says.data)) this.#find(place, "its partition is not that of its ids");
     else this.#take({ place, atMs: envelope["at"] as number, says: says.data });
   }
 
@@ -98,7 +108,8 @@ export class IndexReader {
       else if (missing.length > 0) {
         const [first] = missing;
         const more = missing.length === 1 ? "" : ` and ${missing.length - 1} more`;
-        this.#find(first!.place, `a whole transcript is ${first!.problem}${more}`);
+        const what = partition.startsWith("journal=") ? "journal" : "transcript";
+        this.#find(first!.place, `a whole ${what} is ${first!.problem}${more}`);
       }
     }
     return { of, stray: this.#stray };

@@ -4,8 +4,14 @@ import { gunzipSync } from "node:zlib";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Journal } from "../../durable-objects/journal.ts";
 import { shardOf } from "../../src/control/shard.ts";
-import { indexOf } from "../../src/objects.ts";
-import { HOUR_MS, indexJournalName, parseIndexName } from "../../src/transcript/segment-index.ts";
+import { indexOf, journalOf } from "../../src/objects.ts";
+import {
+  HOUR_MS,
+  type IndexedLog,
+  indexJournalName,
+  parseIndexName,
+  partitionOf,
+} from "../../src/transcript/segment-index.ts";
 import { type Agent, deployment, enrolAgent, instanceStub, type Line, verdictOf } from "./kit.ts";
 
 const FLUSH_MS = 61_000;
@@ -230,5 +236,34 @@ describe("the index of segments", () => {
       await indexOf(deployment, at(12), shard(agent)).append(large);
     await runInDurableObject(stub, (journal) => journal.alarm());
     expect((await linesAt(`transcripts/${path}/0000000001.jsonl.gz`)).at(-1)).toMatchObject({ type: "seal" });
+  });
+});
+
+describe("a journal of a day", () => {
+  it("is named like a transcript, and the index itself is not", async () => {
+    day++;
+    clockAt(at(8));
+    const name = `admin.${new Date(at(8)).toISOString().slice(0, 10)}`;
+    expect(await journalOf(deployment, "admin", at(8)).append({ type: "act", fields: {}, deployment: "test" })).toBe(
+      true,
+    );
+    clockAt(at(8) + FLUSH_MS);
+    const stub = env.JOURNAL.get(env.JOURNAL.idFromName(name)) as DurableObjectStub<Journal>;
+    await ring(stub);
+    const ofShard = shardOf(name, deployment.config.roster.shards);
+    const lines = (await indexOf(deployment, at(8), ofShard).read(0, 100)).map((line) => JSON.parse(line) as Line);
+    const partition = `journal=admin/day=${name.slice("admin.".length)}`;
+    expect(lines).toMatchObject([{ type: "stored", log: name, human: null, task: null, partition, first: 0, last: 0 }]);
+    expect(partitionOf(lines[0] as unknown as IndexedLog)).toBe(partition);
+    // The journal of the index leaves for R2, and is named nowhere.
+    const index = env.JOURNAL.get(
+      env.JOURNAL.idFromName(indexJournalName(at(8), ofShard)),
+    ) as DurableObjectStub<Journal>;
+    clockAt(at(8) + FLUSH_MS + HOUR_MS);
+    await ring(index);
+    for (const hourMs of [at(8), at(9)])
+      for (let shardNo = 0; shardNo < deployment.config.roster.shards; shardNo++)
+        for (const line of await indexOf(deployment, hourMs, shardNo).read(0, 100))
+          expect(line).not.toContain('"log":"segments');
   });
 });

@@ -129,6 +129,33 @@ describe("what the index names", () => {
   });
 });
 
+describe("a journal of a day", () => {
+  const key = "transcripts/journal=admin/day=2026-11-22/0000000000.jsonl.gz";
+  const day = { log: "admin.2026-11-22", human: null, task: null, partition: "journal=admin/day=2026-11-22" };
+  const ofDay = (change: object = {}) => entry("", 0, { ...day, ...change });
+
+  it("is here as it was named", () => {
+    expect(held([WHOLE], [ofDay()], { [key]: seal(0) })).toEqual([]);
+    expect(held([WHOLE], [ofDay()], { [key]: seal(0, { head: "b".repeat(64) }) })).toEqual([
+      `${key}: another segment than the index names: its head differs (line 1)`,
+    ]);
+  });
+
+  it("is missed in a copy of everything, and in none of one human", () => {
+    const missed = [`${key}: a whole journal is missing: the index names it (line 1)`];
+    expect(held([WHOLE], [ofDay()], {})).toEqual(missed);
+    expect(held([{ untilMs: null, human: "h" }], [ofDay()], {})).toEqual([]);
+  });
+
+  it.each([
+    ["of another day", { partition: "journal=admin/day=2026-11-23" }],
+    ["of a human", { human: "h" }],
+    ["of no door", { log: "admin" }],
+  ])("is not named by an entry %s", (_name, change) => {
+    expect(held([], [ofDay(change)], {})).toEqual(["line 1: its partition is not that of its ids"]);
+  });
+});
+
 describe("what the index must not hold", () => {
   it.each<[name: string, entries: object[], more: Parameters<typeof held>[3], problem: string]>([
     [
