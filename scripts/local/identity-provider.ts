@@ -24,6 +24,8 @@ export interface IdentityProviderOptions {
   readonly signingKey: Es256PrivateJwk;
   /** Life of ID tokens; default an hour. */
   readonly idTokenSeconds?: number;
+  /** Between two polls of a terminal that waits for its person (RFC 8628 §3.2); default: not said, which means five. */
+  readonly devicePollSeconds?: number;
   /** Where `portcullis-admin` may send a browser back to, besides the headless sign-in. */
   readonly adminRedirectUris?: readonly string[];
 }
@@ -39,6 +41,9 @@ export async function startIdentityProvider(options: IdentityProviderOptions): P
   const issuer = `http://${loopback}:${await listenOnLoopback(server, options.port ?? 0)}`;
 
   const provider = new Provider(issuer, configuration(options));
+  const { devicePollSeconds: interval } = options;
+  if (interval !== undefined)
+    provider.on("device_authorization.success", (_ctx, response) => Object.assign(response, { interval }));
   const protocol = provider.callback();
   answer = (request, response) => {
     if (!request.url?.startsWith("/interaction/")) return void protocol(request, response);

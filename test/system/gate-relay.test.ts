@@ -105,14 +105,15 @@ describe("an answer that comes in parts", () => {
         for (const event of events) {
           sentAt.push(Date.now());
           answer.write(event);
-          await pause(300);
+          await pause(600);
         }
+        sentAt.push(Date.now());
         answer.end();
       },
       { onData: (run, atMs) => heardAt.push([run.toString(), atMs]) },
     );
     expect(heardAt.map(([text]) => text)).toEqual(events);
-    for (const [i, [, atMs]] of heardAt.entries()) expect(atMs - (sentAt[i] ?? 0)).toBeLessThan(250);
+    for (const [i, [, atMs]] of heardAt.entries()) expect(atMs).toBeLessThan(sentAt[i + 1] ?? 0);
     expect(got.body.toString()).toBe(events.join(""));
     expect(got.answer).toMatchObject({ outcome: "complete", passedBytes: events.join("").length });
   });
@@ -255,7 +256,7 @@ describe("an upstream that takes its time", () => {
     const startedAtMs = Date.now();
     const got = await ask((request) => void request.resume());
     expect(got.heard?.status).toBe(504);
-    expect(Date.now() - startedAtMs).toBeLessThan(2_500);
+    expect(Date.now() - startedAtMs).toBeLessThan(BOUNDS.totalTimeoutMs);
     expect(got.answer).toMatchObject({ outcome: "timeout", reason: "first byte timeout", status: null });
     expect((await rig.upstream.until(got.path)).isBrokenOff).toBe(true);
   });
@@ -418,7 +419,7 @@ describe("an agent that", () => {
       },
     );
     const seen = await rig.upstream.until(got.path, ({ isBrokenOff }) => isBrokenOff);
-    expect(seen.brokenOffAtMs - goneAtMs).toBeLessThan(500);
+    expect(seen.brokenOffAtMs - goneAtMs).toBeLessThan(2_000);
     expect(got.answer).toMatchObject({ outcome: "client-gone", status: 200 });
     expect(got.body.toString()).toMatch(/^(data: x\n\n)+$/);
     expect(got.reference).toMatchObject({ complete: false });
@@ -432,7 +433,7 @@ describe("an agent that", () => {
       setTimeout(() => gone.abort(), 50);
     });
     await rig.call(who, `/hostile${path}`, { signal: gone.signal }).catch(() => {});
-    await rig.upstream.until(path, ({ isBrokenOff }) => isBrokenOff, 600);
+    await rig.upstream.until(path, ({ isBrokenOff }) => isBrokenOff);
     expect((await rig.recorded(who, `/hostile${path}`)).answer).toMatchObject({ outcome: "client-gone", status: null });
   });
 

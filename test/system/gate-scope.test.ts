@@ -12,7 +12,7 @@ const JSON_TYPE = { "content-type": "application/json" };
 const FORM_TYPE = { "content-type": "application/x-www-form-urlencoded" };
 
 beforeAll(async () => {
-  rig = await startGateRig({ limits: LIMITS, firstByteTimeoutMs: 8_000 }, { burst: 30, callsPerSecond: 10 });
+  rig = await startGateRig({ limits: LIMITS, firstByteTimeoutMs: 8_000 }, { burst: 30, callsPerSecond: 2 });
 });
 
 const GET_ONE = { type: "http", upstream: "hostile", operations: ["GET /one/{name}"], where: { name: ["a", "b/c"] } };

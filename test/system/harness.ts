@@ -113,7 +113,10 @@ export async function startHarness(options: HarnessOptions = {}) {
   const dir = await mkdtemp(join(tmpdir(), "portcullis-system-"));
   const made = await loadSecrets(dir);
   const secrets = options.secrets?.(made) ?? made;
-  const idp: IdentityProvider = await startIdentityProvider({ signingKey: secrets.identityProviderKey });
+  const idp: IdentityProvider = await startIdentityProvider({
+    signingKey: secrets.identityProviderKey,
+    devicePollSeconds: 1,
+  });
   const otherPlatform = makeKey();
   const gate: LocalGate = await startGate({
     secrets,
