@@ -180,15 +180,20 @@ export async function startGateRig(
     return keys.flatMap((key) => segments.get(key) ?? []);
   }
 
+  /** Where an instance's objects lie, of human and task, once one of them was seen: nobody else's are listed again. */
+  const partitions = new Map<string, string>();
   async function keysOf(prefix: string, instance: string): Promise<string[]> {
     const bucket = await gate.miniflare.getR2Bucket("TRANSCRIPTS");
     const keys: string[] = [];
+    const within = prefix + (partitions.get(instance) ?? "");
     let cursor: string | undefined;
     do {
-      const listed = await bucket.list({ prefix, ...(cursor === undefined ? {} : { cursor }) });
+      const listed = await bucket.list({ prefix: within, ...(cursor === undefined ? {} : { cursor }) });
       keys.push(...listed.objects.map(({ key }) => key).filter((key) => key.includes(`/instance=${instance}/`)));
       cursor = listed.truncated ? listed.cursor : undefined;
     } while (cursor !== undefined);
+    const [, partition] = /^[a-z]+\/(.*\/instance=[^/]+\/)/.exec(keys[0] ?? "") ?? [];
+    if (partition !== undefined) partitions.set(instance, partition);
     return keys;
   }
 

@@ -235,31 +235,32 @@ describe("kill -9 in the middle of large bodies", () => {
   it("what either side has seen is on record, up to the lead", async () => {
     const up = randomBytes(24 * MIB);
     const down = randomBytes(24 * MIB);
-    const slowly = async (write: (run: Buffer) => unknown, bytes: Buffer) => {
-      for await (const run of inRuns(bytes, 262_144)) {
-        write(run);
-        await pause(10);
-      }
-    };
-    rig.upstream.on("/killed-down", (_request, answer) => {
-      answer.writeHead(200, { "content-length": down.length });
-      void slowly((run) => answer.write(run), down);
-    });
-    async function* slowUpload() {
-      for await (const run of inRuns(up, 262_144)) {
+    // Neither comes to its end before the gate has died, however slow the other is.
+    const crashed = Promise.withResolvers<void>();
+    async function* slowly(bytes: Buffer) {
+      for await (const run of inRuns(bytes.subarray(0, -1), 262_144)) {
         yield run;
         await pause(10);
       }
+      await crashed.promise;
+      yield bytes.subarray(-1);
     }
-    const uploading = rig.call(who, "/hostile/killed-up", { method: "PUT", body: slowUpload() }).catch(() => null);
+    rig.upstream.on("/killed-down", (_request, answer) => {
+      answer.writeHead(200, { "content-length": down.length });
+      void (async () => {
+        for await (const run of slowly(down)) answer.write(run);
+      })();
+    });
+    const uploading = rig.call(who, "/hostile/killed-up", { method: "PUT", body: slowly(up) }).catch(() => null);
     let got = 0;
     const count = (run: Buffer): void => {
       got += run.length;
     };
     const downloading = rig.call(who, "/hostile/killed-down", { onData: count }).catch(() => null);
     await rig.upstream.until("/killed-up", ({ bytesIn }) => bytesIn > OBJECT + MIB, 10_000);
-    for (let i = 0; i < 500 && got < OBJECT + MIB; i++) await pause(10);
+    for (let i = 0; i < 1_000 && got < OBJECT + MIB; i++) await pause(10);
     rig.crash();
+    crashed.resolve();
     await Promise.all([uploading, downloading]);
     const [seen] = rig.upstream.requests("/killed-up");
     await rig.restart({});
