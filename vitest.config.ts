@@ -15,31 +15,41 @@ const privateJwks = (): string => {
 process.env["CLOUDFLARE_CF_FETCH_ENABLED"] = "false";
 
 /** Half of a system file's time is waiting, for timers, polls and flushes: more files than cores run at once. */
-const maxWorkers = Math.ceil(availableParallelism() * 1.5);
+const maxWorkers = Math.ceil(availableParallelism());
 /** Files that starve the machine, or measure what a starved one can't do: one after another, when all others are done. */
 const alone = ["test/system/kill-flood.test.ts", "test/system/slow-fsync.test.ts"];
 
 const system = { environment: "node", testTimeout: 60_000, hookTimeout: 60_000 } as const;
 
+/** Inside of workerd, as the product is. */
+const insideWorkerd = () => ({
+  plugins: [
+    cloudflareTest({
+      wrangler: { configPath: "./wrangler.toml" },
+      miniflare: {
+        bindings: {
+          GRANT_KEYS: privateJwks(),
+          SEAL_KEYS: privateJwks(),
+          GITHUB_TOKEN: "test-github-credential",
+        },
+      },
+    }),
+  ],
+  resolve: { alias: { "#config": here("./test/workerd/config.ts") } },
+});
+
 export default defineConfig({
   test: {
     projects: [
       {
-        // Pure code and Durable Objects, inside of workerd.
-        plugins: [
-          cloudflareTest({
-            wrangler: { configPath: "./wrangler.toml" },
-            miniflare: {
-              bindings: {
-                GRANT_KEYS: privateJwks(),
-                SEAL_KEYS: privateJwks(),
-                GITHUB_TOKEN: "test-github-credential",
-              },
-            },
-          }),
-        ],
-        resolve: { alias: { "#config": here("./test/workerd/config.ts") } },
-        test: { name: "workerd", include: ["test/unit/**/*.test.ts", "test/workerd/**/*.test.ts"], maxWorkers },
+        // Pure code: nothing of a file stays behind that another could meet, so all of them share one workerd.
+        ...insideWorkerd(),
+        test: { name: "unit", include: ["test/unit/**/*.test.ts"], isolate: false, maxWorkers },
+      },
+      {
+        // Durable Objects.
+        ...insideWorkerd(),
+        test: { name: "workerd", include: ["test/workerd/**/*.test.ts"], maxWorkers },
       },
       {
         // The running gate, between real parts, from outside.
