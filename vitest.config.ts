@@ -14,12 +14,18 @@ const privateJwks = (): string => {
 
 process.env["CLOUDFLARE_CF_FETCH_ENABLED"] = "false";
 
-/** Half of a system file's time is waiting, for timers, polls and flushes: more files than cores run at once. */
+/** Half of a system file's time is waiting, for timers, polls and flushes. More files at once than cores starve each other. */
 const maxWorkers = Math.ceil(availableParallelism());
 /** Files that starve the machine, or measure what a starved one can't do: one after another, when all others are done. */
 const alone = ["test/system/kill-flood.test.ts", "test/system/slow-fsync.test.ts"];
 
-const system = { environment: "node", testTimeout: 60_000, hookTimeout: 60_000 } as const;
+const system = {
+  environment: "node",
+  testTimeout: 60_000,
+  hookTimeout: 60_000,
+  // The command line is started some hundred times, and each time it would be compiled anew.
+  env: { NODE_COMPILE_CACHE: here("./node_modules/.cache/node-compile") },
+} as const;
 
 /** Inside of workerd, as the product is. */
 const insideWorkerd = () => ({

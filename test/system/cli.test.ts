@@ -44,11 +44,14 @@ interface Ended {
 }
 type Env = Readonly<Record<string, string | undefined>>;
 
+/** The rest of the environment that matters here: what Node compiled before it need not compile again. */
+const { PATH, NODE_COMPILE_CACHE } = process.env;
+
 /** In an empty folder, with nothing in the environment but what is said. `onOut` hears each line as it comes. */
 function run(args: readonly string[], env: Env = {}, onOut?: (line: string) => void, command = main): Promise<Ended> {
   const child = spawn(process.execPath, [command, ...args], {
     cwd: config,
-    env: { PATH: process.env["PATH"], HOME: config, XDG_CONFIG_HOME: config, ...env },
+    env: { PATH, NODE_COMPILE_CACHE, HOME: config, XDG_CONFIG_HOME: config, ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
   let [out, err, heard] = ["", "", 0];
@@ -815,7 +818,7 @@ describe("the launcher", () => {
     ["SIGUSR2", 140],
   ] as const)("hands on %s, and ends as a shell would say", async (signal, code) => {
     const child = spawn(process.execPath, [launcher, "tail", "switches", "--json"], {
-      env: { PATH: process.env["PATH"], XDG_CONFIG_HOME: config, ...asOscar() },
+      env: { PATH, NODE_COMPILE_CACHE, XDG_CONFIG_HOME: config, ...asOscar() },
       stdio: ["ignore", "pipe", "inherit"],
     });
     const ended = new Promise((resolve) => child.on("close", resolve));
