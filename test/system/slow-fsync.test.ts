@@ -17,7 +17,8 @@ import { type GateRig, startGateRig } from "./gate-rig.ts";
 import { pause } from "./hostile-upstream.ts";
 
 const FSYNC_MS = 120;
-const LOAD_SECONDS = 6;
+/** Half of it may go by with the power cut, and an answer must have come after it. */
+const LOAD_SECONDS = 10;
 
 const tool = compiler();
 let folder: string;
