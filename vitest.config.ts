@@ -17,7 +17,7 @@ process.env["CLOUDFLARE_CF_FETCH_ENABLED"] = "false";
 /** Half of a system file's time is waiting, for timers, polls and flushes. More files at once than cores starve each other. */
 const maxWorkers = Math.ceil(availableParallelism());
 /** Files that starve the machine, or measure what a starved one can't do: one after another, when all others are done. */
-const alone = ["test/system/kill-flood.test.ts", "test/system/slow-fsync.test.ts"];
+const alone = ["test/system/kill-flood.test.ts", "test/system/slow-fsync.test.ts", "test/system/soak.test.ts"];
 
 const system = {
   environment: "node",

@@ -269,9 +269,12 @@ describe("limits", () => {
     expect([heard.status, heard.isWhole]).toEqual([200, false]);
     expect(heard.body.length).toBeGreaterThan(2_000_000);
     // The budget, and at most what a stream may lead its record by, twice: one run is under way while another is asked for.
-    expect(heard.body.length).toBeLessThan(3_000_000 + 2 * 262_144 + 2 * 65_536);
+    const bound = 3_000_000 + 2 * 262_144 + 2 * 65_536;
     const { answer } = await rig.recorded(who, "/hostile/bytes");
-    expect(answer).toMatchObject({ outcome: "cut", cause: "budget", passedBytes: heard.body.length });
+    expect(answer).toMatchObject({ outcome: "cut", cause: "budget" });
+    // What passed last may be lost with the connection, to an agent that is slow to read.
+    expect(answer["passedBytes"]).toBeGreaterThanOrEqual(heard.body.length);
+    expect(answer["passedBytes"]).toBeLessThan(bound);
     const after = await rig.call(who, "/hostile/bytes");
     expect([after.status, after.headers["retry-after"]]).toEqual([429, undefined]);
   });
