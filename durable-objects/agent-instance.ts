@@ -33,7 +33,14 @@ import type { BodyReference } from "../src/transcript/envelope.ts";
 import type { RawPart } from "../src/transcript/layout.ts";
 import { type Piece, requestBody, wholeBody } from "./bodies.ts";
 import { InstanceControl } from "./instance-control.ts";
-import { answerFields, callFields, enrolledFields, lostFields, refusedFields } from "./instance-fields.ts";
+import {
+  answerFields,
+  callFields,
+  delegationFacts,
+  enrolledFields,
+  lostFields,
+  refusedFields,
+} from "./instance-fields.ts";
 import { Kept } from "./kept.ts";
 import { type AnswerBody, Lease, type LeaseHost } from "./lease.ts";
 import { Ledger } from "./ledger.ts";
@@ -221,7 +228,8 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const lease = new Lease(this, seq, call.upstream, body.writer, grant.id);
     this.#leases.set(seq, lease);
     this.#control.saw({ kind: "admitted", bytes: bytesSent(sent) }, nowMs);
-    return { admitted: true, seq, lease };
+    const facts = request.delegation === undefined ? {} : { delegation: delegationFacts(enrolment) };
+    return { admitted: true, seq, lease, ...facts };
   }
 
   #refuse(request: AdmitRequest, nowMs: number, denial: Denial): AdmitRefusal {

@@ -11,6 +11,7 @@ type MemberRow = {
   client: string;
   upstreams: string;
   ancestors: string;
+  mandate: string | null;
   deadline_ms: number;
   enlisted_at_ms: number;
   confirmed_until_ms: number;
@@ -21,6 +22,7 @@ type MemberRow = {
 const SCHEMA = `CREATE TABLE IF NOT EXISTS members (
   instance TEXT PRIMARY KEY, human TEXT NOT NULL, email_digest TEXT, task TEXT NOT NULL, agent TEXT NOT NULL,
   agent_version TEXT NOT NULL, client TEXT NOT NULL, upstreams TEXT NOT NULL, ancestors TEXT NOT NULL,
+  mandate TEXT,
   deadline_ms INTEGER NOT NULL, enlisted_at_ms INTEGER NOT NULL, confirmed_until_ms INTEGER NOT NULL,
   running INTEGER NOT NULL) WITHOUT ROWID`;
 
@@ -32,6 +34,7 @@ const CONDITIONS: Readonly<Record<TargetMember, string>> = {
   agent: "agent = ?1",
   agentVersion: "agent_version = ?1",
   upstream: "instr(upstreams, ',' || ?1 || ',') > 0",
+  mandate: "mandate = ?1",
 };
 
 export type Enlisted = Omit<Member, "state">;
@@ -54,10 +57,10 @@ export class Members {
   /** A confirmation that was given is never believed shorter. */
   put(attributes: Attributes, nowMs: number, confirmedUntilMs: number): void {
     this.#sql.exec(
-      `INSERT INTO members VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)
+      `INSERT INTO members VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)
        ON CONFLICT (instance) DO UPDATE SET human = excluded.human, email_digest = excluded.email_digest,
          task = excluded.task, agent = excluded.agent, agent_version = excluded.agent_version,
-         client = excluded.client, upstreams = excluded.upstreams, ancestors = excluded.ancestors,
+         client = excluded.client, upstreams = excluded.upstreams, ancestors = excluded.ancestors, mandate = excluded.mandate,
          deadline_ms = excluded.deadline_ms, confirmed_until_ms = max(confirmed_until_ms, excluded.confirmed_until_ms)`,
       attributes.instance,
       attributes.human,
@@ -68,6 +71,7 @@ export class Members {
       attributes.client,
       listed(attributes.upstreams),
       listed(attributes.ancestors),
+      attributes.mandate,
       attributes.deadlineMs,
       nowMs,
       confirmedUntilMs,
@@ -154,6 +158,7 @@ const enlisted = (row: MemberRow): Enlisted => ({
   client: row.client,
   upstreams: unlisted(row.upstreams),
   ancestors: unlisted(row.ancestors),
+  mandate: row.mandate,
   deadlineMs: row.deadline_ms,
   enlistedAtMs: row.enlisted_at_ms,
   confirmedUntilMs: row.confirmed_until_ms,

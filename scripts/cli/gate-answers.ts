@@ -10,6 +10,7 @@ const target = z.object({
   agent: z.string().optional(),
   agentVersion: z.string().optional(),
   upstream: z.string().optional(),
+  mandate: z.string().optional(),
 });
 const booked = z.object({
   id: z.string(),

@@ -34,6 +34,7 @@ const target = z.strictObject({
   agent: name.optional(),
   agentVersion: name.optional(),
   upstream: name.optional(),
+  mandate: id.optional(),
 });
 const reason = z.string().trim().min(1).max(1_000);
 

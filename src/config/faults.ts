@@ -1,5 +1,6 @@
 import { isLoopback } from "../loopback.ts";
 import type { Entry } from "../scope/entry.ts";
+import { findDelegationFaults } from "./delegation.ts";
 import { findForwardingFault } from "./forward-headers.ts";
 import type { Config } from "./shape.ts";
 
@@ -17,6 +18,7 @@ const FINDERS: readonly ((config: Config) => readonly Fault[])[] = [
   findSharedAudiences,
   findUnknownUpstreams,
   findForwardingFaults,
+  findDelegationFaults,
   findPlainHttp,
 ];
 

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { delegation } from "./delegation.ts";
 import { httpUrl, positive, secretName } from "./names.ts";
 import { redactionRules } from "./redaction.ts";
 
@@ -35,6 +36,8 @@ export const upstream = z.strictObject({
     )
     .readonly()
     .default([]),
+  /** Left out: the upstream is not told who acts for whom. */
+  delegation: delegation.optional(),
   /** What of its calls is not written down. */
   redact: redactionRules.default([]),
   firstByteTimeoutMs: positive.default(60_000),

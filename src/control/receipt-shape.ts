@@ -17,6 +17,7 @@ const target = z.strictObject({
   agent: id.optional(),
   agentVersion: id.optional(),
   upstream: id.optional(),
+  mandate: id.optional(),
 });
 
 const cause = z.discriminatedUnion("kind", [

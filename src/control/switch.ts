@@ -11,13 +11,15 @@ export const REACHES = {
   agent: ["agent"],
   "agent-version": ["agent", "agentVersion"],
   upstream: ["upstream"],
+  /** All that works under one approval in advance. */
+  mandate: ["mandate"],
   everything: [],
   "agent-upstream": ["agent", "upstream"],
   "human-upstream": ["human", "upstream"],
 } as const satisfies Readonly<Record<string, readonly TargetMember[]>>;
 export type Reach = keyof typeof REACHES;
 
-export type TargetMember = "instance" | "task" | "human" | "agent" | "agentVersion" | "upstream";
+export type TargetMember = "instance" | "task" | "human" | "agent" | "agentVersion" | "upstream" | "mandate";
 export type Target = { readonly [member in TargetMember]?: string | undefined };
 
 /** `kill` is final for the instances in reach, and refuses new ones until it is lifted; `pause` holds until it is resumed. */
@@ -63,6 +65,8 @@ export interface Attributes {
   readonly upstreams: readonly string[];
   /** Instances that it descends from: a switch of one of them is its own. */
   readonly ancestors: readonly string[];
+  /** Null: a human was there to delegate. */
+  readonly mandate: string | null;
   readonly deadlineMs: number;
 }
 
@@ -73,6 +77,7 @@ const HOLDS: Readonly<Record<TargetMember, (attributes: Attributes, value: strin
   agent: ({ agent }, value) => agent === value,
   agentVersion: ({ agentVersion }, value) => agentVersion === value,
   upstream: ({ upstreams }, value) => upstreams.includes(value),
+  mandate: ({ mandate }, value) => mandate === value,
 };
 
 /** Pure. A reach that is not known, or a target that lacks a member, holds everybody: unknown means no. */

@@ -1,3 +1,4 @@
+import type { DelegationFacts } from "../delegation/signed.ts";
 import { type Denial, unavailable } from "../denial.ts";
 import type { Deployment } from "../deployment.ts";
 import type { Grant } from "../grant/claims.ts";
@@ -15,6 +16,8 @@ export interface Admitted {
   readonly seq: number;
   readonly lease: LeaseCalls & Partial<Disposable>;
   readonly stop: Stop;
+  /** Null where it was not asked for. */
+  readonly delegation: DelegationFacts | null;
   /** From here on a switch cuts the call at once. Streams begin with it; anything else comes to it by time. */
   listen(): void;
 }
@@ -57,9 +60,9 @@ export async function admit(
       stop.end();
       return err(admission.denial);
     }
-    const { lease, seq } = admission;
+    const { lease, seq, delegation = null } = admission;
     listener.hold(lease);
-    return ok({ seq, lease, stop, listen: () => listener.listen() } as unknown as Admitted);
+    return ok({ seq, lease, stop, delegation, listen: () => listener.listen() } as unknown as Admitted);
   } catch {
     stop.end();
     return err(unavailable("the instance could not be reached"));

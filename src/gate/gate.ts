@@ -2,7 +2,7 @@ import type { UpstreamConfig } from "../config/define.ts";
 import { absent, type Denial, unavailable } from "../denial.ts";
 import type { Deployment } from "../deployment.ts";
 import { type Grant, resourceOf } from "../grant/claims.ts";
-import type { RecordedRequest } from "../instance/contract.ts";
+import type { DelegationMark, RecordedRequest } from "../instance/contract.ts";
 import { err, ok, type Result } from "../result.ts";
 import type { Call } from "../scope/call.ts";
 import { factsNeeded, findPermit, type Permit } from "../scope/decide.ts";
@@ -11,6 +11,7 @@ import { type Admitted, admit } from "./admit.ts";
 import { answerTo } from "./answer.ts";
 import { authenticate } from "./authenticate.ts";
 import { type CallRedaction, redactionFor, type SentRequest } from "./call-redaction.ts";
+import { delegationFor, delegationMark } from "./delegation.ts";
 import { describeBody, describeHead, type RequestHead, type RuleFacts } from "./describe.ts";
 import { forward } from "./forward.ts";
 import { declaredLength, type HeaderList, recordedHeaders } from "./headers.ts";
@@ -59,6 +60,8 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
   });
   const call = authorized.ok && fault !== null ? err(absent("describe", fault)) : authorized;
 
+  const delegation = call.ok && path.ok ? delegationMark(path.value.route.config) : undefined;
+
   // 5. admit: one RPC. The call is durable before anything leaves, or it is refused.
   const admitted = await admit(deployment, grant, {
     proof: { jti: proof.jti, issuedAtMs: proof.issuedAtMs },
@@ -66,6 +69,7 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
     denial: call.ok ? null : call.error,
     request: recorded,
     ...(call.ok ? { permit: call.value.permit } : {}),
+    ...(delegation === undefined ? {} : { delegation }),
   });
   if (!admitted.ok) return refuse(admitted.error);
   // The instance admits only what came here permitted.
@@ -83,6 +87,7 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
     grant,
     upstream: path.value.route.config,
     redaction,
+    delegation,
     startedAtMs,
     deployment,
     ctx,
@@ -113,6 +118,7 @@ interface Passing {
   readonly grant: Grant;
   readonly upstream: UpstreamConfig;
   readonly redaction: CallRedaction | null;
+  readonly delegation: DelegationMark | undefined;
   readonly startedAtMs: number;
   readonly deployment: Deployment;
   readonly ctx: ExecutionContext;
@@ -122,7 +128,8 @@ async function pass(call: Admitted, passing: Passing): Promise<Relayed> {
   const { request, rawTarget, headers, body, grant, upstream, redaction, startedAtMs, deployment, ctx } = passing;
   const { method } = request;
   const declaredBytes = declaredLength(request.headers);
-  const asked = { upstream, method, rawTarget, headers, body, declaredBytes, startedAtMs };
+  const delegation = delegationFor(call, upstream, passing.delegation, deployment);
+  const asked = { upstream, method, rawTarget, headers, body, declaredBytes, delegation, startedAtMs };
   const forwarded = await forward(call, asked, deployment.env);
   return relay(call, forwarded, {
     upstream,
@@ -133,6 +140,7 @@ async function pass(call: Admitted, passing: Passing): Promise<Relayed> {
       bases: () => basesOf(grant, deployment),
     },
     redaction,
+    delegation,
     isHead: method === "HEAD",
     startedAtMs,
     waitUntil: (work) => ctx.waitUntil(work),

@@ -2,6 +2,7 @@ import type { Denial } from "../denial.ts";
 import type { AnswerHead } from "../instance/contract.ts";
 import type { Admitted } from "./admit.ts";
 import type { CallRedaction } from "./call-redaction.ts";
+import { type SignedDelegation, withoutDelegation } from "./delegation.ts";
 import type { Forwarded } from "./forward.ts";
 import { type AnswerRewriting, answeredHeaders, declaredLength, isDecodedByRuntime } from "./headers.ts";
 import { denialOf } from "./outcome.ts";
@@ -23,6 +24,8 @@ const BODYLESS = new Set([204, 205, 304]);
 export interface Relaying extends Passage {
   readonly rewriting: Omit<AnswerRewriting, "decoded">;
   readonly isHead: boolean;
+  /** What went out with the call, and comes back to nobody. */
+  readonly delegation: SignedDelegation | null;
 }
 
 /** What the agent gets: an answer, or what the call came to without one. */
@@ -43,7 +46,9 @@ export async function relay(call: Admitted, forwarded: Forwarded, relaying: Rela
   const { response } = forwarded;
   if (response === null || call.stop.reason !== null) return withoutAnswer();
   // The credential is ours: that the upstream refuses it is our failure, and its words about it are not the agent's.
-  if (response.status === 401 || response.status === 407) return withhold(response, call, pump, relaying.redaction);
+  const received = withoutDelegation(response.headers, relaying.delegation);
+  if (response.status === 401 || response.status === 407)
+    return withhold(response, received, call, pump, relaying.redaction);
   // Three digits that are no status (RFC 9110 §15), and that no Response can be made of.
   if (response.status < 200 || response.status > 599) {
     call.stop.stop({ kind: "upstream-broke-off" });
@@ -52,7 +57,7 @@ export async function relay(call: Admitted, forwarded: Forwarded, relaying: Rela
 
   const coding = response.headers.get("content-encoding");
   const decoded = isDecodedByRuntime(coding);
-  const headers = answeredHeaders(response.headers, { ...relaying.rewriting, decoded });
+  const headers = answeredHeaders(received, { ...relaying.rewriting, decoded });
   const head = headOf(response.status, headers, decoded);
   const { redaction } = relaying;
   pump.head = redaction === null ? head : redaction.answerHead(head);
@@ -103,12 +108,13 @@ async function unrecordable(call: Admitted, pump: Pump, reason: string): Promise
 
 async function withhold(
   response: Response,
+  received: Headers,
   call: Admitted,
   pump: Pump,
   redaction: CallRedaction | null,
 ): Promise<Relayed> {
   const reason = "the upstream refused the gate's credential";
-  const head = headOf(response.status, response.headers, isDecodedByRuntime(response.headers.get("content-encoding")));
+  const head = headOf(response.status, received, isDecodedByRuntime(response.headers.get("content-encoding")));
   pump.head = redaction === null ? head : redaction.answerHead(head);
   // Its beginning is no JSON that could be redacted.
   if (redaction?.hasAnswerFields) redaction.withholdAnswer("the beginning of a body", null);

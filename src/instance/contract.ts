@@ -2,6 +2,7 @@ import type { Limits } from "../config/define.ts";
 import type { CloseAnswer } from "../control/acknowledgement.ts";
 import type { Opening } from "../control/contract.ts";
 import type { Switch } from "../control/switch.ts";
+import type { DelegationFacts } from "../delegation/signed.ts";
 import type { Denial } from "../denial.ts";
 import type { Extent } from "../retention/cover.ts";
 import type { Call, Json } from "../scope/call.ts";
@@ -102,6 +103,14 @@ export interface AdmitRequest {
   readonly deployment: string;
   /** By what the grant allows it: `entry` is the place in `authorization_details`. */
   readonly permit?: Permit;
+  /** Where the upstream is to be told who acts for whom: what goes on record of that. */
+  readonly delegation?: DelegationMark;
+}
+
+/** By which a signed delegation is found again. The token itself is nowhere. */
+export interface DelegationMark {
+  readonly jti: string;
+  readonly aud: string;
 }
 
 export interface RecordedRequest {
@@ -217,7 +226,13 @@ export interface LeaseCalls {
 
 export type Admission =
   | AdmitRefusal
-  | { readonly admitted: true; readonly seq: number; readonly lease: LeaseCalls & Partial<Disposable> };
+  | {
+      readonly admitted: true;
+      readonly seq: number;
+      readonly lease: LeaseCalls & Partial<Disposable>;
+      /** Where it was asked for. */
+      readonly delegation?: DelegationFacts;
+    };
 
 export type AdmitRefusal = { readonly admitted: false; readonly denial: Denial };
 

@@ -1,0 +1,101 @@
+import { randomBytes } from "node:crypto";
+import { encodeBase64url } from "../grant/base64url.ts";
+import type { KeyRing } from "../grant/keys.ts";
+import type { Actor } from "../instance/contract.ts";
+import type { Json } from "../scope/call.ts";
+
+/** Pure, but for the signature: what an upstream is told of who acts, for whom, and by whose word. */
+
+export const DELEGATION_TYPE = "portcullis-delegation+jwt";
+/** An upstream looks at it as the call comes in; nobody keeps it. */
+export const DELEGATION_SECONDS = 60;
+
+/** What an instance knows of itself, and what it never passes to its agent. */
+export interface DelegationFacts {
+  readonly human: string;
+  readonly instance: string;
+  readonly agent: string;
+  readonly agentVersion: string;
+  readonly client: string;
+  /** In the order of delegation: the first got it from the human. */
+  readonly chain: readonly Actor[];
+  readonly task: string;
+  /** Under which nobody was there to delegate; null: somebody was. */
+  readonly mandate: string | null;
+}
+
+export interface DelegationOf {
+  readonly audience: string;
+  /** One for each call: the instance's id and the call's `seq`. */
+  readonly txn: string;
+  readonly nowMs: number;
+  /** Where it is on record already; else a new one. */
+  readonly jti?: string;
+}
+
+/** As on record, and what the gate finds it by. */
+export const newDelegationId = (): string => encodeBase64url(randomBytes(16));
+
+export const txnOf = (instance: string, seq: number): string => `${instance}:${seq}`;
+
+type Act = { readonly [claim: string]: Json };
+
+/**
+ * RFC 8693 §4.1: the current actor outermost, each inside it the one that delegated to it. Only the outermost is for
+ * decisions about access; what is nested tells the story.
+ */
+function actOf({ instance, agent, agentVersion, client, chain }: DelegationFacts): Act {
+  const earlier = chain.reduce<Act | null>(
+    (act, actor) => ({ ...earlierActor(actor), ...(act === null ? {} : { act }) }),
+    null,
+  );
+  return {
+    sub: instance,
+    agent,
+    agent_version: agentVersion,
+    client_id: client,
+    ...(earlier === null ? {} : { act: earlier }),
+  };
+}
+
+/** A platform is named by its client; an instance that delegated, by its own id. */
+function earlierActor({ client, agent, ...rest }: Actor): Act {
+  const { instance } = rest as { readonly instance?: string };
+  return { sub: instance ?? client, agent, client_id: client };
+}
+
+export const delegationClaims = (
+  issuer: string,
+  facts: DelegationFacts,
+  { audience, txn, nowMs, jti = newDelegationId() }: DelegationOf,
+) => {
+  const iat = Math.floor(nowMs / 1000);
+  return {
+    iss: issuer,
+    aud: audience,
+    sub: facts.human,
+    act: actOf(facts),
+    task: facts.task,
+    ...(facts.mandate === null ? {} : { mandate: facts.mandate }),
+    txn,
+    jti,
+    iat,
+    exp: iat + DELEGATION_SECONDS,
+  };
+};
+
+/** What of a deployment signs. */
+export interface DelegationSigner {
+  readonly grantKeys: KeyRing;
+  readonly config: { readonly origin: string };
+}
+
+/**
+ * Signed with the keys of grants, whose public halves are at `/.well-known/jwks.json`. Its `typ` keeps it apart from
+ * all else that they sign: it is no grant, and no token of a human.
+ */
+export const signDelegation = (
+  { grantKeys, config }: DelegationSigner,
+  facts: DelegationFacts,
+  of: DelegationOf,
+): string => grantKeys.signCompact(DELEGATION_TYPE, delegationClaims(config.origin, facts, of));
