@@ -92,6 +92,8 @@ const CLASSES = {
   SWITCHBOARD: "Switchboard",
   JOURNAL: "Journal",
   RETENTION: "Retention",
+  MANDATE_BOOK: "MandateBook",
+  MANDATE_INDEX: "MandateIndex",
 };
 
 export interface StartedGate extends StartedWorker {

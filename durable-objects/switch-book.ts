@@ -36,6 +36,8 @@ const SCHEMA = [
   `CREATE TABLE IF NOT EXISTS idempotency (by_key TEXT PRIMARY KEY, request TEXT NOT NULL, switch TEXT NOT NULL) WITHOUT ROWID`,
   "CREATE INDEX IF NOT EXISTS idempotency_switch ON idempotency (switch)",
   "CREATE TABLE IF NOT EXISTS shards (shard INTEGER PRIMARY KEY)",
+  // Outlives the switches: what a human had approved before stays ended.
+  "CREATE TABLE IF NOT EXISTS human_kills (name TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID",
 ];
 
 /** Of one row: a SQLite value holds 2 MB on the platform. */
@@ -69,6 +71,8 @@ export class SwitchBook {
 
   add(sw: Switch, request: FlipRequest): void {
     this.#sql.exec("INSERT INTO switches (id, json) VALUES (?, ?)", sw.id, JSON.stringify(sw));
+    if (sw.act === "kill" && sw.reach === "human" && sw.target.human !== undefined)
+      this.#sql.exec("INSERT OR REPLACE INTO human_kills (name, at_ms) VALUES (?, ?)", sw.target.human, sw.atMs);
     if (request.idempotencyKey !== null)
       this.#sql.exec(
         "INSERT INTO idempotency (by_key, request, switch) VALUES (?, ?, ?)",
@@ -219,6 +223,14 @@ export class SwitchBook {
         idle,
         JSON.stringify(reached.slice(part * REACHED_PER_ROW, (part + 1) * REACHED_PER_ROW)),
       );
+  }
+
+  /** Null: none of these names was ever killed. */
+  humanKilledAtMs(names: readonly string[]): number | null {
+    const rows = names.flatMap((name) =>
+      this.#sql.exec<{ at_ms: number }>("SELECT at_ms FROM human_kills WHERE name = ?", name).toArray(),
+    );
+    return rows.length === 0 ? null : Math.max(...rows.map(({ at_ms }) => at_ms));
   }
 
   join(shard: number): void {

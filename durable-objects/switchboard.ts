@@ -144,6 +144,10 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
     return this.#book.shards();
   }
 
+  async humanKilledAt(names: readonly string[]): Promise<number | null> {
+    return this.#book.humanKilledAtMs(names);
+  }
+
   #stateOf({ sw, isDone, isGivenUp, opened }: Entry, outcomes = this.#outcomesOf(sw.id)): FlipState {
     const isHeard = outcomes.size > 0 || this.#book.shards().length === 0;
     return {

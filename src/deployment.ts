@@ -9,6 +9,8 @@ export interface Env {
   readonly SWITCHBOARD: DurableObjectNamespace;
   readonly JOURNAL: DurableObjectNamespace;
   readonly RETENTION: DurableObjectNamespace;
+  readonly MANDATE_BOOK: DurableObjectNamespace;
+  readonly MANDATE_INDEX: DurableObjectNamespace;
   readonly TRANSCRIPTS: R2Bucket;
   readonly VERSION?: { readonly id: string };
   readonly [name: string]: unknown;

@@ -6,6 +6,7 @@ import { erase, readErasure } from "./erase.ts";
 import { hold, holds } from "./holds.ts";
 import { ps, switches } from "./list.ts";
 import { login, logout } from "./login.ts";
+import { mandates, revokeMandate } from "./mandates.ts";
 import { pull } from "./pull.ts";
 import { show } from "./show.ts";
 import { kill, lift, pause, readOne, resume } from "./switch.ts";
@@ -28,6 +29,8 @@ const commands: ReadonlyMap<string, Command> = new Map([
   ["erasure", readErasure],
   ["hold", hold],
   ["holds", holds],
+  ["mandates", mandates],
+  ["revoke-mandate", revokeMandate],
   ["agent", agent],
   ["login", login],
   ["logout", logout],
@@ -35,7 +38,7 @@ const commands: ReadonlyMap<string, Command> = new Map([
 
 const usage = (): string => `portcullis <command> [--help] [--json]
 
-${[...commands].map(([name, { summary }]) => `  ${name.padEnd(10)} ${summary}`).join("\n")}
+${[...commands].map(([name, { summary }]) => `  ${name.padEnd(14)} ${summary}`).join("\n")}
 
 Exit: 0 ok, 1 refused or not as it should be, 2 usage, 3 not signed in or not allowed, 4 the gate could not be reached.`;
 

@@ -5,6 +5,7 @@ import { authenticateAdmin } from "./authenticate.ts";
 import { bodyRoutes } from "./bodies.ts";
 import { type AdminHono, PATH_MAX_CHARS, problem, readBody, record, requireRole } from "./door.ts";
 import { instanceRoutes } from "./instances.ts";
+import { mandateRoutes } from "./mandates.ts";
 import { objectRoutes } from "./objects.ts";
 import { openApiRoute } from "./openapi.ts";
 import { retentionRoutes } from "./retention.ts";
@@ -39,6 +40,7 @@ instanceRoutes(admin);
 segmentRoutes(admin);
 objectRoutes(admin);
 retentionRoutes(admin);
+mandateRoutes(admin);
 bodyRoutes(admin);
 openApiRoute(admin);
 

@@ -59,7 +59,9 @@ const LOOKERS = roles("operator", "auditor");
 
 /** @param query parameters of those that have some */
 export const operations = (
-  query: Readonly<Record<"switches" | "instances" | "holds" | "segments" | "objects" | "object", readonly Node[]>>,
+  query: Readonly<
+    Record<"switches" | "instances" | "holds" | "mandates" | "segments" | "objects" | "object", readonly Node[]>
+  >,
 ): Node => ({
   "/admin/v1/switches": {
     post: {
@@ -293,6 +295,30 @@ export const operations = (
       ...LOOKERS,
       parameters: [pathId("id", "Of the erasure")],
       responses: { 200: answer("As of now", ref("Erasure")), 404: failure("No such erasure"), ...ALWAYS },
+    },
+  },
+  "/admin/v1/mandates": {
+    get: {
+      operationId: "listMandates",
+      summary: "What humans approved in advance, newest first",
+      ...READERS,
+      parameters: query.mandates,
+      responses: { 200: answer("A page", ref("MandatePage")), 400: failure("Not a page"), ...ALWAYS },
+    },
+  },
+  "/admin/v1/mandates/{id}": {
+    delete: {
+      operationId: "revokeMandate",
+      summary: "Ends a mandate, and what works under it: by a kill, which has a receipt",
+      ...roles("operator"),
+      parameters: [pathId("id", "Of the mandate")],
+      requestBody: body("RevokeMandate"),
+      responses: {
+        200: answer("Nobody can use it any more; asked again, the same", ref("Mandate")),
+        400: failure("The detail names what is wrong, by path"),
+        404: failure("No such mandate"),
+        ...ALWAYS,
+      },
     },
   },
   "/admin/v1/openapi.json": {

@@ -8,6 +8,7 @@ import { authenticateClient, claimedClient } from "./client.ts";
 import { exchange, TOKEN_EXCHANGE } from "./exchange.ts";
 import { type Form, parseForm } from "./form.ts";
 import { readHeldToken } from "./held-token.ts";
+import { JWT_BEARER, jagGrant } from "./jag-grant.ts";
 import { authorizationServerMetadata, protectedResourceMetadata, UPSTREAM_NAME } from "./metadata.ts";
 import { concerning, type OAuthError, oauthError, oauthErrorAnswer, type Verified } from "./oauth-error.ts";
 import { verifyKey } from "./proof-of-key.ts";
@@ -43,13 +44,14 @@ async function token(
     if (!proof.ok) return proof;
     return concerning({ instance: proof.value.thumbprint }, await refresh(form, proof.value, deployment, nowMs));
   }
-  if (grantType !== TOKEN_EXCHANGE) return failed("unsupported_grant_type", "grant_type");
+  if (grantType !== TOKEN_EXCHANGE && grantType !== JWT_BEARER) return failed("unsupported_grant_type", "grant_type");
   const client = await authenticateClient(request, form, deployment.config, nowMs);
   if (!client.ok) return client;
   const proof = await verifyKey(request, url, nowMs);
   if (!proof.ok) return concerning({ client: client.value.id }, proof);
   const who = { client: client.value.id, instance: proof.value.thumbprint };
-  return concerning(who, await exchange(form, client.value, proof.value, deployment, nowMs));
+  const grant = grantType === JWT_BEARER ? jagGrant : exchange;
+  return concerning(who, await grant(form, client.value, proof.value, deployment, nowMs));
 }
 
 /** RFC 7009, by the platform that provisioned, or by the instance with its key. The instance's permissions end at once. */

@@ -2,6 +2,8 @@ import { isLoopback } from "../loopback.ts";
 import type { Entry } from "../scope/entry.ts";
 import { findDelegationFaults } from "./delegation.ts";
 import { findForwardingFault } from "./forward-headers.ts";
+import { findIdJagFaults } from "./id-jag.ts";
+import { findMandateFaults } from "./mandates.ts";
 import type { Config } from "./shape.ts";
 
 /** What is wrong, and where. */
@@ -20,6 +22,8 @@ const FINDERS: readonly ((config: Config) => readonly Fault[])[] = [
   findForwardingFaults,
   findDelegationFaults,
   findPlainHttp,
+  findMandateFaults,
+  findIdJagFaults,
 ];
 
 export const findFaults = (config: Config): readonly Fault[] => FINDERS.flatMap((find) => find(config));

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { idJag } from "./id-jag.ts";
 import { agentName, httpUrl, positive, secretName } from "./names.ts";
 import { findEventNameFault, SIGNAL_ACTS } from "./signal-acts.ts";
 
@@ -28,6 +29,8 @@ export const identityProvider = z.strictObject({
   jwksUri: httpUrl,
   algorithms: algorithms.default(["ES256", "RS256"]),
   groupsClaim: z.string().min(1).default("groups"),
+  /** Left out: its identity assertions are refused. */
+  idJag: idJag.optional(),
 });
 
 export const platform = z.strictObject({

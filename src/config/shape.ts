@@ -3,6 +3,7 @@ import { admins } from "./admins.ts";
 import { agent } from "./agents.ts";
 import { identityProvider, platform, transmitter } from "./identity.ts";
 import { entries } from "./layers.ts";
+import { mandates } from "./mandates.ts";
 import { agentName, clientName, httpUrl, positive, secretName, transmitterName, upstreamName } from "./names.ts";
 import { retention } from "./retention.ts";
 import { rule, ruleName } from "./rules.ts";
@@ -31,6 +32,8 @@ export const shape = z.strictObject({
   /** What anyone in the organisation may do through agents at all. */
   boundaries: entries,
   admins,
+  /** Left out: no mandate is taken. */
+  mandates: mandates.optional(),
   /** Who may push security events about the humans of an identity provider (SSF, CAEP, RISC). */
   transmitters: z.record(transmitterName, transmitter).default({}),
   grants: z.strictObject({ ...duration, refreshTokens: z.boolean().default(true) }).prefault({}),

@@ -149,6 +149,8 @@ export interface SwitchboardCalls {
   /** A roster shard that comes up: from then on it gets every switch. */
   join(shard: number): Promise<readonly BookedSwitch[]>;
   shards(): Promise<readonly number[]>;
+  /** When a kill of this human last came, by any of these names of theirs; null: never. It counts for what was approved before, also when it was lifted. */
+  humanKilledAt(names: readonly string[]): Promise<number | null>;
 }
 
 // --- Journal ------------------------------------------------------------------------------------------------------

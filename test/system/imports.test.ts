@@ -33,7 +33,11 @@ const LAYERS: readonly {
 }[] = [
   { name: "index", holds: (file) => file === "src/index.ts", mayUse: ["doors", "objects", "adapters", "pure"] },
   { name: "agent", holds: (file) => file.startsWith("src/agent/"), mayUse: ["pure"] },
-  { name: "doors", holds: (file) => /^src\/(gate|authority|admin|signals)\//.test(file), mayUse: ["adapters", "pure"] },
+  {
+    name: "doors",
+    holds: (file) => /^src\/(gate|authority|admin|signals|mandates)\//.test(file),
+    mayUse: ["adapters", "pure"],
+  },
   { name: "objects", holds: (file) => file.startsWith("durable-objects/"), mayUse: ["adapters", "pure"] },
   {
     name: "adapters",

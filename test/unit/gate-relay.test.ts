@@ -48,6 +48,7 @@ function callWith(answers: Partial<LeaseCalls> = {}) {
         lead: { streamLeadMs: over.leadMs ?? 10_000, streamLeadBytes: over.leadBytes ?? 1_000_000 },
         rewriting: { origin: "https://gate.test", askedUrl: "https://upstream.test/a", bases: () => [] },
         redaction: null,
+        delegation: null,
         isHead: over.isHead ?? false,
         startedAtMs: Date.now(),
         waitUntil: (work) => void waited.push(work),

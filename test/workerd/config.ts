@@ -50,5 +50,6 @@ export default defineConfig({
     audience: "portcullis-admin",
     roles: { viewer: ["security"], operator: ["security"], auditor: ["security"] },
   },
+  mandates: { identityProvider: "corp", audience: "portcullis-mandates", mostStanding: 20 },
   transcripts: { flushAfterMs: 60_000 },
 });

@@ -5,6 +5,8 @@ declare namespace Cloudflare {
     readonly SWITCHBOARD: DurableObjectNamespace;
     readonly JOURNAL: DurableObjectNamespace;
     readonly RETENTION: DurableObjectNamespace;
+    readonly MANDATE_BOOK: DurableObjectNamespace;
+    readonly MANDATE_INDEX: DurableObjectNamespace;
     readonly TRANSCRIPTS: R2Bucket;
   }
   interface GlobalProps {

@@ -171,6 +171,7 @@ describe("the table of members", () => {
     client: name,
     upstreams: fc.uniqueArray(name, { maxLength: 3 }),
     ancestors: fc.uniqueArray(name, { maxLength: 3 }),
+    mandate: fc.option(name, { nil: null }),
     deadlineMs: fc.constant(1),
   });
   const aim = fc.constantFrom(...(Object.keys(REACHES) as Reach[])).chain((reach) =>
