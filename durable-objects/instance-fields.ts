@@ -1,9 +1,9 @@
 import type { Attributes } from "../src/control/switch.ts";
-import type { DelegationFacts } from "../src/delegation/signed.ts";
 import type { Denial } from "../src/denial.ts";
 import type { CeilingPermit } from "../src/instance/ceilings.ts";
 import type {
   AdmitRequest,
+  DelegationFacts,
   Enrolment,
   Manifest,
   Outcome,

@@ -1,9 +1,12 @@
 import { z } from "zod";
 import type { Mandate, Revocation } from "../mandate/contract.ts";
 import { DAYS } from "../mandate/schedule.ts";
+import type { Json } from "../scope/call.ts";
 
 /** What the admin's door answers with about mandates. */
 
+/** In the language of scopes. */
+const entry = z.record(z.string(), z.unknown()) as unknown as z.ZodType<Json>;
 const count = z.int().nonnegative();
 const timeMs = z.int().nonnegative().describe("Milliseconds since 1970");
 
@@ -16,7 +19,7 @@ export const mandateShape = z.strictObject({
   approvedAtMs: timeMs,
   agent: z.string(),
   platform: z.string().describe("The client that may exchange it"),
-  scope: z.array(z.json()).describe("RFC 9396, as approved"),
+  scope: z.array(entry).describe("RFC 9396, as approved"),
   purpose: z.string(),
   schedule: z
     .strictObject({ timeZone: z.string(), days: z.array(z.enum(DAYS)), from: z.string(), to: z.string() })

@@ -80,7 +80,7 @@ function checkShape(form: Form): Result<Subject, OAuthError> {
   const type = form.get("subject_token_type");
   if (type === undefined) return bad("subject_token_type is missing");
   const subject = SUBJECTS[type];
-  if (subject === undefined) return bad("subject_token_type must be that of an id_token or a mandate");
+  if (subject === undefined) return bad("subject_token_type is not one that this gate takes");
   if (form.get("actor_token_type") !== undefined && form.get("actor_token") === undefined)
     return bad("actor_token_type without actor_token");
   if (form.get("actor_token") !== undefined)

@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { encodeBase64url } from "../grant/base64url.ts";
 import type { KeyRing } from "../grant/keys.ts";
-import type { Actor } from "../instance/contract.ts";
+import type { Actor, DelegationFacts } from "../instance/contract.ts";
 import type { Json } from "../scope/call.ts";
 
 /** Pure, but for the signature: what an upstream is told of who acts, for whom, and by whose word. */
@@ -9,20 +9,6 @@ import type { Json } from "../scope/call.ts";
 export const DELEGATION_TYPE = "portcullis-delegation+jwt";
 /** An upstream looks at it as the call comes in; nobody keeps it. */
 export const DELEGATION_SECONDS = 60;
-
-/** What an instance knows of itself, and what it never passes to its agent. */
-export interface DelegationFacts {
-  readonly human: string;
-  readonly instance: string;
-  readonly agent: string;
-  readonly agentVersion: string;
-  readonly client: string;
-  /** In the order of delegation: the first got it from the human. */
-  readonly chain: readonly Actor[];
-  readonly task: string;
-  /** Under which nobody was there to delegate; null: somebody was. */
-  readonly mandate: string | null;
-}
 
 export interface DelegationOf {
   readonly audience: string;

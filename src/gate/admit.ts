@@ -1,8 +1,7 @@
-import type { DelegationFacts } from "../delegation/signed.ts";
 import { type Denial, unavailable } from "../denial.ts";
 import type { Deployment } from "../deployment.ts";
 import type { Grant } from "../grant/claims.ts";
-import type { Admission, AdmitRequest, LeaseCalls, Settlement } from "../instance/contract.ts";
+import type { Admission, AdmitRequest, DelegationFacts, LeaseCalls, Settlement } from "../instance/contract.ts";
 import { instanceOf } from "../objects.ts";
 import { err, ok, type Result } from "../result.ts";
 import { within } from "../within.ts";

@@ -2,7 +2,6 @@ import type { Limits } from "../config/define.ts";
 import type { CloseAnswer } from "../control/acknowledgement.ts";
 import type { Opening } from "../control/contract.ts";
 import type { Switch } from "../control/switch.ts";
-import type { DelegationFacts } from "../delegation/signed.ts";
 import type { Denial } from "../denial.ts";
 import type { Extent } from "../retention/cover.ts";
 import type { Call, Json } from "../scope/call.ts";
@@ -111,6 +110,20 @@ export interface AdmitRequest {
 export interface DelegationMark {
   readonly jti: string;
   readonly aud: string;
+}
+
+/** What an instance knows of itself, and what it never passes to its agent. */
+export interface DelegationFacts {
+  readonly human: string;
+  readonly instance: string;
+  readonly agent: string;
+  readonly agentVersion: string;
+  readonly client: string;
+  /** In the order of delegation: the first got it from the human. */
+  readonly chain: readonly Actor[];
+  readonly task: string;
+  /** Under which nobody was there to delegate; null: somebody was. */
+  readonly mandate: string | null;
 }
 
 export interface RecordedRequest {

@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { KeyRing, SEAL_ALGORITHMS } from "../../src/grant/keys.ts";
 import { writeErasureLine } from "../../src/transcript/erasure.ts";
 import { erasureKey } from "../../src/transcript/layout.ts";
-import { type Answer, type Harness, startHarness } from "./harness.ts";
+import { type Answer, DETAILS, type Harness, startHarness } from "./harness.ts";
 
 type Schema = Readonly<Record<string, unknown>>;
 interface Media {
@@ -32,6 +32,7 @@ const SWITCHES = "/admin/v1/switches";
 const READS = ["/admin/v1/segments", "/admin/v1/objects", "/admin/v1/object"];
 const HOLDS = "/admin/v1/holds";
 const ERASURES = "/admin/v1/erasures";
+const MANDATES = "/admin/v1/mandates";
 
 let h: Harness;
 let document: Document;
@@ -110,7 +111,7 @@ const flip = (change: Schema = {}) => ({
 const idOf = ({ json }: Answer): string => (json["switch"] as { readonly id: string }).id;
 
 beforeAll(async () => {
-  h = await startHarness({ addresses: { flushAfterMs: 100 } });
+  h = await startHarness({ addresses: { flushAfterMs: 100, mandates: { audience: "portcullis-mandates" } } });
   const { status, json } = await h.send(PATH, { headers: { authorization: `Bearer ${admin()}` } });
   expect(status).toBe(200);
   document = json as unknown as Document;
@@ -269,6 +270,42 @@ describe("every answer is one that the document names", () => {
     expect((await ask(path, { body: { reason: "over" } })).status).toBe(202);
     const second = await ask(path, { body: { reason: "over" }, token: admin({ sub: "op-2" }) });
     expect([second.status, second.json["opened"]]).toEqual([200, expect.objectContaining({ reason: "over" })]);
+  });
+
+  it("of mandates", async () => {
+    const approved = await h.send("/mandates/v1/mandates", {
+      method: "POST",
+      headers: { authorization: `Bearer ${h.idToken({ aud: "portcullis-mandates" })}` },
+      body: JSON.stringify({
+        agent: "triage-bot",
+        platform: "build-platform",
+        authorization_details: DETAILS,
+        purpose: "at night",
+        schedule: { timeZone: "Europe/Vienna" },
+        expiresAtMs: Date.now() + 60_000,
+        taskSeconds: 60,
+      }),
+    });
+    expect(approved.status, approved.text).toBe(201);
+    const id = approved.json["id"] as string;
+    const page = await ask(`${MANDATES}?limit=1`);
+    expect(page.json["mandates"]).toEqual([expect.objectContaining({ id, revoked: null, uses: 0 })]);
+    expect((await ask(`${MANDATES}?limit=0`)).status).toBe(400);
+    const path = `${MANDATES}/${id}`;
+    const auditor = admin({ groups: ["security-audit"] });
+    const body = { reason: "a test" };
+    expect((await ask(path, { method: "DELETE", body, token: auditor })).json["detail"]).toBe(
+      "this needs the role operator",
+    );
+    expect((await ask(path, { method: "DELETE", body: {} })).status).toBe(400);
+    expect((await ask(`${MANDATES}/${randomUUID()}`, { method: "DELETE", body })).status).toBe(404);
+    const revoked = await ask(path, { method: "DELETE", body });
+    const { switch: sw } = revoked.json["revoked"] as { readonly switch: string };
+    expect((await ask(`${SWITCHES}/${sw}`)).json["switch"]).toMatchObject({
+      reach: "mandate",
+      target: { mandate: id },
+    });
+    expect((await ask(path, { method: "DELETE", body })).json).toEqual(revoked.json);
   });
 
   it("of a hold, and of an erasure that it forbids, by the roles that may", async () => {
