@@ -151,11 +151,13 @@ describe("every answer is one that the document names", () => {
       "/admin/v1/transcripts/a/b/c",
       "/admin/v1/transcripts/a/b/c/bodies/1/answer",
       ...READS,
+      MANDATES,
     ]) {
       await ask(path, { token: null });
       await ask(path, { token: admin({ groups: ["engineering"] }) });
     }
-    for (const token of [null, admin({ groups: [] })]) await ask(`${HOLDS}/x`, { method: "DELETE", body: {}, token });
+    for (const token of [null, admin({ groups: [] })])
+      for (const path of [HOLDS, MANDATES]) await ask(`${path}/x`, { method: "DELETE", body: {}, token });
     for (const path of [SWITCHES, `${SWITCHES}/x/lift`, HOLDS, ERASURES]) {
       await ask(path, { body: {}, token: null });
       await ask(path, { body: {}, token: admin({ groups: [] }) });
