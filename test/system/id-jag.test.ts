@@ -228,6 +228,11 @@ describe("a platform whose provider gives none", () => {
         { DPoP: other.proof(makeKey()) },
       );
       expect(said(answer)).toMatch(/^unauthorized_client/);
+      // Nor has it a door for mandates, whoever knocks.
+      const { status } = await other.send("/mandates/v1/mandates", {
+        headers: { authorization: `Bearer ${other.idToken({ aud: "portcullis-mandates" })}` },
+      });
+      expect(status).toBe(404);
     } finally {
       await other.close();
     }

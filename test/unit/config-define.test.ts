@@ -171,6 +171,10 @@ describe("defineConfig", () => {
       "X-Forwarded-For",
       "x_real_ip",
       "X_Api-Key",
+      "Portcullis_Delegation",
+      "Txn-Token",
+      "Impersonate-User",
+      "Sudo",
     ].map((name): [string, unknown, RegExp] => [
       "upstreams/github/forwardHeaders",
       ["X-Fine", name],
@@ -184,6 +188,56 @@ describe("defineConfig", () => {
         forwardHeaders: ["x_OWN-key"],
       },
       /^upstreams\.github\.forwardHeaders\.0: the header of the upstream's own credential$/,
+    ],
+    ["upstreams/github/delegation", { header: "Host" }, /^upstreams\.github\.delegation\.header: a header of its own/],
+    ["upstreams/github/delegation", { header: "X_Y" }, /^upstreams\.github\.delegation\.header: a header name$/],
+    ["upstreams/github/delegation", { audience: "" }, /^upstreams\.github\.delegation\.audience: /],
+    [
+      "upstreams/github/delegation",
+      { header: "authorization" },
+      /^upstreams\.github\.delegation\.header: the header of the upstream's credential$/,
+    ],
+    [
+      "upstreams/github",
+      { ...right().upstreams.github, delegation: { header: "X-Who" }, forwardHeaders: ["x_who"] },
+      /^upstreams\.github\.forwardHeaders\.0: the header of a signed delegation$/,
+    ],
+    [
+      // Another upstream's, which does not even ask for it.
+      "upstreams",
+      {
+        github: { ...right().upstreams.github, delegation: { header: "X-Who" } },
+        other: { ...right().upstreams.github, forwardHeaders: ["X-WHO"] },
+      },
+      /^upstreams\.other\.forwardHeaders\.0: the header of a signed delegation$/,
+    ],
+    ["upstreams/mandates", right().upstreams.github, /^upstreams\.mandates: /],
+    ["mandates", { identityProvider: "x", audience: "a" }, /^mandates\.identityProvider: no provider "x"/],
+    [
+      "mandates",
+      { identityProvider: "corp", audience: "admin-app" },
+      /^mandates\.audience: the same as admins\.audience/,
+    ],
+    [
+      "mandates",
+      { identityProvider: "corp", audience: "build-app" },
+      /^mandates\.audience: the same as platforms\.build\.subjectAudience/,
+    ],
+    ["mandates", { identityProvider: "corp", audience: "a", longestSeconds: 1e9 }, /^mandates\.longestSeconds: /],
+    [
+      "identityProviders/corp/idJag",
+      { clients: { nobody: "x" } },
+      /^identityProviders\.corp\.idJag\.clients\.nobody: no platform "nobody" with this provider$/,
+    ],
+    [
+      "identityProviders/corp/idJag",
+      { scopes: { "a b": [] } },
+      /^identityProviders\.corp\.idJag\.scopes\.a b: Invalid key/,
+    ],
+    [
+      "identityProviders/corp/idJag",
+      { scopes: { all: [{ ...USER, upstream: "nowhere" }] } },
+      /^identityProviders\.corp\.idJag\.scopes\.all\.0\.upstream: no upstream "nowhere"/,
     ],
     ["upstreams/github/totalTimeoutMs", -1, /^upstreams\.github\.totalTimeoutMs: /],
     ["entitlements/groups/engineering", "all", /^entitlements\.groups\.engineering: .*must be an array$/],
