@@ -52,7 +52,7 @@ export class MandateBook extends DurableObject<Env> implements MandateBookCalls 
 
   // --- the human's door -------------------------------------------------------------------------------------------
 
-  async approve(mandate: Mandate, email: string | null): Promise<ApproveAnswer> {
+  async approve(mandate: Mandate): Promise<ApproveAnswer> {
     const { id, human } = mandate;
     const stopped = await this.#whyStopped(mandate);
     if (stopped !== null) return { approved: false, reason: stopped };
@@ -68,7 +68,7 @@ export class MandateBook extends DurableObject<Env> implements MandateBookCalls 
     const most = this.#deployment.config.mandates?.mostStanding ?? 0;
     if (this.#tables.countStanding(nowMs) >= most) return { approved: false, reason: "too-many" };
     this.#tables.add(mandate);
-    this.#keepAct({ deed: "approve mandate", by: human, email, ...approvedFields(mandate) });
+    this.#keepAct({ deed: "approve mandate", by: human, ...approvedFields(mandate) });
     this.ctx.waitUntil(this.#acts.tellAll());
     return { approved: true, state: this.#tables.get(id)! };
   }

@@ -70,13 +70,14 @@ export type ApproveRefusal = "too-many" | "its human was stopped since" | "unava
 
 export interface RevokeRequest {
   readonly by: string;
+  /** Of an admin. That of the human who delegates stands in no record. */
   readonly email: string | null;
   readonly reason: string;
 }
 
 /** One for each human, named by its id. */
 export interface MandateBookCalls {
-  approve(mandate: Mandate, email: string | null): Promise<ApproveAnswer>;
+  approve(mandate: Mandate): Promise<ApproveAnswer>;
   read(id: string): Promise<MandateState | null>;
   /** Newest first. */
   list(): Promise<readonly MandateState[]>;

@@ -49,7 +49,7 @@ mandates.post("/mandates/v1/mandates", async (c) => {
   if (!body.ok) return refuse(c, 400, "Bad Request", body.error);
   const mandate = mandateOf(body.value, human, deployment, Date.now());
   if (!mandate.ok) return refuse(c, 400, "Bad Request", mandate.error);
-  const approved = await mandateBookOf(deployment, human.id).approve(mandate.value, emailOf(human));
+  const approved = await mandateBookOf(deployment, human.id).approve(mandate.value);
   if (!approved.approved) return refuseApproval(c, approved.reason);
   c.header("Location", `/mandates/v1/mandates/${mandate.value.id}`);
   return c.json(withToken(approved.state, deployment), 201);
@@ -72,7 +72,7 @@ mandates.delete("/mandates/v1/mandates/:id", async (c) => {
   const human = c.get("human");
   const body = await parseBody(c.get("body"), revokeBody);
   if (!body.ok) return refuse(c, 400, "Bad Request", body.error);
-  const request = { by: human.id, email: emailOf(human), reason: body.value.reason };
+  const request = { by: human.id, email: null, reason: body.value.reason };
   const state = await mandateBookOf(deployment, human.id).revoke(c.req.param("id"), request);
   return state === null ? refuse(c, 404, "Not Found", "no such mandate of yours") : c.json(viewOf(state));
 });
@@ -99,8 +99,6 @@ async function refuse(c: Ctx, status: number, title: string, reason: string): Pr
   await record(c.env.deployment, "refused", { door: "mandates", path, by: c.get("human").id, reason });
   return problem(status, title, reason);
 }
-
-const emailOf = ({ claims: { email } }: Human): string | null => (typeof email === "string" ? email : null);
 
 const viewOf = ({ mandate, uses, revoked }: MandateState) => ({ ...mandate, uses, revoked });
 

@@ -3,6 +3,8 @@
 
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { runCommand } from "../../scripts/cli/commands.ts";
+import { createIo } from "../../scripts/cli/terminal.ts";
 import { humans } from "../../scripts/local/humans.ts";
 import { ANYTHING, type GateRig, startGateRig } from "./gate-rig.ts";
 import { type Answer, DETAILS, type HumanName, type Members, makeKey, nowSeconds } from "./harness.ts";
@@ -176,6 +178,36 @@ describe("a mandate", () => {
     expect((await asHuman(`${MANDATES}/${id}`)).json["token"]).toBeNull();
     const deeds = await rig.h.journal("admin", (line) => line["mandate"] === id, 2);
     expect(deeds.map(({ deed }) => deed)).toEqual(["approve mandate", "revoke mandate"]);
+    // Of the human no more than the id.
+    expect(JSON.stringify(deeds)).not.toContain(humans.ada.email);
+  });
+
+  it("is listed and revoked by an operator at the command line", async () => {
+    const { id } = await approve({ maxUses: 4 });
+    const { sub, email, groups } = humans.oscar;
+    const token = rig.h.idToken({ sub, email, groups, aud: "portcullis-admin" });
+    const run = async (...args: string[]) => {
+      const said: string[] = [];
+      const io = createIo(
+        { write: (text) => said.push(text) },
+        { write: (text) => said.push(text) },
+        {
+          PORTCULLIS_TOKEN: token,
+        },
+      );
+      const code = await runCommand([...args, "--gate", rig.origin], io);
+      return { code, said: said.join("") };
+    };
+    const listed = await run("mandates");
+    expect(listed.said).toMatch(new RegExp(`${id}\\s+stands\\s.*triage-bot by build-platform\\s+0/4\\s`));
+    const revoked = await run("revoke-mandate", id, "--reason", "not at night");
+    expect(revoked).toEqual({
+      code: 0,
+      said: expect.stringMatching(/^Revoked: mandate .*\n {2}switch [0-9a-f-]{36}\n$/),
+    });
+    expect((await run("mandates")).said).not.toContain(id);
+    expect((await run("mandates", "--all")).said).toMatch(new RegExp(`${id}\\s+revoked`));
+    expect(await run("revoke-mandate", randomUUID(), "--reason", "r")).toMatchObject({ code: 1 });
   });
 
   it("ends with its human: killed by an operator, and lifted again, it gives nothing", async () => {

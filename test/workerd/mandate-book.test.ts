@@ -275,7 +275,7 @@ describe("a kill of the human", () => {
     expect((await bookOf(mandate).read(mandate.id))?.uses).toBe(1);
     // By who was vouched for before, nothing is approved any more; by who is vouched for since, it is.
     const before = mandateOf({ human: mandate.human, groupsAtMs: sw.atMs });
-    expect(await bookOf(before).approve(before, null)).toEqual({
+    expect(await bookOf(before).approve(before)).toEqual({
       approved: false,
       reason: "its human was stopped since",
     });
@@ -295,7 +295,7 @@ describe("a kill of the human", () => {
     vi.spyOn(await boardPrototype(), "humanKilledAt").mockRejectedValue(new Error("out of reach"));
     expect((await exchangeMandate(mandate)).verdict).toBe("temporarily_unavailable: try again");
     const another = mandateOf();
-    expect(await bookOf(another).approve(another, null)).toEqual({ approved: false, reason: "unavailable" });
+    expect(await bookOf(another).approve(another)).toEqual({ approved: false, reason: "unavailable" });
     vi.restoreAllMocks();
     expect((await bookOf(mandate).read(mandate.id))?.uses).toBe(0);
   });
@@ -305,12 +305,12 @@ describe("the book", () => {
   it("takes no more at a time than the configuration says, also of those that come at once", async () => {
     const human = somebody();
     const most = deployment.config.mandates!.mostStanding;
-    const answers = await Promise.all(times(most + 5, () => bookOf({ human }).approve(mandateOf({ human }), null)));
+    const answers = await Promise.all(times(most + 5, () => bookOf({ human }).approve(mandateOf({ human }))));
     expect(answers.filter(({ approved }) => approved)).toHaveLength(most);
     expect(answers.find(({ approved }) => !approved)).toEqual({ approved: false, reason: "too-many" });
     const [first] = await bookOf({ human }).list();
     await revoke(first!.mandate);
-    expect((await bookOf({ human }).approve(mandateOf({ human }), null)).approved).toBe(true);
+    expect((await bookOf({ human }).approve(mandateOf({ human }))).approved).toBe(true);
   });
 
   it("that was reset says what it said, and its acts come into the journal", async () => {

@@ -40,7 +40,7 @@ export const bookOf = ({ human }: Pick<Mandate, "human">) => mandateBookOf(deplo
 
 export async function approve(change: Partial<Mandate> = {}): Promise<Mandate> {
   const mandate = mandateOf(change);
-  const answer = await bookOf(mandate).approve(mandate, null);
+  const answer = await bookOf(mandate).approve(mandate);
   if (!answer.approved) throw new Error(`not approved: ${answer.reason}`);
   return mandate;
 }
