@@ -26,19 +26,27 @@ export async function exchange(
 ): Promise<Result<TokenAnswer, OAuthError>> {
   const subject = checkShape(form);
   if (!subject.ok) return subject;
-  const delegation = await subject.value(form, client, deployment, nowMs);
+  const token = form.get("subject_token")!;
+  const delegation = await subject.value({ form, token, client, proof, deployment, nowMs });
   if (!delegation.ok) return delegation;
   const { human } = delegation.value.lineage;
   return concerning({ human }, await provision(form, delegation.value, proof, deployment, nowMs));
 }
 
 /** What a subject token means: on whose behalf, and under what, the new instance works. */
-export type Subject = (
-  form: Form,
-  client: Client,
-  deployment: Deployment,
-  nowMs: number,
-) => Promise<Result<Delegation, OAuthError>>;
+type Subject = (asked: AskedByToken) => Promise<Result<Delegation, OAuthError>>;
+
+/** A token exchange whose parameters are of the right shape, and nothing of its subject is trusted yet. */
+interface AskedByToken {
+  readonly form: Form;
+  /** `subject_token`, as it was sent. */
+  readonly token: string;
+  readonly client: Client;
+  /** By the key of the new instance. */
+  readonly proof: Proof;
+  readonly deployment: Deployment;
+  readonly nowMs: number;
+}
 
 /** A row for each `subject_token_type`. Null prototype: the type `constructor` is as unknown as any. */
 const SUBJECTS: { readonly [type: string]: Subject } = Object.assign(Object.create(null), {
@@ -46,12 +54,7 @@ const SUBJECTS: { readonly [type: string]: Subject } = Object.assign(Object.crea
   [MANDATE]: byMandate,
 });
 
-async function byIdToken(
-  form: Form,
-  client: Client,
-  deployment: Deployment,
-  nowMs: number,
-): Promise<Result<Delegation, OAuthError>> {
+async function byIdToken({ form, client, deployment, nowMs }: AskedByToken): Promise<Result<Delegation, OAuthError>> {
   const human = await verifySubject(form, client, deployment, nowMs);
   return human.ok ? ok(delegationBy(human.value, client)) : human;
 }

@@ -13,7 +13,7 @@ import type { Client } from "./client.ts";
 import { delegationBy } from "./exchange.ts";
 import type { Form } from "./form.ts";
 import { concerning, failed, type OAuthError } from "./oauth-error.ts";
-import { type Asked, provision } from "./provision.ts";
+import { type AskedScope, provision } from "./provision.ts";
 import type { TokenAnswer } from "./token-answer.ts";
 
 export const JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer";
@@ -54,7 +54,7 @@ export async function jagGrant(
     return about(failed("invalid_grant", "assertion: cnf is another key than the proof's"));
   const delegation = {
     ...delegationBy(jag.human, client),
-    bounds: (asked: Asked) => withinAssertion(jag, idJag.scopes, asked, config.origin),
+    bounds: (asked: AskedScope) => withinAssertion(jag, idJag.scopes, asked, config.origin),
     mayRenew: false,
     spend: () => spendOnce(jag, deployment),
   };
@@ -65,7 +65,7 @@ export async function jagGrant(
 function withinAssertion(
   { authorizationDetails, scopes, resources }: IdJag,
   words: Readonly<Record<string, readonly Entry[]>>,
-  { scope, audiences }: Asked,
+  { scope, audiences }: AskedScope,
   origin: string,
 ): Result<null, OAuthError> {
   const isNamed = (resource: string) =>

@@ -8,27 +8,34 @@ import { coveredBy } from "../scope/decide.ts";
 import { parseEntries } from "../scope/entry.ts";
 import { within } from "../within.ts";
 import type { Client } from "./client.ts";
-import type { Form } from "./form.ts";
 import { concerning, failed, type OAuthError } from "./oauth-error.ts";
-import type { Asked, Delegation } from "./provision.ts";
+import type { AskedScope, Delegation } from "./provision.ts";
 
 export const MANDATE = "urn:portcullis:params:oauth:token-type:mandate";
 /** Above what the book waits for of others. */
 const BOOK_TIMEOUT_MS = 10_000;
 
+/** What of a token exchange it looks at. */
+interface Presented {
+  readonly token: string;
+  readonly client: Client;
+  readonly deployment: Deployment;
+  readonly nowMs: number;
+}
+
 /**
  * A human's approval in advance, presented by the platform that it was given for. What it allows is asked of the human's
  * own book, now; what is asked for lies within it and within every ceiling as they are now; and a use is counted last.
  */
-export async function byMandate(
-  form: Form,
-  client: Client,
-  deployment: Deployment,
-  nowMs: number,
-): Promise<Result<Delegation, OAuthError>> {
+export async function byMandate({
+  token: text,
+  client,
+  deployment,
+  nowMs,
+}: Presented): Promise<Result<Delegation, OAuthError>> {
   const { config } = deployment;
   if (config.mandates === undefined) return refused("this gate takes no mandates");
-  const token = verifyMandateToken(form.get("subject_token")!, deployment, nowMs);
+  const token = verifyMandateToken(text, deployment, nowMs);
   if (!token.ok) return refused(token.error);
   const { id, human, client: approved } = token.value;
   const about = <T>(result: Result<T, OAuthError>) => concerning({ human }, result);
@@ -78,7 +85,7 @@ const delegationUnder = (mandate: Mandate, { uses }: MandateState): Delegation =
 });
 
 /** Pure. */
-function withinMandate(mandate: Mandate, { scope, deadlineMs }: Asked, nowMs: number): Result<null, OAuthError> {
+function withinMandate(mandate: Mandate, { scope, deadlineMs }: AskedScope, nowMs: number): Result<null, OAuthError> {
   const approved = parseEntries(mandate.scope, "");
   if (!approved.ok) return refused("what it approves can't be read");
   for (const [i, entry] of scope.entries())

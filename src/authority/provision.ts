@@ -26,7 +26,7 @@ export interface Delegation {
   /** Parameters that it states itself: the form may leave them out, and say nothing else. */
   readonly stated?: Readonly<Record<string, string>>;
   /** What bounds it besides the ceilings, where it is not about everything. */
-  readonly bounds?: (asked: Asked) => Result<null, OAuthError>;
+  readonly bounds?: (asked: AskedScope) => Result<null, OAuthError>;
   /** Budgets no higher than these. */
   readonly limits?: { readonly calls: number | null; readonly bytes: number | null };
   /** False: what was said once is not good for renewals. */
@@ -39,7 +39,7 @@ export interface Delegation {
 }
 
 /** What a form asks for, within every ceiling. */
-export interface Asked {
+export interface AskedScope {
   readonly scope: readonly Entry[];
   /** Resource URLs. */
   readonly audiences: readonly string[];

@@ -27,7 +27,10 @@ interface Upstreams {
   readonly upstreams: Readonly<
     Record<
       string,
-      Upstream & { readonly forwardHeaders: readonly string[]; readonly credential: { readonly header?: string } }
+      Upstream & {
+        readonly forwardHeaders: readonly string[];
+        readonly credential: { readonly kind: string; readonly header?: string };
+      }
     >
   >;
 }

@@ -12,8 +12,8 @@ export const DELEGATION_SECONDS = 60;
 
 export interface DelegationOf {
   readonly audience: string;
-  /** One for each call: the instance's id and the call's `seq`. */
-  readonly txn: string;
+  /** Of a call: the instance's id and its `seq`. Left out where it is for more than one call. */
+  readonly txn?: string;
   readonly nowMs: number;
   /** Where it is on record already; else a new one. */
   readonly jti?: string;
@@ -27,14 +27,14 @@ export const txnOf = (instance: string, seq: number): string => `${instance}:${s
 type Act = { readonly [claim: string]: Json };
 
 /**
- * RFC 8693 §4.1: the current actor outermost, each inside it the one that delegated to it. Only the outermost is for
- * decisions about access; what is nested tells the story.
+ * RFC 8693 §4.1: the current actor outermost, each inside it the instance that delegated to it; a platform is the
+ * `client_id` by which the first of them came. Only the outermost is for decisions about access.
  */
 function actOf({ instance, agent, agentVersion, client, chain }: DelegationFacts): Act {
-  const earlier = chain.reduce<Act | null>(
-    (act, actor) => ({ ...earlierActor(actor), ...(act === null ? {} : { act }) }),
-    null,
-  );
+  const earlier = chain.reduce<Act | null>((act, actor) => {
+    const above = earlierActor(actor);
+    return above === null || above["sub"] === instance ? act : { ...above, ...(act === null ? {} : { act }) };
+  }, null);
   return {
     sub: instance,
     agent,
@@ -44,10 +44,16 @@ function actOf({ instance, agent, agentVersion, client, chain }: DelegationFacts
   };
 }
 
-/** A platform is named by its client; an instance that delegated, by its own id. */
-function earlierActor({ client, agent, ...rest }: Actor): Act {
-  const { instance } = rest as { readonly instance?: string };
-  return { sub: instance ?? client, agent, client_id: client };
+/** Null: no instance, so nobody who acted here. */
+function earlierActor({ client, agent, ...rest }: Actor): Act | null {
+  const { instance, agentVersion } = rest as { readonly instance?: string; readonly agentVersion?: string };
+  if (instance === undefined) return null;
+  return {
+    sub: instance,
+    agent,
+    ...(agentVersion === undefined ? {} : { agent_version: agentVersion }),
+    client_id: client,
+  };
 }
 
 export const delegationClaims = (
@@ -63,7 +69,7 @@ export const delegationClaims = (
     act: actOf(facts),
     task: facts.task,
     ...(facts.mandate === null ? {} : { mandate: facts.mandate }),
-    txn,
+    ...(txn === undefined ? {} : { txn }),
     jti,
     iat,
     exp: iat + DELEGATION_SECONDS,

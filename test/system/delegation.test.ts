@@ -56,7 +56,6 @@ describe("a call to an upstream that wants to know", () => {
         agent: "triage-bot",
         agent_version: "1.4.0",
         client_id: "build-platform",
-        act: { sub: "build-platform", agent: "triage-bot", client_id: "build-platform" },
       },
       task: "build-platform_t-1",
       txn: `${who.id}:${call.seq}`,

@@ -22,8 +22,11 @@ const OF = { audience: "https://upstream.test", txn: "instance-3:7", nowMs: NOW_
 
 describe("a signed delegation", () => {
   it("says who acts and for whom, the one who acts outermost (RFC 8693 §4.1)", () => {
-    const parent = { client: "build-platform", agent: "planner-bot", instance: "instance-2" };
-    const claims = delegationClaims(ORIGIN, { ...FACTS, chain: [...FACTS.chain, parent] }, { ...OF, jti: "j" });
+    const root = { client: "build-platform", agent: "root-bot", agentVersion: "3.0.0", instance: "instance-1" };
+    const parent = { client: "build-platform", agent: "planner-bot", agentVersion: "2.0.0", instance: "instance-2" };
+    const itself = { client: "build-platform", agent: "child-bot", agentVersion: "1.0.0", instance: "instance-3" };
+    const chain = [...FACTS.chain, root, parent, itself];
+    const claims = delegationClaims(ORIGIN, { ...FACTS, chain }, { ...OF, jti: "j" });
     expect(claims).toEqual({
       iss: ORIGIN,
       aud: "https://upstream.test",
@@ -36,8 +39,9 @@ describe("a signed delegation", () => {
         act: {
           sub: "instance-2",
           agent: "planner-bot",
+          agent_version: "2.0.0",
           client_id: "build-platform",
-          act: { sub: "build-platform", agent: "triage-bot", client_id: "build-platform" },
+          act: { sub: "instance-1", agent: "root-bot", agent_version: "3.0.0", client_id: "build-platform" },
         },
       },
       task: "build-platform_t1",
