@@ -28,6 +28,8 @@ const ANSWER_MS = 5_000;
 const FLIP_TIMEOUT_MS = 15_000;
 /** What works under a mandate is over when it expires; clocks differ, and an enrolment may be on its way. */
 const MARGIN_MS = 3_600_000;
+/** How far the provider's clock may be ahead: as with every token of it. */
+const SKEW_MS = 60_000;
 /** One that is over is listed for this long. */
 const FORGET_MS = 15_552_000_000;
 
@@ -141,7 +143,8 @@ export class MandateBook extends DurableObject<Env> implements MandateBookCalls 
 
   /**
    * A kill of the human ends what they had approved before, also when it was lifted since: whoever had their session
-   * may have approved it. Measured from when the provider vouched for them.
+   * may have approved it. Measured from when the provider vouched for them, by its clock: who signs in within a minute of
+   * the kill is not told from who had before.
    */
   async #whyStopped({
     human,
@@ -152,7 +155,7 @@ export class MandateBook extends DurableObject<Env> implements MandateBookCalls 
     const asked = switchboardOf(this.#deployment).humanKilledAt(names);
     const killedAtMs = await within(ANSWER_MS, asked).catch(() => undefined);
     if (killedAtMs === undefined) return "unavailable";
-    return killedAtMs !== null && killedAtMs >= groupsAtMs ? "its human was stopped since" : null;
+    return killedAtMs !== null && killedAtMs >= groupsAtMs - SKEW_MS ? "its human was stopped since" : null;
   }
 
   // --- the switch of a revocation ---------------------------------------------------------------------------------

@@ -68,6 +68,9 @@ function parseClaims(
   if (!human.ok) return human;
   const jkt = thumbprintIn(claims["cnf"]);
   if (jkt === undefined) return err("cnf names no key by its thumbprint");
+  const details = claims["authorization_details"];
+  // Said, and nothing: not the same as not said.
+  if (details === null) return err("authorization_details can't be read");
   const scopes = wordsIn(claims["scope"]);
   if (scopes === undefined) return err("scope is not a text");
   const resources = textsIn(claims["resource"]);
@@ -77,7 +80,7 @@ function parseClaims(
     jti,
     expiresAtMs: (exp + SKEW_SECONDS) * 1000,
     jkt,
-    authorizationDetails: claims["authorization_details"] ?? null,
+    authorizationDetails: details ?? null,
     scopes,
     resources,
   });

@@ -119,6 +119,8 @@ describe("an ID-JAG", () => {
       () => idJag({ authorization_details: [{ type: "x" }] }),
       "authorization_details can't be read",
     ],
+    ["with details null", () => idJag({ authorization_details: null }), "authorization_details can't be read"],
+    ["of a tenant null", () => idJag({ tenant: null }), "tenant is another"],
     ["with spaces in it", () => `${idJag()} `, "not canonical base64url"],
   ])("is refused: %s", async (_name, assertion, reason) => {
     const answer = await ask(assertion());
