@@ -158,6 +158,22 @@ describe("the uses of a mandate", () => {
     expect((await bookOf(mandate).read(mandate.id))?.uses).toBe(2);
   });
 
+  it("are exact over resets: before the count none is gone, after it one is, whatever became of the answer", async () => {
+    const mandate = await approve({ maxUses: 2 });
+    vi.spyOn(await boardPrototype(), "humanKilledAt").mockImplementationOnce(async () => {
+      await abort(mandate);
+      return null;
+    });
+    expect((await exchangeMandate(mandate)).verdict).toBe("temporarily_unavailable: try again");
+    vi.restoreAllMocks();
+    expect((await bookOf(mandate).read(mandate.id))?.uses).toBe(0);
+    // Counted and durable, and its answer gets nowhere.
+    expect(await bookOf(mandate).use(mandate.id)).toEqual({ used: true });
+    await abort(mandate);
+    expect((await exchangeMandate(mandate)).verdict).toBe("granted");
+    expect((await exchangeMandate(mandate)).verdict).toMatch(/its uses are spent$/);
+  });
+
   it("stay counted where the enrolment then fails", async () => {
     const mandate = await approve({ maxUses: 2 });
     const instance = instanceId();
