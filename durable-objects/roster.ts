@@ -73,13 +73,16 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
   // --- who is enrolled --------------------------------------------------------------------------------------------
 
   /** Adds a newcomer, unless a closed switch keeps it out. The answer is its first confirmation. */
-  async enlist(attributes: Attributes): Promise<EnlistAnswer | null> {
+  async enlist(attributes: Attributes, reckoned: readonly string[] = []): Promise<EnlistAnswer | null> {
     if (!(await this.#join())) return null;
     // INVARIANT: synchronous from here. A switch that comes later finds the newcomer among the active.
     // A key whose enrolment broke off is no newcomer: what was final for it then is now.
     const enlistedAtMs = this.#members.get(attributes.instance)?.enlistedAtMs ?? Number.POSITIVE_INFINITY;
     const closed = this.#closedFor({ ...attributes, enlistedAtMs });
     if (closed.some(refusesNewcomer)) return { enlisted: false, closed, validMs: 0 };
+    // Its scope is held to what is left first, and it stands here only when it is to be enrolled.
+    if (closed.some(({ act, id }) => act === "narrow" && !reckoned.includes(id)))
+      return { enlisted: false, closed, validMs: 0 };
     const { confirmationMs } = config.roster;
     const nowMs = Date.now();
     this.#members.put(attributes, Math.max(nowMs, this.#lastOpenedAtMs + 1), nowMs + confirmationMs);
@@ -119,9 +122,10 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
 
   async list(after: string, limit: number): Promise<readonly Member[]> {
     return this.#members.page(after, limit).map((member) => {
-      const whole = this.#closedFor(member).filter(isWhole);
+      const closed = this.#closedFor(member);
+      const whole = closed.filter(isWhole);
       const state = whole.some(({ act }) => act === "kill") ? "killed" : whole.length > 0 ? "paused" : "live";
-      return { ...member, state };
+      return { ...member, state, narrowedBy: closed.flatMap(({ act, id }) => (act === "narrow" ? [id] : [])) };
     });
   }
 
@@ -258,6 +262,10 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
   }
 }
 
-/** A kill that was lifted since is closed for those alone who had come before. */
+/**
+ * A kill that was lifted since is closed for those alone who had come before. One that narrows is closed for whoever works on
+ * an older word of the identity provider, however late they come: a sub-agent has its parent's.
+ */
 const isClosedFor = ({ sw, openedAtMs }: Booked, member: Attributes & { readonly enlistedAtMs: number }): boolean =>
-  (openedAtMs === null || (sw.act === "kill" && member.enlistedAtMs <= openedAtMs)) && isInReach(sw, member);
+  (openedAtMs === null || sw.act === "narrow" || (sw.act === "kill" && member.enlistedAtMs <= openedAtMs)) &&
+  isInReach(sw, member);

@@ -6,6 +6,7 @@ import { erase, readErasure } from "./erase.ts";
 import { hold, holds } from "./holds.ts";
 import { ps, switches } from "./list.ts";
 import { login, logout } from "./login.ts";
+import { narrow } from "./narrow.ts";
 import { pull } from "./pull.ts";
 import { show } from "./show.ts";
 import { kill, lift, pause, readOne, resume } from "./switch.ts";
@@ -17,6 +18,7 @@ const commands: ReadonlyMap<string, Command> = new Map([
   ["pause", pause],
   ["resume", resume],
   ["lift", lift],
+  ["narrow", narrow],
   ["ps", ps],
   ["switches", switches],
   ["switch", readOne],

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { REACHES } from "../control/switch.ts";
 import { type AdminHono, READERS, requireRole } from "./door.ts";
+import { narrowBody } from "./humans.ts";
 import { instancesQuery } from "./instances.ts";
 import { objectQuery, objectsQuery } from "./objects.ts";
 import { operations } from "./openapi-operations.ts";
@@ -19,6 +20,7 @@ const VERSION = "1";
 const BODIES = {
   Flip: flipBody,
   Lift: liftBody,
+  Narrow: narrowBody,
   PlaceHold: holdBody,
   ReleaseHold: releaseBody,
   Erase: eraseBody,

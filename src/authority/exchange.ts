@@ -9,7 +9,7 @@ import { type Delegation, provision } from "./provision.ts";
 import { ACCESS_TOKEN, type TokenAnswer } from "./token-answer.ts";
 
 export const TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange";
-const ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token";
+export const ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token";
 const JWT = "urn:ietf:params:oauth:token-type:jwt";
 
 /**
@@ -36,6 +36,7 @@ const delegationBy = (human: Human, { id, platform }: Client): Delegation => ({
   lineage: {
     human: human.id,
     emailDigest: human.emailDigest,
+    ...(human.isEmailUnverified ? { emailUnverified: true as const } : {}),
     groups: human.groups,
     groupsAtMs: human.issuedAtMs,
     agent: platform.agent,
@@ -70,7 +71,8 @@ function checkShape(form: Form): Result<null, OAuthError> {
   return ok(null);
 }
 
-async function verifySubject(
+/** The ID token of a human, issued to this platform. */
+export async function verifySubject(
   form: Form,
   client: Client,
   { config }: Deployment,

@@ -22,7 +22,10 @@ export type ConfigSource = Omit<z.input<typeof configSchema>, "agents" | "entitl
   readonly agents: Readonly<
     Record<string, Omit<z.input<typeof agent>, "ceiling"> & { readonly ceiling: readonly ScopeEntry[] }>
   >;
-  readonly entitlements: { readonly groups: Readonly<Record<string, readonly ScopeEntry[]>> };
+  readonly entitlements: {
+    readonly groups: Readonly<Record<string, readonly ScopeEntry[]>>;
+    readonly humans?: Readonly<Record<string, readonly ScopeEntry[]>>;
+  };
   readonly boundaries: readonly ScopeEntry[];
 };
 export type Limits = z.output<typeof limits>;

@@ -627,37 +627,37 @@ describe("the scope (RFC 9396 §5, RFC 8707)", () => {
     [
       "beyond the human",
       { human: "grace" },
-      "invalid_authorization_details: authorization_details[0] exceeds the human's entitlement",
+      "invalid_authorization_details: authorization_details[0]: 'GET /repos/{owner}/{repo}/issues' exceeds the human's entitlement",
     ],
     [
       "of a human without groups",
       { human: "oscar" },
-      "invalid_authorization_details: authorization_details[0] exceeds the human's entitlement",
+      "invalid_authorization_details: authorization_details[0]: 'GET /repos/{owner}/{repo}/issues' exceeds the human's entitlement",
     ],
     [
       "of a group called constructor",
       { form: {} },
-      "invalid_authorization_details: authorization_details[0] exceeds the human's entitlement",
+      "invalid_authorization_details: authorization_details[0]: 'GET /repos/{owner}/{repo}/issues' exceeds the human's entitlement",
     ],
     [
       "beyond the human in the second entry",
       details([entry, { ...entry, where: { owner: ["acme"], repo: ["helpdesk"] } }]),
-      "invalid_authorization_details: authorization_details[1] exceeds the human's entitlement",
+      "invalid_authorization_details: authorization_details[1]: 'GET /repos/{owner}/{repo}/issues' exceeds the human's entitlement",
     ],
     [
       "that two entries would only cover together",
       details([{ ...entry, where: { owner: ["acme"], repo: ["widgets", "helpdesk"] } }]),
-      "invalid_authorization_details: authorization_details[0] exceeds the human's entitlement",
+      "invalid_authorization_details: authorization_details[0]: 'GET /repos/{owner}/{repo}/issues' exceeds the human's entitlement",
     ],
     [
       "without the condition",
       details([{ ...entry, where: {} }]),
-      "invalid_authorization_details: authorization_details[0] exceeds the human's entitlement",
+      "invalid_authorization_details: authorization_details[0]: 'GET /repos/{owner}/{repo}/issues' exceeds the human's entitlement",
     ],
     [
       "of an upstream that nobody built",
       details([{ type: "http", upstream: "nowhere", operations: ["GET /x"] }]),
-      "invalid_authorization_details: authorization_details[0] exceeds the human's entitlement",
+      "invalid_authorization_details: authorization_details[0]: 'GET /x' exceeds the human's entitlement",
     ],
   ])("is refused: %s", async (name, overrides, reason) => {
     const groups = name.includes("constructor")
@@ -738,7 +738,7 @@ describe("the order of the steps", () => {
       "ceilings",
       "enrolment",
       () => ({ key, form: tooMuch }),
-      "invalid_authorization_details: authorization_details[0] exceeds the human's entitlement",
+      "invalid_authorization_details: authorization_details[0]: 'GET /repos/{owner}/{repo}/issues' exceeds the human's entitlement",
     ],
   ];
   it.each(steps)("%s before %s", async (_first, _then, overrides, reason) => {

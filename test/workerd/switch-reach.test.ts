@@ -165,6 +165,7 @@ describe("the table of members", () => {
     instance: name,
     human: name,
     emailDigest: fc.option(name),
+    groupsAtMs: fc.constantFrom(1, 2, 3),
     task: name,
     agent: name,
     agentVersion: name,
@@ -187,10 +188,11 @@ describe("the table of members", () => {
         fc.property(
           fc.uniqueArray(fc.tuple(member, fc.boolean()), { maxLength: 6, selector: ([one]) => one.instance }),
           aim,
-          (all, { reach, target }) => {
+          fc.option(fc.constantFrom(1, 2, 3, 4), { nil: undefined }),
+          (all, { reach, target }, eventAtMs) => {
             storage.sql.exec("DELETE FROM members");
             for (const [one, isIdle] of all) members.put(one, 1, isIdle ? 10 : 11);
-            const sw = switchOf({ reach, target });
+            const sw = switchOf({ reach, target, ...(eventAtMs === undefined ? {} : { act: "narrow", eventAtMs }) });
             const expected = all.filter(([one, isIdle]) => isIdle && isInReach(sw, one)).length;
             expect(members.countIdle(sw, 10)).toBe(expected);
             for (const [one] of all) expect(isInReach(sw, members.get(one.instance)!)).toBe(isInReach(sw, one));
