@@ -106,6 +106,7 @@ describe("every command", () => {
     "pause",
     "resume",
     "lift",
+    "narrow",
     "ps",
     "switches",
     "switch",
