@@ -4,7 +4,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { type Config, type ConfigSource, defineConfig } from "../../src/config/define.ts";
-import { entitlementParts, groupOfPlace, groupsThatCount } from "../../src/config/entitlements.ts";
+import { allEntitled, entitlementParts, groupOfPlace, groupsThatCount } from "../../src/config/entitlements.ts";
 import type { ScopeEntry } from "../../src/config/layers.ts";
 import { endOfSecondMs, groupsLeft, narrowingUntilMs } from "../../src/control/narrowing.ts";
 import { emailDigest } from "../../src/identity/email-digest.ts";
@@ -213,6 +213,10 @@ describe("entitlements", () => {
     expect(groupOfPlace("entitlements.groups.a[0].b[1][2]")).toBe("a[0].b[1]");
     expect(groupOfPlace(`entitlements.humans.${ID}[0]`)).toBeNull();
     expect(groupOfPlace("entitlements.groups.a")).toBeNull();
+  });
+
+  it("are all told to who reads the facts of a call", () => {
+    expect(allEntitled(entitlements)).toEqual([...entriesOf(some), ...entriesOf(some)]);
   });
 
   it("are optional by name", () => {
