@@ -14,6 +14,7 @@ import { type Attributes, isInReach, isWhole, refusesNewcomer, type Switch } fro
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
 import { instanceOf, switchboardOf } from "../src/objects.ts";
 import { within } from "../src/within.ts";
+import { type Booked, BookedSwitches } from "./booked-switches.ts";
 import { type Confirmed, type Enlisted, Members } from "./members.ts";
 import { Push } from "./push.ts";
 
@@ -33,19 +34,13 @@ const WAKE_TIMEOUT_MS = 8_000;
 /** Below the instance's own patience with its roster. */
 const JOIN_TIMEOUT_MS = 4_000;
 
-/** In the book of this shard. A lifted kill stays as long as somebody lives who was in its reach: for them it is final. */
-interface Booked {
-  readonly sw: Switch;
-  readonly openedAtMs: number | null;
-}
-
 /**
  * One shard of who is enrolled, and until when each may admit calls without asking again. A copy of every closed switch
  * stands here before any push of it: from then on no new confirmation in reach is given.
  */
 export class Roster extends DurableObject<Env> implements RosterCalls {
   readonly #members: Members;
-  readonly #book = new Map<string, Booked>();
+  readonly #book = new BookedSwitches();
   readonly #pushes = new Map<string, Push>();
   /** Who may act without asking, or did until a moment ago: made anew from the table at every start. */
   readonly #active: Map<string, Confirmed>;
@@ -117,7 +112,7 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
   }
 
   #closedFor(member: Attributes & { readonly enlistedAtMs: number }): Switch[] {
-    return [...this.#book.values()].flatMap((booked) => (isClosedFor(booked, member) ? [booked.sw] : []));
+    return [...this.#book.concerning(member)].flatMap((booked) => (isClosedFor(booked, member) ? [booked.sw] : []));
   }
 
   async list(after: string, limit: number): Promise<readonly Member[]> {

@@ -392,6 +392,11 @@ describe("the subject token", () => {
     ["not valid yet", () => h.idToken({ nbf: nowSeconds() + 120 }), "not valid yet"],
     ["issued in the future", () => h.idToken({ iat: nowSeconds() + 120 }), "iat is in the future"],
     ["without iat", () => h.idToken({ iat: undefined }), "iat is in the future"],
+    [
+      "issued more than a day ago",
+      () => h.idToken({ iat: nowSeconds() - 86_500 }),
+      "iat is longer ago than maxTokenAgeSeconds",
+    ],
     ["without sub", () => h.idToken({ sub: undefined }), "sub"],
     ["with a sub of 256 characters", () => h.idToken({ sub: "s".repeat(256) }), "sub"],
     ["with groups that are no list", () => h.idToken({ groups: "engineering" }), "the groups claim is not a list"],

@@ -241,6 +241,11 @@ describe("defineConfig", () => {
     ["transmitters/corp", { ...TRANSMITTER, acts: { [`${CAEP}session-revoked`]: { act: "lift" } } }, /\.act: /],
     [
       "transmitters/corp",
+      { ...TRANSMITTER, acts: { [`${CAEP}token-claims-change`]: { act: "narrow", blockSeconds: 5 } } },
+      /^transmitters\.corp\.acts\..*token-claims-change\.blockSeconds: not with narrow/,
+    ],
+    [
+      "transmitters/corp",
       { ...TRANSMITTER, acts: { [`${CAEP}session-revoked`]: { act: "kill", blockSeconds: 0 } } },
       /\.blockSeconds: /,
     ],

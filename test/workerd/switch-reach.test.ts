@@ -1,6 +1,7 @@
 import { runInDurableObject } from "cloudflare:test";
 import fc from "fast-check";
 import { afterEach, describe, expect, it, vi } from "vitest";
+import { type Booked, BookedSwitches } from "../../durable-objects/booked-switches.ts";
 import { Members } from "../../durable-objects/members.ts";
 import { type Attributes, isInReach, REACHES, type Reach, type Target } from "../../src/control/switch.ts";
 import { emailDigest } from "../../src/identity/email-digest.ts";
@@ -201,6 +202,31 @@ describe("the table of members", () => {
         { numRuns: 500 },
       );
     });
+  });
+
+  it("misses none, where the book is asked for those that can concern somebody", () => {
+    const switches = fc.array(
+      fc
+        .tuple(aim, fc.boolean())
+        .map(([{ reach, target }, isNarrow]) =>
+          switchOf({ reach, target, ...(isNarrow ? { act: "narrow", eventAtMs: 3 } : {}) }),
+        ),
+      { maxLength: 8 },
+    );
+    fc.assert(
+      fc.property(switches, member, fc.nat(7), (all, one, at) => {
+        const book = new BookedSwitches();
+        for (const sw of all) book.set(sw.id, { sw, openedAtMs: null });
+        for (const sw of all.slice(0, 2)) book.set(sw.id, { sw, openedAtMs: 5 });
+        const gone = all[at];
+        if (gone !== undefined) book.delete(gone.id);
+        const inReach = (booked: Iterable<Booked>) =>
+          [...booked].filter(({ sw }) => isInReach(sw, one)).map(({ sw, openedAtMs }) => `${sw.id} ${openedAtMs}`);
+        expect(inReach(book.concerning(one)).sort()).toEqual(inReach(book.values()).sort());
+        expect(book.size).toBe(all.length - (gone === undefined ? 0 : 1));
+      }),
+      { numRuns: 500 },
+    );
   });
 
   it("holds for all who are named by something that nobody knows", () => {
