@@ -24,6 +24,7 @@ export function receiptLines(receipt: Receipt, nowMs: number): string[] {
   const { switch: sw, status, opened, unconfirmed, missing, lastStoppedByMs } = receipt;
   const unreached = (receipt.unreached ?? []).slice(0, NAMED_MAX);
   const did = DID[sw.act];
+  const does = sw.act === "narrow" ? "works with what is left" : "admits nothing";
   const lines = [
     `${did}${HOW_FAR[status]}: ${describeTarget(sw)}`,
     `  switch ${sw.id} at ${receipt.iss}, ${utc(sw.atMs)}${sw.untilMs === null ? "" : `, until ${utc(sw.untilMs)}`}`,
@@ -35,10 +36,10 @@ export function receiptLines(receipt: Receipt, nowMs: number): string[] {
   if (unconfirmed > 0) lines.push(`  not confirmed yet: ${count(unconfirmed, "running call")}`);
   for (const { instance, stoppedByMs } of unreached)
     lines.push(
-      `  not reached: ${instance}, ${stoppedByMs <= nowMs ? "admits nothing since" : "admits nothing from"} ${utc(stoppedByMs)}${stoppedByMs <= nowMs ? "" : " on"}`,
+      `  not reached: ${instance}, ${does} ${stoppedByMs <= nowMs ? "since" : "from"} ${utc(stoppedByMs)}${stoppedByMs <= nowMs ? "" : " on"}`,
     );
   if (missing > unreached.length) {
-    const last = lastStoppedByMs === null ? "" : `, the last admits nothing from ${utc(lastStoppedByMs)} on`;
+    const last = lastStoppedByMs === null ? "" : `, the last ${does} from ${utc(lastStoppedByMs)} on`;
     lines.push(`  not reached: ${missing - unreached.length}${unreached.length > 0 ? " more" : ""}${last}`);
   }
   if (opened !== null) lines.push(`  opened ${utc(opened.atMs)} by ${opened.by}: ${opened.reason}`);
