@@ -192,6 +192,7 @@ export const attributesOf = (enrolment: Enrolment): Attributes => ({
   instance: enrolment.instance,
   human: enrolment.human,
   emailDigest: enrolment.emailDigest,
+  groupsAtMs: enrolment.groupsAtMs,
   task: enrolment.task.id,
   agent: enrolment.agent,
   agentVersion: enrolment.agentVersion,

@@ -1,5 +1,6 @@
 import { RpcTarget } from "cloudflare:workers";
 import type { Cause, LeaseCalls, Settlement } from "../src/instance/contract.ts";
+import type { Call } from "../src/scope/call.ts";
 import type { BodyReference } from "../src/transcript/envelope.ts";
 import { BodyWriter, type Piece, wholeBody } from "./bodies.ts";
 
@@ -28,6 +29,8 @@ export interface AnswerBody {
  */
 export class Lease extends RpcTarget implements LeaseCalls {
   readonly seq: number;
+  /** What was admitted: asked of the ceilings again when those narrow. */
+  readonly call: Call;
   readonly upstream: string;
   /** `jti` of the grant that the call came with. */
   readonly grant: string;
@@ -46,10 +49,11 @@ export class Lease extends RpcTarget implements LeaseCalls {
   #isDone = false;
   #isSettled = false;
 
-  constructor(host: LeaseHost, seq: number, upstream: string, request: BodyWriter | null, grant: string) {
+  constructor(host: LeaseHost, seq: number, call: Call, request: BodyWriter | null, grant: string) {
     super();
     this.seq = seq;
-    this.upstream = upstream;
+    this.call = call;
+    this.upstream = call.upstream;
     this.grant = grant;
     this.#host = host;
     this.request = request;

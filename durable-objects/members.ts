@@ -5,6 +5,7 @@ type MemberRow = {
   instance: string;
   human: string;
   email_digest: string | null;
+  groups_at_ms: number;
   task: string;
   agent: string;
   agent_version: string;
@@ -20,7 +21,8 @@ type MemberRow = {
 
 /** `upstreams` and `ancestors` are lists with a comma before and after each name: names hold none. */
 const SCHEMA = `CREATE TABLE IF NOT EXISTS members (
-  instance TEXT PRIMARY KEY, human TEXT NOT NULL, email_digest TEXT, task TEXT NOT NULL, agent TEXT NOT NULL,
+  instance TEXT PRIMARY KEY, human TEXT NOT NULL, email_digest TEXT, groups_at_ms INTEGER NOT NULL,
+  task TEXT NOT NULL, agent TEXT NOT NULL,
   agent_version TEXT NOT NULL, client TEXT NOT NULL, upstreams TEXT NOT NULL, ancestors TEXT NOT NULL,
   mandate TEXT,
   deadline_ms INTEGER NOT NULL, enlisted_at_ms INTEGER NOT NULL, confirmed_until_ms INTEGER NOT NULL,
@@ -37,7 +39,7 @@ const CONDITIONS: Readonly<Record<TargetMember, string>> = {
   mandate: "mandate = ?1",
 };
 
-export type Enlisted = Omit<Member, "state">;
+export type Enlisted = Omit<Member, "state" | "narrowedBy">;
 
 /** One that may act. */
 export interface Confirmed extends Enlisted {
@@ -57,14 +59,16 @@ export class Members {
   /** A confirmation that was given is never believed shorter. */
   put(attributes: Attributes, nowMs: number, confirmedUntilMs: number): void {
     this.#sql.exec(
-      `INSERT INTO members VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)
+      `INSERT INTO members VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)
        ON CONFLICT (instance) DO UPDATE SET human = excluded.human, email_digest = excluded.email_digest,
          task = excluded.task, agent = excluded.agent, agent_version = excluded.agent_version,
          client = excluded.client, upstreams = excluded.upstreams, ancestors = excluded.ancestors, mandate = excluded.mandate,
+         groups_at_ms = excluded.groups_at_ms,
          deadline_ms = excluded.deadline_ms, confirmed_until_ms = max(confirmed_until_ms, excluded.confirmed_until_ms)`,
       attributes.instance,
       attributes.human,
       attributes.emailDigest,
+      attributes.groupsAtMs,
       attributes.task,
       attributes.agent,
       attributes.agentVersion,
@@ -123,13 +127,14 @@ export class Members {
   }
 
   /** How many in reach hold no confirmation that ended later than this. */
-  countIdle({ target }: Switch, beforeMs: number): number {
+  countIdle({ target, eventAtMs = Number.MAX_SAFE_INTEGER }: Switch, beforeMs: number): number {
     const entries = Object.entries(target) as [TargetMember, string][];
-    const conditions = entries.map(([member], i) => CONDITIONS[member].replaceAll("?1", `?${i + 2}`));
+    const conditions = entries.map(([member], i) => CONDITIONS[member].replaceAll("?1", `?${i + 3}`));
     const { idle } = this.#sql
       .exec<{ idle: number }>(
-        `SELECT count(*) AS idle FROM members WHERE ${["confirmed_until_ms <= ?1", ...conditions].join(" AND ")}`,
+        `SELECT count(*) AS idle FROM members WHERE ${["confirmed_until_ms <= ?1", "groups_at_ms < ?2", ...conditions].join(" AND ")}`,
         beforeMs,
+        eventAtMs,
         ...entries.map(([, value]) => value),
       )
       .one();
@@ -152,6 +157,7 @@ const enlisted = (row: MemberRow): Enlisted => ({
   instance: row.instance,
   human: row.human,
   emailDigest: row.email_digest,
+  groupsAtMs: row.groups_at_ms,
   task: row.task,
   agent: row.agent,
   agentVersion: row.agent_version,

@@ -268,5 +268,7 @@ const fingerprint = ({
   reason,
   cause,
   untilMs,
+  groups = [],
 }: Omit<FlipRequest, "idempotencyKey" | "email">): string =>
-  JSON.stringify([reach, Object.entries(target).sort(), act, reason, cause, untilMs]);
+  // The times of one that narrows are made here, when it is first asked for.
+  JSON.stringify([reach, Object.entries(target).sort(), act, reason, cause, act === "narrow" ? null : untilMs, groups]);

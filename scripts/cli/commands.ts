@@ -7,6 +7,7 @@ import { hold, holds } from "./holds.ts";
 import { ps, switches } from "./list.ts";
 import { login, logout } from "./login.ts";
 import { mandates, revokeMandate } from "./mandates.ts";
+import { narrow } from "./narrow.ts";
 import { pull } from "./pull.ts";
 import { show } from "./show.ts";
 import { kill, lift, pause, readOne, resume } from "./switch.ts";
@@ -18,6 +19,7 @@ const commands: ReadonlyMap<string, Command> = new Map([
   ["pause", pause],
   ["resume", resume],
   ["lift", lift],
+  ["narrow", narrow],
   ["ps", ps],
   ["switches", switches],
   ["switch", readOne],

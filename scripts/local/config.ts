@@ -199,6 +199,10 @@ export default defineConfig({
         ...hostile("entitlement"),
       ],
       support: [repositories(READ, ["helpdesk"])],
+      // Less than engineering: what is left to who loses that.
+      ...(local.hostile === undefined
+        ? {}
+        : { readers: [{ type: "http", upstream: "hostile", operations: ["GET /kept/{+path}"] }] }),
     },
   },
   boundaries: [

@@ -2,6 +2,7 @@ import { z } from "zod";
 import { REACHES } from "../control/switch.ts";
 import { revokeBody } from "../mandate/shape.ts";
 import { type AdminHono, READERS, requireRole } from "./door.ts";
+import { narrowBody } from "./humans.ts";
 import { instancesQuery } from "./instances.ts";
 import * as mandateShapes from "./mandate-shapes.ts";
 import { mandatesQuery } from "./mandates.ts";
@@ -22,6 +23,7 @@ const VERSION = "1";
 const BODIES = {
   Flip: flipBody,
   Lift: liftBody,
+  Narrow: narrowBody,
   PlaceHold: holdBody,
   ReleaseHold: releaseBody,
   Erase: eraseBody,

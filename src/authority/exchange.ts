@@ -10,7 +10,7 @@ import { type Delegation, provision } from "./provision.ts";
 import { ACCESS_TOKEN, type TokenAnswer } from "./token-answer.ts";
 
 export const TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange";
-const ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token";
+export const ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token";
 const JWT = "urn:ietf:params:oauth:token-type:jwt";
 
 /**
@@ -64,6 +64,7 @@ export const delegationBy = (human: Human, { id, platform }: Client): Delegation
   lineage: {
     human: human.id,
     emailDigest: human.emailDigest,
+    ...(human.isEmailUnverified ? { emailUnverified: true as const } : {}),
     groups: human.groups,
     groupsAtMs: human.issuedAtMs,
     agent: platform.agent,
@@ -99,7 +100,8 @@ function checkShape(form: Form): Result<Subject, OAuthError> {
   return ok(subject);
 }
 
-async function verifySubject(
+/** The ID token of a human, issued to this platform. */
+export async function verifySubject(
   form: Form,
   client: Client,
   { config }: Deployment,

@@ -115,6 +115,11 @@ export async function provision(
       deployment: deployment.version,
     })
     .catch(() => ({ enrolled: false, reason: "unavailable" }) as const);
+  if (!enrolled.enrolled && enrolled.reason === "narrowed") {
+    // What the human has lost since the identity token counts, as it would for a token of now.
+    const narrowed = withinCeilings(scope.value, ceilingsOf(config, { ...lineage, groups: enrolled.groups }));
+    return narrowed.ok ? failed("temporarily_unavailable", "try again") : narrowed;
+  }
   if (!enrolled.enrolled) return err(enrolRefusal(enrolled.reason));
   // Dying here leaves an enrolled instance without a grant: nobody can call as it, and its transcript ends at the deadline.
   return ok(answerWith(claims, refresh, deployment.grantKeys));

@@ -36,7 +36,10 @@ export type ConfigSource = Omit<
       }
     >
   >;
-  readonly entitlements: { readonly groups: Readonly<Record<string, readonly ScopeEntry[]>> };
+  readonly entitlements: {
+    readonly groups: Readonly<Record<string, readonly ScopeEntry[]>>;
+    readonly humans?: Readonly<Record<string, readonly ScopeEntry[]>>;
+  };
   readonly boundaries: readonly ScopeEntry[];
 };
 export type Limits = z.output<typeof limits>;

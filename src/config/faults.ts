@@ -71,10 +71,12 @@ function findUnknownUpstreams({ boundaries, agents, entitlements, upstreams }: C
       ["agents", name, "ceiling"],
       ceiling,
     ]),
-    ...Object.entries(entitlements.groups).map(([name, entries]): [string[], readonly Entry[]] => [
-      ["entitlements", "groups", name],
-      entries,
-    ]),
+    ...(["groups", "humans"] as const).flatMap((kind) =>
+      Object.entries(entitlements[kind]).map(([name, entries]): [string[], readonly Entry[]] => [
+        ["entitlements", kind, name],
+        entries,
+      ]),
+    ),
   ];
   return layers.flatMap(([path, layer]) =>
     layer.flatMap(({ upstream }, i) => unknown([...path, i, "upstream"], "upstream", upstream, upstreams, "upstreams")),

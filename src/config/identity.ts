@@ -31,6 +31,8 @@ export const identityProvider = z.strictObject({
   groupsClaim: z.string().min(1).default("groups"),
   /** Left out: its identity assertions are refused. */
   idJag: idJag.optional(),
+  /** ID tokens that were issued longer ago are refused: for so long a group that was lost has to be remembered. */
+  maxTokenAgeSeconds: positive.max(31_536_000).default(86_400),
 });
 
 export const platform = z.strictObject({
@@ -67,9 +69,15 @@ export const transmitter = z.strictObject({
       }),
     )
     .superRefine((acts, ctx) => {
-      for (const event of Object.keys(acts)) {
+      for (const [event, { act, blockSeconds }] of Object.entries(acts)) {
         const fault = findEventNameFault(event);
         if (fault !== undefined) ctx.addIssue({ code: "custom", path: [event], message: fault });
+        if (act === "narrow" && blockSeconds !== undefined)
+          ctx.addIssue({
+            code: "custom",
+            path: [event, "blockSeconds"],
+            message: "not with narrow, which lasts as long as older ID tokens do",
+          });
       }
     })
     .default({}),

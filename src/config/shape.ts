@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { admins } from "./admins.ts";
 import { agent } from "./agents.ts";
+import { entitlements } from "./entitlements.ts";
 import { identityProvider, platform, transmitter } from "./identity.ts";
 import { entries } from "./layers.ts";
 import { mandates } from "./mandates.ts";
@@ -27,8 +28,8 @@ export const shape = z.strictObject({
   platforms: z.record(clientName, platform),
   agents: z.record(agentName, agent),
   upstreams: z.record(upstreamName, upstream),
-  /** What humans may do, by group of the identity provider. A human in no group here may do nothing. */
-  entitlements: z.strictObject({ groups: z.record(z.string(), entries) }),
+  /** What humans may do, by group of the identity provider and by name. Who is in none may do nothing. */
+  entitlements,
   /** What anyone in the organisation may do through agents at all. */
   boundaries: entries,
   admins,

@@ -1,4 +1,5 @@
 import type { UpstreamConfig } from "../config/define.ts";
+import { allEntitled } from "../config/entitlements.ts";
 import { absent, type Denial, unavailable } from "../denial.ts";
 import type { Deployment } from "../deployment.ts";
 import { type Grant, resourceOf } from "../grant/claims.ts";
@@ -249,7 +250,7 @@ function rulesOfCeilings({ config }: Deployment, upstream: string): RuleFacts {
     const entries = [
       ...config.boundaries,
       ...Object.values(config.agents).flatMap((agent) => agent.ceiling),
-      ...Object.values(config.entitlements.groups).flat(),
+      ...allEntitled(config.entitlements),
     ];
     rules = rulesOf(entries, upstream);
     known.set(upstream, rules);

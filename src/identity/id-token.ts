@@ -17,6 +17,8 @@ export interface Human {
   readonly id: string;
   /** Null where the provider named no address. */
   readonly emailDigest: string | null;
+  /** The provider itself says that it has not verified that address (OpenID Connect Core §5.1). */
+  readonly isEmailUnverified: boolean;
   readonly groups: readonly string[];
   /** For the erasable body of the record. */
   readonly claims: JsonObject;
@@ -94,6 +96,7 @@ function parseClaims(
   if (azp !== undefined && azp !== audience) return err("azp is another client");
   if (!isSeconds(exp) || exp + SKEW_SECONDS <= now) return err("expired");
   if (!isSeconds(iat) || iat - SKEW_SECONDS > now) return err("iat is in the future");
+  if (iat + provider.maxTokenAgeSeconds + SKEW_SECONDS <= now) return err("iat is longer ago than maxTokenAgeSeconds");
   if (nbf !== undefined && (!isSeconds(nbf) || nbf - SKEW_SECONDS > now)) return err("not valid yet");
   return humanOfClaims(claims, provider, { iat, exp });
 }
@@ -113,5 +116,6 @@ export function humanOfClaims(
   const { email } = claims;
   const digest = typeof email === "string" && email !== "" ? emailDigest(email) : null;
   const times = { issuedAtMs: iat * 1000, expiresAtMs: exp * 1000 };
-  return ok({ id: humanId(provider.issuer, sub), emailDigest: digest, groups, claims, ...times });
+  const isEmailUnverified = claims["email_verified"] === false || claims["email_verified"] === "false";
+  return ok({ id: humanId(provider.issuer, sub), emailDigest: digest, isEmailUnverified, groups, claims, ...times });
 }

@@ -29,6 +29,8 @@ export interface Lineage {
   readonly human: string;
   /** By which a switch can mean the human, too; null where the identity provider named no address. */
   readonly emailDigest: string | null;
+  /** The identity provider says that it has not verified the address: it entitles to nothing, and a switch can still mean it. */
+  readonly emailUnverified?: true;
   readonly agent: string;
   readonly client: string;
   readonly chain: readonly Actor[];
@@ -77,7 +79,11 @@ export interface ProofMark {
   readonly issuedAtMs: number;
 }
 
-export type EnrolAnswer = { readonly enrolled: true } | { readonly enrolled: false; readonly reason: EnrolRefusal };
+export type EnrolAnswer =
+  | { readonly enrolled: true }
+  | { readonly enrolled: false; readonly reason: EnrolRefusal }
+  /** The scope is more than the human is entitled to by the groups that are left: some were lost since the identity token. */
+  | { readonly enrolled: false; readonly reason: "narrowed"; readonly groups: readonly string[] };
 export type EnrolRefusal = "key-enrolled" | "switched" | "replay" | "unavailable";
 
 export interface RenewRequest {
@@ -179,6 +185,8 @@ export type Cause =
   | "budget"
   /** The confirmation ran out and the roster did not give another: a switch may stand that nobody could push. */
   | "unconfirmed"
+  /** The human has lost a group, and with it what allowed this call; the instance goes on. */
+  | "narrowed"
   /** R2 can't be written, and the log holds what it may. */
   | "log-full";
 
@@ -253,6 +261,8 @@ export interface IntrospectAnswer {
   /** `unknown`: the roster could not be asked, and nobody may be told that the instance is inactive. */
   readonly state: "active" | "inactive" | "unknown";
   readonly enrolment: Enrolment | null;
+  /** Of the enrolment's groups, those that count: without what was lost since. */
+  readonly groups: readonly string[];
 }
 
 /** What has not left for R2, as exact lines, and the partition that it will stand in. */

@@ -37,7 +37,13 @@ export function mandateOf(
 
   const scope = parseEntries(body.authorization_details, "authorization_details");
   if (!scope.ok) return err(`${scope.error.path}: ${scope.error.message}`);
-  const who = { groups: human.groups, agent: body.agent, parentScope: null };
+  const who = {
+    human: human.id,
+    emailDigest: human.emailDigest,
+    groups: human.groups,
+    agent: body.agent,
+    parentScope: null,
+  };
   const within = withinCeilings(scope.value, ceilingsOf(config, who));
   if (!within.ok) return err(within.error.description);
 

@@ -392,6 +392,11 @@ describe("the subject token", () => {
     ["not valid yet", () => h.idToken({ nbf: nowSeconds() + 120 }), "not valid yet"],
     ["issued in the future", () => h.idToken({ iat: nowSeconds() + 120 }), "iat is in the future"],
     ["without iat", () => h.idToken({ iat: undefined }), "iat is in the future"],
+    [
+      "issued more than a day ago",
+      () => h.idToken({ iat: nowSeconds() - 86_500 }),
+      "iat is longer ago than maxTokenAgeSeconds",
+    ],
     ["without sub", () => h.idToken({ sub: undefined }), "sub"],
     ["with a sub of 256 characters", () => h.idToken({ sub: "s".repeat(256) }), "sub"],
     ["with groups that are no list", () => h.idToken({ groups: "engineering" }), "the groups claim is not a list"],
@@ -627,37 +632,37 @@ describe("the scope (RFC 9396 §5, RFC 8707)", () => {
     [
       "beyond the human",
       { human: "grace" },
-      "invalid_authorization_details: authorization_details[0] exceeds the human's entitlement",
+      "invalid_authorization_details: authorization_details[0]: 'GET /repos/{owner}/{repo}/issues' exceeds the human's entitlement",
     ],
     [
       "of a human without groups",
       { human: "oscar" },
-      "invalid_authorization_details: authorization_details[0] exceeds the human's entitlement",
+      "invalid_authorization_details: authorization_details[0]: 'GET /repos/{owner}/{repo}/issues' exceeds the human's entitlement",
     ],
     [
       "of a group called constructor",
       { form: {} },
-      "invalid_authorization_details: authorization_details[0] exceeds the human's entitlement",
+      "invalid_authorization_details: authorization_details[0]: 'GET /repos/{owner}/{repo}/issues' exceeds the human's entitlement",
     ],
     [
       "beyond the human in the second entry",
       details([entry, { ...entry, where: { owner: ["acme"], repo: ["helpdesk"] } }]),
-      "invalid_authorization_details: authorization_details[1] exceeds the human's entitlement",
+      "invalid_authorization_details: authorization_details[1]: 'GET /repos/{owner}/{repo}/issues' exceeds the human's entitlement",
     ],
     [
       "that two entries would only cover together",
       details([{ ...entry, where: { owner: ["acme"], repo: ["widgets", "helpdesk"] } }]),
-      "invalid_authorization_details: authorization_details[0] exceeds the human's entitlement",
+      "invalid_authorization_details: authorization_details[0]: 'GET /repos/{owner}/{repo}/issues' exceeds the human's entitlement",
     ],
     [
       "without the condition",
       details([{ ...entry, where: {} }]),
-      "invalid_authorization_details: authorization_details[0] exceeds the human's entitlement",
+      "invalid_authorization_details: authorization_details[0]: 'GET /repos/{owner}/{repo}/issues' exceeds the human's entitlement",
     ],
     [
       "of an upstream that nobody built",
       details([{ type: "http", upstream: "nowhere", operations: ["GET /x"] }]),
-      "invalid_authorization_details: authorization_details[0] exceeds the human's entitlement",
+      "invalid_authorization_details: authorization_details[0]: 'GET /x' exceeds the human's entitlement",
     ],
   ])("is refused: %s", async (name, overrides, reason) => {
     const groups = name.includes("constructor")
@@ -738,7 +743,7 @@ describe("the order of the steps", () => {
       "ceilings",
       "enrolment",
       () => ({ key, form: tooMuch }),
-      "invalid_authorization_details: authorization_details[0] exceeds the human's entitlement",
+      "invalid_authorization_details: authorization_details[0]: 'GET /repos/{owner}/{repo}/issues' exceeds the human's entitlement",
     ],
   ];
   it.each(steps)("%s before %s", async (_first, _then, overrides, reason) => {

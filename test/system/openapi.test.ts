@@ -6,6 +6,7 @@ import { Validator } from "@seriousme/openapi-schema-validator";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { KeyRing, SEAL_ALGORITHMS } from "../../src/grant/keys.ts";
+import { emailDigest } from "../../src/identity/email-digest.ts";
 import { writeErasureLine } from "../../src/transcript/erasure.ts";
 import { erasureKey } from "../../src/transcript/layout.ts";
 import { type Answer, DETAILS, type Harness, startHarness } from "./harness.ts";
@@ -355,6 +356,45 @@ describe("every answer is one that the document names", () => {
     expect((await ask(`${ERASURES}/nobody`, { token: oncall })).status).toBe(404);
   });
 
+  it("answers to a human's groups", async () => {
+    const human = randomUUID();
+    const path = `/admin/v1/humans/${human}/groups`;
+    const body = { groups: ["support"], reason: "moved" };
+    const headers = { "Idempotency-Key": "n-1" };
+    const first = await ask(path, { body, headers });
+    expect([first.status, first.headers.get("location")]).toEqual([201, `${SWITCHES}/${idOf(first)}`]);
+    const again = await ask(path, { body, headers });
+    expect([again.status, idOf(again)]).toEqual([200, idOf(first)]);
+    expect((await ask(path, { body: { ...body, groups: [] }, headers })).status).toBe(422);
+    const events = await ask(path, { body, headers: { accept: "text/event-stream" } });
+    expect(eventsOf(events.text).at(-1)?.event).toBe("receipt");
+    const wrong: [body: unknown, says: string][] = [
+      [{ groups: ["suport"], reason: "r" }, 'groups.0: no group "suport" under entitlements.groups'],
+      [{ groups: ["constructor"], reason: "r" }, 'groups.0: no group "constructor" under entitlements.groups'],
+      [{ groups: "support", reason: "r" }, "groups: "],
+      [{ groups: [], reason: " " }, "reason: "],
+      [{ groups: [], reason: "r", act: "kill" }, "body: "],
+    ];
+    for (const [body, says] of wrong) {
+      const refused = await ask(path, { body });
+      expect([refused.status, String(refused.json["detail"]).startsWith(says)], refused.text).toEqual([400, true]);
+    }
+    expect((await ask("/admin/v1/humans/a%20b/groups", { body })).json["detail"]).toBe(
+      "path: a human's id, or e-mail address",
+    );
+    expect((await ask(path, { body, token: null })).status).toBe(401);
+    expect((await ask(path, { body, token: admin({ groups: ["security-audit"] }) })).status).toBe(403);
+    // An address is kept as its digest, and stands in no record of a refusal.
+    const named = await ask("/admin/v1/humans/bob%40acme.example/groups", { body });
+    expect(named.json["switch"]).toMatchObject({ act: "narrow", target: { human: emailDigest("bob@acme.example") } });
+    expect((await ask("/admin/v1/humans/bob%40acme.example/groups", { body: {} })).status).toBe(400);
+    const [refused] = await h.journal("admin", (one) => String(one["path"]).startsWith("/admin/v1/humans/("));
+    expect(refused?.["path"]).toBe("/admin/v1/humans/(address)/groups");
+    expect((await ask(`${SWITCHES}/${idOf(first)}/lift`, { body: { reason: "r" } })).json["detail"]).toMatch(
+      /^a narrowing is not lifted/,
+    );
+  });
+
   it("each operation and status was seen, but for those that take a broken gate", () => {
     const all = Object.entries(document.paths).flatMap(([path, operations]) =>
       Object.entries(operations).flatMap(([method, { responses }]) =>
@@ -362,7 +402,7 @@ describe("every answer is one that the document names", () => {
       ),
     );
     seen.add(`GET ${PATH} 200`);
-    const broken = (one: string) => one.endsWith(" 503") || one === `POST ${SWITCHES} 202`;
+    const broken = (one: string) => one.endsWith(" 503") || /^POST .*(switches|groups) 202$/.test(one);
     expect(all.filter((one) => !seen.has(one) && !broken(one))).toEqual([]);
   });
 });

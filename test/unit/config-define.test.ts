@@ -252,6 +252,19 @@ describe("defineConfig", () => {
       /^entitlements\.groups\.engineering: \[0\]\.type: /,
     ],
     ["entitlements/users", {}, /^entitlements: .*"users"/],
+    ["entitlements/humans", { ada: [] }, /^entitlements\.humans\.ada: an e-mail address, or a human's id/],
+    ["entitlements/humans", { ["x".repeat(42)]: [] }, /^entitlements\.humans\.x+: an e-mail address, or a human's id/],
+    [
+      "entitlements/humans",
+      { "ada@acme.example": [], "Ada@ACME.example": [USER] },
+      /^entitlements\.humans\.Ada@ACME\.example: the same address as ada@acme\.example$/,
+    ],
+    [
+      "entitlements/humans",
+      { "ada@acme.example": [{ ...USER, upstream: "nowhere" }] },
+      /^entitlements\.humans\.ada@acme\.example\.0\.upstream: no upstream "nowhere"/,
+    ],
+    ["identityProviders/corp/maxTokenAgeSeconds", 0, /^identityProviders\.corp\.maxTokenAgeSeconds: /],
     ["boundaries", [{ ...USER, where: { "body.x": [1] } }], /^boundaries: \[0\]\.where\.body\.x: /],
     ["boundaries", [{ ...USER, upstream: "constructor" }], /^boundaries\.0\.upstream: no upstream "constructor"/],
     ["admins/identityProvider", "other", /^admins\.identityProvider: no provider "other" under identityProviders$/],
@@ -280,6 +293,11 @@ describe("defineConfig", () => {
       /sessions-revoked: no event of CAEP or RISC has this URI$/,
     ],
     ["transmitters/corp", { ...TRANSMITTER, acts: { [`${CAEP}session-revoked`]: { act: "lift" } } }, /\.act: /],
+    [
+      "transmitters/corp",
+      { ...TRANSMITTER, acts: { [`${CAEP}token-claims-change`]: { act: "narrow", blockSeconds: 5 } } },
+      /^transmitters\.corp\.acts\..*token-claims-change\.blockSeconds: not with narrow/,
+    ],
     [
       "transmitters/corp",
       { ...TRANSMITTER, acts: { [`${CAEP}session-revoked`]: { act: "kill", blockSeconds: 0 } } },

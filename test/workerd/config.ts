@@ -43,7 +43,10 @@ export default defineConfig({
       credential: { kind: "header", header: "Authorization", secret: "GITHUB_TOKEN" },
     },
   },
-  entitlements: { groups: { engineering: [ISSUES], nobody: [] } },
+  entitlements: {
+    groups: { engineering: [ISSUES], nobody: [], readers: [{ ...ISSUES, operations: [ISSUES.operations[0]!] }] },
+    humans: { "Named@acme.example": [ISSUES] },
+  },
   boundaries: [ISSUES],
   admins: {
     identityProvider: "corp",

@@ -30,6 +30,7 @@ it("holds no newcomer for one of before a kill that had been lifted", async () =
     instance: "i-new",
     human: "newcomer",
     emailDigest: null,
+    groupsAtMs: 1,
     task: "t",
     agent: "triage-bot",
     agentVersion: "1.0.0",
