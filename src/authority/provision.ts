@@ -11,6 +11,7 @@ import { err, ok, type Result } from "../result.ts";
 import type { Json } from "../scope/call.ts";
 import type { Form } from "./form.ts";
 import { failed, type OAuthError, oauthError } from "./oauth-error.ts";
+import type { Parent } from "./parent.ts";
 import { issueRefreshToken } from "./refresh-token.ts";
 import { parseScope, parseTargets, withinCeilings } from "./requested-scope.ts";
 import { parseTask } from "./task-request.ts";
@@ -21,6 +22,8 @@ export interface Delegation {
   readonly lineage: Lineage;
   /** For the erasable body of the record. */
   readonly humanClaims: EnrolRequest["humanClaims"];
+  /** Where an instance provisions its sub-agent. */
+  readonly parent?: Parent;
 }
 
 /**
@@ -29,13 +32,13 @@ export interface Delegation {
  */
 export async function provision(
   form: Form,
-  { lineage, humanClaims }: Delegation,
+  { lineage, humanClaims, parent }: Delegation,
   proof: Proof,
   deployment: Deployment,
   nowMs: number,
 ): Promise<Result<TokenAnswer, OAuthError>> {
   const { config } = deployment;
-  const task = parseTask(form, lineage, deployment, nowMs);
+  const task = parseTask(parent?.form ?? form, lineage, deployment, nowMs);
   if (!task.ok) return task;
   const scope = parseScope(form);
   if (!scope.ok) return scope;
@@ -73,14 +76,21 @@ export async function provision(
   const claims = claimsOf(enrolment, { origin: config.origin, jti, nowMs, expiresAtMs });
   if (!fitsGrant(claims))
     return failed("invalid_authorization_details", "authorization_details: longer than a grant can state");
+  const reserved = await parent?.reserve(enrolment);
+  if (reserved?.ok === false) return reserved;
   const enrolled = await instanceOf(deployment, proof.thumbprint)
     .enrol({
-      enrolment,
+      enrolment: { ...enrolment, limits: reserved?.value.limits ?? enrolment.limits },
       humanClaims,
       proof: { jti: proof.jti, issuedAtMs: proof.issuedAtMs },
       deployment: deployment.version,
+      ...(reserved === undefined ? {} : { tokens: reserved.value.tokens }),
     })
     .catch(() => ({ enrolled: false, reason: "unavailable" }) as const);
+  if (parent !== undefined) {
+    const standing = await parent.settle(enrolment, enrolled);
+    if (!standing.ok) return standing;
+  }
   if (!enrolled.enrolled) return err(enrolRefusal(enrolled.reason));
   // Dying here leaves an enrolled instance without a grant: nobody can call as it, and its transcript ends at the deadline.
   return ok(answerWith(claims, refresh, deployment.grantKeys));

@@ -495,11 +495,11 @@ describe("the subject token", () => {
   it.each<[string, Record<string, string | undefined>, string]>([
     ["missing", { subject_token: undefined }, "subject_token is missing"],
     ["without its type", { subject_token_type: undefined }, "subject_token_type is missing"],
-    ["of an unknown type", { subject_token_type: "urn:x" }, "subject_token_type must be that of an id_token"],
+    ["of an unknown type", { subject_token_type: "urn:x" }, "subject_token_type is not one that this gate takes"],
     [
       "of the type of an access token",
       { subject_token_type: "urn:ietf:params:oauth:token-type:access_token" },
-      "subject_token_type must be that of an id_token",
+      "a grant is no human: a sub-agent comes without client_assertion",
     ],
     ["with an actor without type", { actor_token: "a" }, "actor_token without its type"],
     ["with an actor's type alone", { actor_token_type: "urn:x" }, "actor_token_type without actor_token"],
