@@ -51,13 +51,14 @@ export function parentOf({ parent, grant, proof, form, deployment }: Terms): Res
     get: (name) => form.get(name) ?? (Object.hasOwn(defaults, name) ? defaults[name] : undefined),
     all: (name) => form.all(name),
   };
-  const object = instanceOf(deployment, parent.instance);
+  // Anew for each call: the stub of an object that was reset stays broken.
+  const object = () => instanceOf(deployment, parent.instance);
   return ok({
     form: completed,
     async reserve(child) {
       const above = withinAgentsAbove(child, deployment.config);
       if (!above.ok) return above;
-      const answer: DelegateAnswer = await object
+      const answer: DelegateAnswer = await object()
         .delegate({
           proof: { jti: proof.jti, issuedAtMs: proof.issuedAtMs },
           grant: { id: grant.jti, expiresAtMs: grant.expiresAtMs },
@@ -80,9 +81,15 @@ export function parentOf({ parent, grant, proof, form, deployment }: Terms): Res
     },
     async settle({ instance, grant: first }, answer) {
       // Dying before this leaves a child without a grant, and without a parent that knows it: it is ended from over there.
-      const stands = answer.enrolled && (await object.confirmChild(instance, first).catch(() => null));
+      const stands =
+        answer.enrolled &&
+        (await object()
+          .confirmChild(instance, first)
+          .catch(() => null));
       if (stands === true) return ok(null);
-      await object.disown(instance, first).catch(() => {});
+      await object()
+        .disown(instance, first)
+        .catch(() => {});
       if (stands === null || (!answer.enrolled && answer.reason === "unavailable")) return TRY_AGAIN;
       // Kill or pause, of which of the two: no agent is told.
       return answer.enrolled || answer.reason === "switched" ? NO_LONGER : ok(null);
