@@ -359,10 +359,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   // --- control ----------------------------------------------------------------------------------------------------
 
   async close(sw: Switch): Promise<CloseAnswer> {
-    const answer = await this.#control.close(sw);
-    // They hear of it from their rosters, as its descendants, and once more from here.
-    this.#family.tend();
-    return answer;
+    return this.#control.close(sw);
   }
 
   async reopen(id: string, opening: Pick<Opening, "by" | "reason"> | null): Promise<void> {

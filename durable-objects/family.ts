@@ -205,7 +205,8 @@ export class Family {
   #isToEnd({ state, atMs }: Child, nowMs: number): boolean {
     if (state === "told") return false;
     const isOverdue = state === "reserved" && nowMs >= atMs + UNCONFIRMED_MS;
-    return state === "disowned" || isOverdue || this.#ledger.state.stopped !== null;
+    // A switch has reached them by their rosters, as descendants: its receipt counts them, so they are not ended from here.
+    return state === "disowned" || isOverdue || this.#ledger.state.stopped === "revoked";
   }
 
   // --- as a child -------------------------------------------------------------------------------------------------

@@ -205,6 +205,7 @@ export const attributesOf = (enrolment: Enrolment): Attributes => ({
   agentVersion: enrolment.agentVersion,
   client: enrolment.client,
   ancestors: enrolment.ancestors,
+  agentsAbove: enrolment.chain.slice(0, -1).map(({ agent, agentVersion }) => `${agent}@${agentVersion}`),
   upstreams: upstreamsOf(enrolment),
   deadlineMs: enrolment.task.deadlineMs,
 });

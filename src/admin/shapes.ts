@@ -50,6 +50,7 @@ export const memberShape = z.strictObject({
   client: z.string(),
   upstreams: z.array(z.string()),
   ancestors: z.array(z.string()).describe("Instances that it descends from: a switch of one of them is its own"),
+  agentsAbove: z.array(z.string()).describe("What those are, as `agent@version`: a switch of such an agent is its own"),
   parent: z.string().nullable().describe("The instance that provisioned it; null: a platform did"),
   deadlineMs: timeMs,
   enlistedAtMs: timeMs,

@@ -2,16 +2,11 @@ import { verifyIdToken } from "../identity/id-token.ts";
 import { ok, type Result } from "../result.ts";
 import { failed, type OAuthError } from "./oauth-error.ts";
 import type { Delegation } from "./provision.ts";
-import type { Asked } from "./subject.ts";
+import { type Asked, actorOf } from "./subject.ts";
 
 /** The human's ID token, presented by the platform whose client it was issued to. */
-export async function humanAt({
-  token,
-  client,
-  proof,
-  deployment,
-  nowMs,
-}: Asked): Promise<Result<Delegation, OAuthError>> {
+export async function humanAt(asked: Asked): Promise<Result<Delegation, OAuthError>> {
+  const { token, client, deployment, nowMs } = asked;
   if (client === null) return failed("invalid_client", "no client_assertion");
   const { id, platform } = client;
   const provider = deployment.config.identityProviders[platform.identityProvider]!;
@@ -29,7 +24,7 @@ export async function humanAt({
       groupsAtMs: human.value.issuedAtMs,
       agent: platform.agent,
       client: id,
-      chain: [{ client: id, agent: platform.agent, instance: proof.thumbprint }],
+      chain: [actorOf(asked, id, platform.agent)],
       ancestors: [],
       parentScope: null,
       mandate: null,

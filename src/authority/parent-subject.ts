@@ -7,7 +7,7 @@ import { ok, type Result } from "../result.ts";
 import { concerning, failed, type OAuthError } from "./oauth-error.ts";
 import { parentOf } from "./parent.ts";
 import type { Delegation } from "./provision.ts";
-import type { Asked } from "./subject.ts";
+import { type Asked, actorOf } from "./subject.ts";
 
 /**
  * RFC 8693 by a child: its parent's grant, and a proof of the parent's key that is good for this child alone. What the new
@@ -43,7 +43,7 @@ export async function parentAt(asked: Asked): Promise<Result<Delegation, OAuthEr
       mandate: parent.mandate,
       client: parent.client,
       agent,
-      chain: [...parent.chain, { client: parent.client, agent, instance: proof.thumbprint }],
+      chain: [...parent.chain, actorOf(asked, parent.client, agent)],
       ancestors: [...parent.ancestors, parent.instance],
       parentScope: parent.scope,
     },

@@ -1,7 +1,16 @@
 import type { Deployment } from "../deployment.ts";
 import type { Proof } from "../grant/proof.ts";
+import type { Actor } from "../instance/contract.ts";
 import type { Client } from "./client.ts";
 import type { Form } from "./form.ts";
+
+/** Who acts by this grant, as the chain names it. A version that is not registered is refused before it counts. */
+export const actorOf = ({ form, proof }: Asked, client: string, agent: string): Actor => ({
+  client,
+  agent,
+  agentVersion: form.get("agent_version") ?? "",
+  instance: proof.thumbprint,
+});
 
 /** A token exchange whose parameters are of the right shape, and nothing of its subject is trusted yet. */
 export interface Asked {

@@ -21,6 +21,7 @@ export interface Actor {
   /** By whose authority the first of them came: the same all the way down. */
   readonly client: string;
   readonly agent: string;
+  readonly agentVersion: string;
   readonly instance: string;
 }
 

@@ -69,7 +69,7 @@ describe("docs/queries.md", () => {
       agentVersion: "1.4.0",
     });
     expect(JSON.parse(rows[0]!["chain"] as string)).toEqual([
-      { client: "build-platform", agent: "triage-bot", instance: expect.any(String) },
+      { client: "build-platform", agent: "triage-bot", agentVersion: "1.4.0", instance: expect.any(String) },
     ]);
     // Its neighbours by name are others.
     const touched = (path: string) => (sql: string) => sql.replace("'/github/repos/acme/widgets'", `'${path}'`);

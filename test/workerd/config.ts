@@ -41,6 +41,11 @@ export default defineConfig({
       limits: { callsPerSecond: 1_000, burst: 1_000, concurrency: 200, calls: 10_000, units: { cents: 500 } },
       delegation: { agents: ["lead", "clerk", "summariser"], depth: 3, breadth: 100, total: 120 },
     },
+    chief: {
+      versions: { "1.0.0": { model: "m", promptDigest: "sha256:0" } },
+      ceiling: [ISSUES],
+      delegation: { agents: ["summariser"] },
+    },
     clerk: {
       versions: { "1.0.0": { model: "m", promptDigest: "sha256:0" } },
       ceiling: [ISSUES],

@@ -3,6 +3,7 @@
 import { runInDurableObject } from "cloudflare:test";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { AgentInstance } from "../../durable-objects/agent-instance.ts";
+import type { Reach, Target } from "../../src/control/switch.ts";
 import { instanceOf } from "../../src/objects.ts";
 import { ORIGIN } from "./config.ts";
 import {
@@ -13,6 +14,7 @@ import {
   LEAD,
   linesOf,
   type Node,
+  READ,
   rootOf,
   said,
   send,
@@ -218,6 +220,32 @@ describe("a kill", () => {
       expect([target, await leaf.call(), await isStopped(child.id)]).toEqual([target, 401, true]);
     }
   });
+
+  it("of the root's agent, or of its version, reaches what works below it; of another version it does not", async () => {
+    const root = await rootOf({ agent: "chief" });
+    const form = { agent: "summariser", agent_version: "2.0.0", authorization_details: JSON.stringify(READ) };
+    const child = await childOf(root, { ...form, ...limits({ calls: 9 }) });
+    const pauseOf = (reach: Reach, target: Target) => flip({ reach, target, act: "pause" });
+    const lift = (id: string) => boardStub().lift(id, { by: "admin", email: null, reason: "over" });
+    // Its own version with the agent above it is nobody's.
+    const others = [
+      await pauseOf("agent-version", { agent: "chief", agentVersion: "2.0.0" }),
+      await pauseOf("agent-version", { agent: "summariser", agentVersion: "1.0.0" }),
+      await pauseOf("agent-upstream", { agent: "clerk", upstream: "github" }),
+    ];
+    expect(await child.call()).toBe(200);
+    for (const { switch: sw } of others) await lift(sw.id);
+    for (const [reach, target, status] of [
+      ["agent", { agent: "chief" }, 401],
+      ["agent-version", { agent: "chief", agentVersion: "1.0.0" }, 401],
+      ["agent-upstream", { agent: "chief", upstream: "github" }, 404],
+    ] as const) {
+      const { switch: sw } = await pauseOf(reach, target);
+      expect([reach, await child.call()]).toEqual([reach, status]);
+      await lift(sw.id);
+      await vi.waitFor(async () => expect([reach, await child.call()]).toEqual([reach, 200]));
+    }
+  }, 20_000);
 
   it("of the parent keeps out a child that it has just named", async () => {
     const root = await rootOf();

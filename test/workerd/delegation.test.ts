@@ -36,8 +36,8 @@ describe("a sub-agent", () => {
       parentScope: SCOPE,
       scope: READ,
       chain: [
-        { client: "build-platform", agent: "lead", instance: root.id },
-        { client: "build-platform", agent: "summariser", instance: child.id },
+        { client: "build-platform", agent: "lead", agentVersion: "1.0.0", instance: root.id },
+        { client: "build-platform", agent: "summariser", agentVersion: "2.0.0", instance: child.id },
       ],
     });
     expect(below.subject).not.toBe(above.subject);

@@ -68,7 +68,7 @@ export async function enrolAgent(change: Partial<Enrolment> = {}): Promise<Agent
     agentVersion: "1.0.0",
     manifest: { model: "m", promptDigest: "sha256:0", tools: {} },
     client: "build-platform",
-    chain: [{ client: "build-platform", agent: change.agent ?? "triage-bot", instance: id }],
+    chain: [{ client: "build-platform", agent: change.agent ?? "triage-bot", agentVersion: "1.0.0", instance: id }],
     ancestors: [],
     parentScope: null,
     groupsAtMs: nowMs,

@@ -106,7 +106,7 @@ describe("each record", () => {
       task: enrolment.task.id,
       human: "human-1",
       client: "build-platform",
-      chain: [{ client: "build-platform", agent: "observed", instance: agent.id }],
+      chain: [{ client: "build-platform", agent: "observed", agentVersion: "1.0.0", instance: agent.id }],
     };
     expect(manifest).toEqual(enrolment.manifest);
     for (const type of RECORD_TYPES) {

@@ -36,6 +36,7 @@ it("holds no newcomer for one of before a kill that had been lifted", async () =
     client: "build-platform",
     upstreams: ["github"],
     ancestors: [],
+    agentsAbove: [],
     deadlineMs: Date.now() + 60_000,
   };
   const cold = rosterOf(deployment, 3);

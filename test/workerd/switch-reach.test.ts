@@ -171,6 +171,10 @@ describe("the table of members", () => {
     client: name,
     upstreams: fc.uniqueArray(name, { maxLength: 3 }),
     ancestors: fc.uniqueArray(name, { maxLength: 3 }),
+    agentsAbove: fc.uniqueArray(
+      fc.tuple(name, name).map((pair) => pair.join("@")),
+      { maxLength: 3 },
+    ),
     deadlineMs: fc.constant(1),
   });
   const aim = fc.constantFrom(...(Object.keys(REACHES) as Reach[])).chain((reach) =>
