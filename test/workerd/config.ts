@@ -43,8 +43,8 @@ export default defineConfig({
     },
     chief: {
       versions: { "1.0.0": { model: "m", promptDigest: "sha256:0" } },
-      ceiling: [ISSUES],
-      delegation: { agents: ["summariser"] },
+      ceiling: [{ ...ISSUES, operations: ["GET /repos/{owner}/{repo}/issues"] }],
+      delegation: { agents: ["summariser", "lead"] },
     },
     clerk: {
       versions: { "1.0.0": { model: "m", promptDigest: "sha256:0" } },

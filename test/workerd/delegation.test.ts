@@ -262,6 +262,14 @@ describe("refused is a sub-agent", () => {
     expect((await enrolmentOf(child.id)).task.deadlineMs).toBe(last * 1000);
   });
 
+  it("that would do for its parent's agent what this may do no more", async () => {
+    // Granted before a deployment has narrowed the ceiling.
+    const root = await rootOf({ agent: "chief" });
+    const BEYOND = "invalid_authorization_details: authorization_details[0] exceeds the ceiling of the parent's agent";
+    expect(said(await askFor(root))).toBe(BEYOND);
+    expect(said(await askFor(root, { form: { authorization_details: json(READ) } }))).toBe("granted");
+  });
+
   it("with a key that was enrolled before, its parent's and an ancestor's among them", async () => {
     const root = await rootOf();
     const child = await childOf(root, { task_limits: '{"concurrency":9}' });
