@@ -4,10 +4,12 @@
 import { evictDurableObject, runInDurableObject } from "cloudflare:test";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { AgentInstance } from "../../durable-objects/agent-instance.ts";
+import { Roster } from "../../durable-objects/roster.ts";
 import { createInstanceKey, thumbprintOf } from "../../src/agent/instance-key.ts";
+import { shardOf } from "../../src/control/shard.ts";
 import { instanceOf } from "../../src/objects.ts";
 import { alarmAt, askFor, isStopped, LEAD, linesOf, type Node, rootOf, said } from "./family-kit.ts";
-import { deployment, flip, instanceStub, upstream } from "./kit.ts";
+import { deployment, flip, instanceStub, rosterStub, upstream } from "./kit.ts";
 
 beforeEach(() => void upstream(() => Response.json([])));
 afterEach(() => vi.restoreAllMocks());
@@ -106,6 +108,23 @@ describe("dying between the parent's reservation and the child's enrolment", () 
     const answer = await askFor(root, { form: ALL });
     expect(said(answer)).toBe(GONE);
     expect((await instanceOf(deployment, answer.id).introspect()).enrolment).toBeNull();
+  });
+
+  it("of the parent's patience: who is barred while the roster enlists it is not enrolled, and not on the list", async () => {
+    const root = await rootOf20();
+    const { enlist } = Roster.prototype;
+    vi.spyOn(Roster.prototype, "enlist").mockImplementationOnce(async function (this: Roster, attributes) {
+      const answer = await enlist.call(this, attributes);
+      await instanceOf(deployment, attributes.instance).endAsChildOf(root.id, "test");
+      return answer;
+    });
+    const answer = await askFor(root, { form: ALL });
+    expect(said(answer)).toContain("invalid_request: this key is enrolled already");
+    expect((await instanceOf(deployment, answer.id).introspect()).enrolment).toBeNull();
+    const shard = shardOf(answer.id, deployment.config.roster.shards);
+    const listed = async () => (await rosterStub(shard).list("", 1_000)).some(({ instance }) => instance === answer.id);
+    await vi.waitFor(async () => expect(await listed()).toBe(false));
+    await givesAllAgain(root);
   });
 
   it("of the roster: the child is not enrolled, and its share comes back", async () => {
