@@ -23,7 +23,18 @@ import {
   send,
   TOKEN_URL,
 } from "./family-kit.ts";
-import { boardStub, deployment, enrolAgent, flip, instanceStub, type Line, SCOPE, upstream, verdictOf } from "./kit.ts";
+import {
+  boardStub,
+  deployment,
+  enrolAgent,
+  flip,
+  instanceStub,
+  type Line,
+  SCOPE,
+  settlement,
+  upstream,
+  verdictOf,
+} from "./kit.ts";
 
 let passed = 0;
 beforeEach(() => {
