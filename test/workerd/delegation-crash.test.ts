@@ -8,11 +8,12 @@ import { Roster } from "../../durable-objects/roster.ts";
 import { createInstanceKey, thumbprintOf } from "../../src/agent/instance-key.ts";
 import { shardOf } from "../../src/control/shard.ts";
 import { instanceOf } from "../../src/objects.ts";
-import { alarmAt, askFor, isStopped, LEAD, linesOf, type Node, rootOf, said } from "./family-kit.ts";
+import { alarmAt, askFor, isStopped, LEAD, linesOf, type Node, rootOf, said, soon } from "./family-kit.ts";
 import { deployment, flip, instanceStub, rosterStub, upstream } from "./kit.ts";
 
 beforeEach(() => void upstream(() => Response.json([])));
 afterEach(() => vi.restoreAllMocks());
+vi.setConfig({ testTimeout: 30_000 });
 
 const GONE = "invalid_request: subject_token: no longer valid";
 const AGAIN = "temporarily_unavailable: try again with a new key";
@@ -37,7 +38,7 @@ const types = async (id: string): Promise<string[]> =>
 /** What was reserved comes back when the child is known not to be one: the whole of it can be given again. */
 async function givesAllAgain(root: Node, laterMs = 0): Promise<void> {
   if (laterMs > 0) await alarmAt(root.id, Date.now() + laterMs);
-  await vi.waitFor(async () => expect(await types(root.id)).toContain("return"), 15_000);
+  await soon(async () => expect(await types(root.id)).toContain("return"));
   expect(said(await askFor(root, { form: ALL }))).toBe("granted");
 }
 
@@ -59,7 +60,7 @@ describe("dying between the parent's reservation and the child's enrolment", () 
     expect(await types(root.id)).toEqual(["enrolled", "delegate"]);
     await alarmAt(root.id, Date.now() + 61_000);
     const clock = vi.spyOn(Date, "now").mockReturnValue(Date.now() + 61_000);
-    await vi.waitFor(async () => expect(await types(root.id)).toContain("return"));
+    await soon(async () => expect(await types(root.id)).toContain("return"));
     clock.mockRestore();
     // The key was barred: an enrolment that was still on its way comes to nothing.
     const other = await rootOf();
@@ -93,7 +94,7 @@ describe("dying between the parent's reservation and the child's enrolment", () 
     expect([GONE, "invalid_request: this key is enrolled already: every instance needs a key of its own"]).toContain(
       said(answer),
     );
-    await vi.waitFor(async () =>
+    await soon(async () =>
       expect((await types(root.id)).includes("return") || (await isStopped(answer.id))).toBe(true),
     );
     expect(await isStopped(answer.id)).toBe(true);
@@ -123,7 +124,7 @@ describe("dying between the parent's reservation and the child's enrolment", () 
     expect((await instanceOf(deployment, answer.id).introspect()).enrolment).toBeNull();
     const shard = shardOf(answer.id, deployment.config.roster.shards);
     const listed = async () => (await rosterStub(shard).list("", 1_000)).some(({ instance }) => instance === answer.id);
-    await vi.waitFor(async () => expect(await listed()).toBe(false));
+    await soon(async () => expect(await listed()).toBe(false));
     await givesAllAgain(root);
   });
 
@@ -149,7 +150,7 @@ describe("dying between the child's enrolment and the parent's confirmation", ()
     expect(await isStopped(answer.id)).toBe(false);
     await alarmAt(root.id, Date.now() + 61_000);
     const clock = vi.spyOn(Date, "now").mockReturnValue(Date.now() + 61_000);
-    await vi.waitFor(async () => expect(await isStopped(answer.id)).toBe(true));
+    await soon(async () => expect(await isStopped(answer.id)).toBe(true));
     clock.mockRestore();
     await alarmAt(answer.id, Date.now() + 400_000);
     await givesAllAgain(root);
@@ -170,7 +171,7 @@ describe("dying between the child's enrolment and the parent's confirmation", ()
       });
       const answer = await askFor(root, { form: ALL });
       expect([i, said(answer)]).toEqual([i, GONE]);
-      await vi.waitFor(async () => expect([i, await isStopped(answer.id)]).toEqual([i, true]));
+      await soon(async () => expect([i, await isStopped(answer.id)]).toEqual([i, true]));
     }
   });
 
@@ -182,7 +183,7 @@ describe("dying between the child's enrolment and the parent's confirmation", ()
     });
     const answer = await askFor(root, { form: ALL });
     expect(said(answer)).toBe(AGAIN);
-    await vi.waitFor(async () => expect(await isStopped(answer.id)).toBe(true));
+    await soon(async () => expect(await isStopped(answer.id)).toBe(true));
   });
 
   it("of the child's object: it comes up as what it was enrolled", async () => {

@@ -21,6 +21,7 @@ import {
   rootOf,
   said,
   send,
+  soon,
   TOKEN_URL,
 } from "./family-kit.ts";
 import {
@@ -45,6 +46,7 @@ beforeEach(() => {
   });
 });
 afterEach(() => vi.restoreAllMocks());
+vi.setConfig({ testTimeout: 30_000 });
 
 const limits = (asked: object) => ({ task_limits: JSON.stringify(asked) });
 /** Enough for children of its own. */
@@ -81,11 +83,11 @@ describe("limits", () => {
     // It holds its place until it is over.
     expect(said(await askFor(clerk, { form }))).toBe(BREADTH);
     await over(first!.id);
-    await vi.waitFor(async () => expect(await returns(clerk.id)).toHaveLength(1));
+    await soon(async () => expect(await returns(clerk.id)).toHaveLength(1));
     const third = await childOf(clerk, form);
     await instanceOf(deployment, third.id).revoke("a test", "test");
     await over(third.id);
-    await vi.waitFor(async () => expect(await returns(clerk.id)).toHaveLength(2));
+    await soon(async () => expect(await returns(clerk.id)).toHaveLength(2));
     expect(said(await askFor(clerk, { form }))).toBe(
       "invalid_request: delegation: the parent has had as many children as it may",
     );
@@ -130,11 +132,11 @@ describe("limits", () => {
     // The parent can't be reached at first, and then dies with the child's word on its way back.
     const parent = vi.spyOn(AgentInstance.prototype, "childEnded").mockRejectedValueOnce(new Error("unreachable"));
     await over(child.id);
-    await vi.waitFor(() => expect(parent).toHaveBeenCalledTimes(1));
+    await soon(() => expect(parent).toHaveBeenCalledTimes(1));
     expect(await returns(root.id)).toEqual([]);
     parent.mockRestore();
     await over(child.id);
-    await vi.waitFor(async () => expect(await returns(root.id)).toHaveLength(1));
+    await soon(async () => expect(await returns(root.id)).toHaveLength(1));
     await runInDurableObject(instanceStub(root.id), (_o, state) => state.abort("a test")).catch(() => {});
     // Said again, as by a child that was reset before it knew that it was heard.
     await instanceOf(deployment, root.id).childEnded(child.id, { calls: 4, bytes: 0, units: {} });
@@ -153,12 +155,12 @@ describe("limits", () => {
     await grandchild.call();
     await child.call();
     await child.held.revoke();
-    await vi.waitFor(async () => expect(await isStopped(grandchild.id)).toBe(true));
+    await soon(async () => expect(await isStopped(grandchild.id)).toBe(true));
     await over(child.id);
     // It waits for its own children's word.
     expect(await returns(root.id)).toEqual([]);
     await over(grandchild.id);
-    await vi.waitFor(async () => expect(await returns(root.id)).toHaveLength(1));
+    await soon(async () => expect(await returns(root.id)).toHaveLength(1));
     expect((await returns(root.id))[0]).toMatchObject({ child: child.id, spent: { calls: 2 } });
   });
 
@@ -169,7 +171,7 @@ describe("limits", () => {
     await grandchild.call();
     await alarmAt(child.id, root.agent.enrolment.task.deadlineMs + 61_000);
     const clock = vi.spyOn(Date, "now").mockReturnValue(root.agent.enrolment.task.deadlineMs + 61_000);
-    await vi.waitFor(async () => expect(await returns(root.id)).toHaveLength(1));
+    await soon(async () => expect(await returns(root.id)).toHaveLength(1));
     clock.mockRestore();
     expect((await returns(root.id))[0]).toMatchObject({ child: child.id, spent: { calls: 20 } });
   });
@@ -222,7 +224,7 @@ describe("limits", () => {
       expect([round, passed]).toEqual([round, calls]);
     }
     expect(refused).toBeGreaterThan(0);
-  }, 20_000);
+  });
 });
 
 describe("a kill", () => {
@@ -244,7 +246,7 @@ describe("a kill", () => {
     expect(await Promise.all([root, other, other2, other3].map((node) => node.call()))).toEqual([200, 200, 200, 200]);
     expect(new Set(await Promise.all(siblings.map(verdictOf)))).toEqual(new Set(["admitted"]));
     expect(said(await askFor(killed3))).toBe("invalid_request: subject_token: no longer valid");
-  }, 20_000);
+  });
 
   it("and a pause, of the root, its task and its human reach the leaves; and a pause passes", async () => {
     for (const target of ["instance", "task", "human"] as const) {
@@ -257,7 +259,7 @@ describe("a kill", () => {
       const paused = await flip({ reach: target, target: { [target]: value }, act: "pause" });
       expect([target, await leaf.call()]).toEqual([target, 401]);
       await boardStub().lift(paused.switch.id, { by: "admin", email: null, reason: "over" });
-      await vi.waitFor(async () => expect(await leaf.call()).toBe(200));
+      await soon(async () => expect(await leaf.call()).toBe(200));
       await flip({ reach: target, target: { [target]: value } });
       expect([target, await leaf.call(), await isStopped(child.id)]).toEqual([target, 401, true]);
     }
@@ -285,9 +287,9 @@ describe("a kill", () => {
       const { switch: sw } = await pauseOf(reach, target);
       expect([reach, await child.call()]).toEqual([reach, status]);
       await lift(sw.id);
-      await vi.waitFor(async () => expect([reach, await child.call()]).toEqual([reach, 200]));
+      await soon(async () => expect([reach, await child.call()]).toEqual([reach, 200]));
     }
-  }, 20_000);
+  });
 
   it("of the parent keeps out a child that it has just named", async () => {
     const root = await rootOf();
@@ -307,10 +309,7 @@ describe("a parent that is revoked", () => {
     expect(await root.held.revoke()).toBe(true);
     for (const { id } of [root, child, leaf])
       await runInDurableObject(instanceStub(id), (_o, state) => state.abort("a test")).catch(() => {});
-    await vi.waitFor(
-      async () => expect([await isStopped(child.id), await isStopped(leaf.id)]).toEqual([true, true]),
-      15_000,
-    );
+    await soon(async () => expect([await isStopped(child.id), await isStopped(leaf.id)]).toEqual([true, true]));
     expect([await child.call(), await leaf.call(), await sibling.call()]).toEqual([401, 401, 200]);
     expect(await leaf.held.renew()).toBe("refused");
     expect((await linesOf(leaf.id)).find(({ type }) => type === "switched")).toMatchObject({
@@ -324,11 +323,11 @@ describe("a parent that is revoked", () => {
     const child = await childOf(root, ROOMY);
     const ending = vi.spyOn(AgentInstance.prototype, "endAsChildOf").mockRejectedValue(new Error("unreachable"));
     expect(await instanceOf(deployment, root.id).revoke("build-platform", "test")).not.toBeNull();
-    await vi.waitFor(() => expect(ending).toHaveBeenCalled());
+    await soon(() => expect(ending).toHaveBeenCalled());
     expect(await isStopped(child.id)).toBe(false);
     ending.mockRestore();
     await alarmAt(root.id, Date.now() + 6_000);
-    await vi.waitFor(async () => expect(await isStopped(child.id)).toBe(true));
+    await soon(async () => expect(await isStopped(child.id)).toBe(true));
   });
 
   it("ends no child of another, nor one that only another names", async () => {

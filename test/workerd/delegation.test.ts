@@ -6,11 +6,24 @@ import { createDelegationProof, createProof, thumbprintOf } from "../../src/agen
 import { verifyGrant } from "../../src/grant/claims.ts";
 import { instanceOf } from "../../src/objects.ts";
 import { ORIGIN } from "./config.ts";
-import { askFor, childOf, enrolmentOf, linesOf, type Node, READ, rootOf, said, send, TOKEN_URL } from "./family-kit.ts";
+import {
+  askFor,
+  childOf,
+  enrolmentOf,
+  linesOf,
+  type Node,
+  READ,
+  rootOf,
+  said,
+  send,
+  soon,
+  TOKEN_URL,
+} from "./family-kit.ts";
 import { deployment, flip, ISSUES, SCOPE, upstream } from "./kit.ts";
 
 beforeEach(() => void upstream(() => Response.json([])));
 afterEach(() => vi.restoreAllMocks());
+vi.setConfig({ testTimeout: 30_000 });
 
 const ACCESS = "urn:ietf:params:oauth:token-type:access_token";
 const json = JSON.stringify;
@@ -282,7 +295,7 @@ describe("refused is a sub-agent", () => {
     const ENROLLED = "invalid_request: this key is enrolled already: every instance needs a key of its own";
     expect(said(await askFor(root, { key: stranger.key }))).toBe(ENROLLED);
     // A stranger that was named goes on as it was, and what was reserved for it comes back.
-    await vi.waitFor(async () =>
+    await soon(async () =>
       expect((await linesOf(root.id)).at(-1)).toMatchObject({ act: "return", child: stranger.id }),
     );
     expect(await stranger.call()).toBe(200);

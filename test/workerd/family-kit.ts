@@ -128,3 +128,6 @@ export async function alarmAt(id: string, atMs: number): Promise<void> {
 export const ring = (id: string) => runDurableObjectAlarm(instanceStub(id));
 export const isStopped = async (id: string): Promise<boolean> =>
   (await instanceOf(deployment, id).introspect()).state === "inactive";
+
+/** What is done beside, or by an alarm: on a busy machine it takes its time. */
+export const soon = (what: () => Promise<void> | void): Promise<void> => vi.waitFor(what, 10_000);
