@@ -75,7 +75,7 @@ const enrol = (deployment: Deployment, instance: string, task: string) =>
       agentVersion: "1",
       manifest: { model: "none", promptDigest: "none", tools: {} },
       client: "bench",
-      chain: [{ client: "bench", agent: "bench-bot" }],
+      chain: [{ client: "bench", agent: "bench-bot", agentVersion: "1", instance }],
       task: { id: task, purpose: "bench", deadlineMs: Date.now() + 3_600_000 },
       grant: "bench-grant",
       subject: "bench-subject",

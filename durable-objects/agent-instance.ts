@@ -6,6 +6,7 @@ import type { Switch } from "../src/control/switch.ts";
 import { absent, type Denial, unauthenticated, unavailable } from "../src/denial.ts";
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
 import { isFresh, PROOF_MAX_AGE_MS } from "../src/grant/proof.ts";
+import type { Spent } from "../src/instance/carve.ts";
 import type {
   Admission,
   AdmitRefusal,
@@ -25,12 +26,14 @@ import type {
   UnstoredBody,
   UnstoredLines,
 } from "../src/instance/contract.ts";
+import type { DelegateAnswer, DelegateRequest, EndAnswer } from "../src/instance/family.ts";
 import { reserve, unused } from "../src/instance/limits.ts";
 import type { Json } from "../src/scope/call.ts";
 import type { BodyPart } from "../src/transcript/body-line.ts";
 import type { BodyReference } from "../src/transcript/envelope.ts";
 import type { RawPart } from "../src/transcript/layout.ts";
 import { type Piece, requestBody, wholeBody } from "./bodies.ts";
+import { Family } from "./family.ts";
 import { InstanceControl } from "./instance-control.ts";
 import {
   answerFields,
@@ -59,6 +62,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   readonly #ledger: Ledger;
   readonly #control: InstanceControl;
   readonly #watch: RuleWatch;
+  readonly #family: Family;
   readonly #wake: Wake;
   readonly #leases = new Map<number, Lease>();
   #refusals = new RefusalCount(0);
@@ -84,6 +88,15 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     });
     const ledger = () => this.#ledger;
     this.#control = new InstanceControl({ ctx, kept, deployment, ledger, watch, leases: this.#leases, wakeBy });
+    this.#family = new Family({
+      kept,
+      deployment,
+      ledger,
+      deadReason: (nowMs) => this.#control.deadReason(nowMs),
+      running: () => this.#ledger.state.open.length,
+      wakeBy,
+      waitUntil: (work) => ctx.waitUntil(work),
+    });
     // Whether it has left is not kept: to leave twice is nothing.
     if (this.#ledger.log.isClosed) this.#leaveAtMs = this.#ledger.state.orphaned?.untilMs ?? null;
     this.#wake = new Wake(ctx, () => this.#nextWakeMs());
@@ -111,7 +124,8 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   /** Binds this object to one key, task and human, once and for all. */
   async enrol(request: EnrolRequest): Promise<EnrolAnswer> {
     const { enrolment, proof } = request;
-    if (this.#ledger.enrolment !== null || this.#isEnrolling) return { enrolled: false, reason: "key-enrolled" };
+    if (this.#ledger.enrolment !== null || this.#isEnrolling || this.#family.isBarred)
+      return { enrolled: false, reason: "key-enrolled" };
     if (!isFresh(proof.issuedAtMs, Date.now())) return { enrolled: false, reason: "replay" };
     // One at a time: what the roster knows of this key is what the winner said.
     this.#isEnrolling = true;
@@ -124,9 +138,14 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       return { enrolled: false, reason: enlisted.kind === "refused" ? "switched" : "unavailable" };
     // INVARIANT: synchronous from here. Of two that race with one key, the second finds the first.
     if (this.#ledger.enrolment !== null) return { enrolled: false, reason: "key-enrolled" };
+    if (this.#family.isBarred) {
+      this.ctx.waitUntil(this.#control.leave(enrolment));
+      return { enrolled: false, reason: "key-enrolled" };
+    }
     const nowMs = Date.now();
     const grantsExpireAtMs = nowMs + this.#deployment.config.grants.grantSeconds * 1000;
-    this.#ledger.enrol(enrolment, unused(enrolment.limits, nowMs), grantsExpireAtMs);
+    const usage = unused(enrolment.limits, nowMs);
+    this.#ledger.enrol(enrolment, { ...usage, tokens: request.tokens ?? usage.tokens }, grantsExpireAtMs);
     this.#follow(enrolment);
     const claims = new TextEncoder().encode(JSON.stringify(request.humanClaims));
     const { reference, run } = wholeBody(0, "claims", claims, "application/json", "identity");
@@ -166,6 +185,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       this.#ledger.record("switched", Date.now(), { act: "revoke", reach: "instance", by }, { deployment });
       this.#wake.by(this.#ledger.endsAtMs);
     }
+    this.#family.tend();
     const cut = await this.#control.cutAll("ended");
     // Who has not confirmed stays within reach of a switch: until its transcript ends, a receipt counts it.
     if (cut.unconfirmed === 0) this.ctx.waitUntil(this.#control.leave(enrolment));
@@ -178,6 +198,36 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const lives = enrolment !== null && this.#control.deadReason(Date.now()) === null;
     const groups = enrolment === null ? [] : this.#control.ceilings.groupsOf(enrolment);
     return { state: !lives ? "inactive" : isKnown ? "active" : "unknown", enrolment, groups };
+  }
+
+  // --- sub-agents -------------------------------------------------------------------------------------------------
+
+  async delegate(request: DelegateRequest): Promise<DelegateAnswer> {
+    if (!(await this.#control.isConfirmed())) return { delegated: false, refusal: { kind: "unavailable" } };
+    const nowMs = Date.now();
+    if (this.#isReplayed(request.proof, nowMs)) return { delegated: false, refusal: { kind: "replay" } };
+    return this.#family.delegate(request, jtiOf(request.proof), nowMs);
+  }
+
+  async confirmChild(child: string, grant: string): Promise<boolean> {
+    return (await this.#control.isConfirmed()) && this.#family.confirm(child, grant, Date.now());
+  }
+
+  async disown(child: string, grant: string): Promise<void> {
+    this.#family.disown(child, grant);
+  }
+
+  async childEnded(child: string, spent: Spent): Promise<true> {
+    this.#family.ended(child, spent, Date.now());
+    return true;
+  }
+
+  async endAsChildOf(parent: string, deployment: string): Promise<EndAnswer> {
+    const { enrolment } = this.#ledger;
+    if (enrolment === null) this.#family.bar();
+    if (enrolment?.ancestors.at(-1) !== parent) return "absent";
+    await this.revoke("parent", deployment);
+    return "ending";
   }
 
   // --- the gate's door --------------------------------------------------------------------------------------------
@@ -211,7 +261,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     this.#giveUpSilent(nowMs);
     const { open } = this.#ledger.state;
     const wanted = { running: open.length, bytes: bytesSent(sent), nowMs };
-    const reserved = reserve(state.usage, enrolment.limits, wanted);
+    const reserved = reserve(state.usage, this.#family.limits(enrolment), wanted);
     if (!reserved.ok) return this.#refuse(request, nowMs, reserved.denial);
     if (this.#ledger.isFull) return refused(unavailable("the log is full: R2 can't be written"));
 
@@ -278,7 +328,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     this.#ledger.appendBody(piece);
     const usage = this.#ledger.countBytes(bytes);
     this.#control.saw({ kind: "passed", bytes }, Date.now());
-    if (usage.bytes > this.#ledger.enrolment!.limits.bytes) return "budget";
+    if (usage.bytes > this.#family.limits(this.#ledger.enrolment!).bytes) return "budget";
     return this.#ledger.isFull ? "log-full" : null;
   }
 
@@ -355,6 +405,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     try {
       this.#recordOrphans();
       this.#watch.handOver();
+      this.#family.tend();
       const isOver = !this.#ledger.log.isClosed && Date.now() >= this.#ledger.endsAtMs;
       const cut = isOver ? await this.#control.cutAll("expired") : null;
       if (!isOver) this.#giveUpSilent(Date.now());
@@ -362,6 +413,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       const unread = await this.#ledger.recordLargeOrphans().catch((error: unknown) => ({ error }));
       if (cut !== null && !this.#ledger.hasLargeOrphans) await this.#end(enrolment, cut.unconfirmed);
       await this.#leaveIfDue(enrolment, Date.now());
+      this.#family.tend();
       if (!this.#ledger.log.isClosed) this.#recordCounted(Date.now(), false);
       this.#ledger.sealIfDue(Date.now());
       await this.#ledger.store();
@@ -409,6 +461,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
         this.#leases.size === 0 ? null : nowMs + SILENT_MS,
         this.#watch.dueAtMs(nowMs),
         this.#leaveAtMs,
+        this.#family.dueAtMs(nowMs),
       ].filter((time) => time !== null);
       const times = [...this.#ledger.wakeTimes(nowMs), ...others];
       return times.length === 0 ? null : Math.min(...times);

@@ -1,5 +1,7 @@
+import type { Limits } from "../src/config/define.ts";
 import type { Attributes } from "../src/control/switch.ts";
 import type { Denial } from "../src/denial.ts";
+import type { Spent } from "../src/instance/carve.ts";
 import type { CeilingPermit } from "../src/instance/ceilings.ts";
 import type {
   AdmitRequest,
@@ -11,6 +13,7 @@ import type {
   Redaction,
   Settlement,
 } from "../src/instance/contract.ts";
+import type { DelegateRequest } from "../src/instance/family.ts";
 import type { Json } from "../src/scope/call.ts";
 import { type BodyReference, type Fields, sha256Hex } from "../src/transcript/envelope.ts";
 import { type LostReference, redactedReference } from "./bodies.ts";
@@ -60,6 +63,27 @@ export const enrolledFields = (enrolment: Enrolment, claims: BodyReference): Fie
   scope: [...enrolment.scope],
   limits: { ...enrolment.limits },
   claims: { ...claims },
+  parent: enrolment.ancestors.at(-1) ?? null,
+});
+
+/** Of a child, before anything of it exists: what it may do, and what of this instance's limits is its own from now on. */
+export const delegatedFields = (child: DelegateRequest["child"], limits: Limits): Fields => ({
+  act: "delegate",
+  child: child.instance,
+  childAgent: child.agent,
+  childAgentVersion: child.agentVersion,
+  childGrant: child.grant,
+  purpose: child.purpose,
+  deadline: child.deadlineMs,
+  scope: [...child.scope],
+  limits: { ...limits },
+});
+
+/** Of a child that has ended: what it and all below it have spent. The rest of what was reserved for it is back. */
+export const returnedFields = (child: string, spent: Spent): Fields => ({
+  act: "return",
+  child,
+  spent: { ...spent, units: { ...spent.units } },
 });
 
 /** `entry` and `operation` are of the grant; each ceiling names its own. */
@@ -199,6 +223,7 @@ export const attributesOf = (enrolment: Enrolment): Attributes => ({
   client: enrolment.client,
   ancestors: enrolment.ancestors,
   mandate: enrolment.mandate,
+  agentsAbove: enrolment.chain.slice(0, -1).map(({ agent, agentVersion }) => `${agent}@${agentVersion}`),
   upstreams: upstreamsOf(enrolment),
   deadlineMs: enrolment.task.deadlineMs,
 });

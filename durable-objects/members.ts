@@ -13,31 +13,35 @@ type MemberRow = {
   upstreams: string;
   ancestors: string;
   mandate: string | null;
+  agents_above: string;
   deadline_ms: number;
   enlisted_at_ms: number;
   confirmed_until_ms: number;
   running: number;
 };
 
-/** `upstreams` and `ancestors` are lists with a comma before and after each name: names hold none. */
+/** `upstreams`, `ancestors` and `agents_above` are lists with a comma before and after each name: names hold none. */
 const SCHEMA = `CREATE TABLE IF NOT EXISTS members (
   instance TEXT PRIMARY KEY, human TEXT NOT NULL, email_digest TEXT, groups_at_ms INTEGER NOT NULL,
   task TEXT NOT NULL, agent TEXT NOT NULL,
-  agent_version TEXT NOT NULL, client TEXT NOT NULL, upstreams TEXT NOT NULL, ancestors TEXT NOT NULL,
+  agent_version TEXT NOT NULL, client TEXT NOT NULL, upstreams TEXT NOT NULL, ancestors TEXT NOT NULL, agents_above TEXT NOT NULL,
   mandate TEXT,
   deadline_ms INTEGER NOT NULL, enlisted_at_ms INTEGER NOT NULL, confirmed_until_ms INTEGER NOT NULL,
   running INTEGER NOT NULL) WITHOUT ROWID`;
 
-/** The same as `isInReach`, asked of the table. A test holds the two equal. */
+/** The same as `isInReach`, asked of the table; `$name` is that member of the target. A test holds the two equal. */
 const CONDITIONS: Readonly<Record<TargetMember, string>> = {
-  instance: "(instance = ?1 OR instr(ancestors, ',' || ?1 || ',') > 0)",
-  task: "task = ?1",
-  human: "(human = ?1 OR email_digest = ?1)",
-  agent: "agent = ?1",
-  agentVersion: "agent_version = ?1",
-  upstream: "instr(upstreams, ',' || ?1 || ',') > 0",
-  mandate: "mandate = ?1",
+  instance: "(instance = $instance OR instr(ancestors, ',' || $instance || ',') > 0)",
+  task: "task = $task",
+  human: "(human = $human OR email_digest = $human)",
+  agent: "(agent = $agent OR instr(agents_above, ',' || $agent || '@') > 0)",
+  agentVersion: `(agent = $agent AND agent_version = $version
+    OR instr(agents_above, ',' || $agent || '@' || $version || ',') > 0)`,
+  upstream: "instr(upstreams, ',' || $upstream || ',') > 0",
+  mandate: "mandate = $mandate",
 };
+
+const PLACES: { readonly [member in TargetMember]?: string } = { agentVersion: "version" };
 
 export type Enlisted = Omit<Member, "state" | "narrowedBy">;
 
@@ -59,11 +63,11 @@ export class Members {
   /** A confirmation that was given is never believed shorter. */
   put(attributes: Attributes, nowMs: number, confirmedUntilMs: number): void {
     this.#sql.exec(
-      `INSERT INTO members VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)
+      `INSERT INTO members VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)
        ON CONFLICT (instance) DO UPDATE SET human = excluded.human, email_digest = excluded.email_digest,
          task = excluded.task, agent = excluded.agent, agent_version = excluded.agent_version,
          client = excluded.client, upstreams = excluded.upstreams, ancestors = excluded.ancestors, mandate = excluded.mandate,
-         groups_at_ms = excluded.groups_at_ms,
+         groups_at_ms = excluded.groups_at_ms, agents_above = excluded.agents_above,
          deadline_ms = excluded.deadline_ms, confirmed_until_ms = max(confirmed_until_ms, excluded.confirmed_until_ms)`,
       attributes.instance,
       attributes.human,
@@ -75,6 +79,7 @@ export class Members {
       attributes.client,
       listed(attributes.upstreams),
       listed(attributes.ancestors),
+      listed(attributes.agentsAbove),
       attributes.mandate,
       attributes.deadlineMs,
       nowMs,
@@ -129,7 +134,11 @@ export class Members {
   /** How many in reach hold no confirmation that ended later than this. */
   countIdle({ target, eventAtMs = Number.MAX_SAFE_INTEGER }: Switch, beforeMs: number): number {
     const entries = Object.entries(target) as [TargetMember, string][];
-    const conditions = entries.map(([member], i) => CONDITIONS[member].replaceAll("?1", `?${i + 3}`));
+    const places = new Map(entries.map(([member], i) => [PLACES[member] ?? member, `?${i + 3}`]));
+    const conditions = entries.map(([member]) =>
+      // Without an agent, a version is of each one's own.
+      CONDITIONS[member].replaceAll(/\$([a-z]+)/g, (_, name: string) => places.get(name) ?? "agent"),
+    );
     const { idle } = this.#sql
       .exec<{ idle: number }>(
         `SELECT count(*) AS idle FROM members WHERE ${["confirmed_until_ms <= ?1", "groups_at_ms < ?2", ...conditions].join(" AND ")}`,
@@ -165,6 +174,7 @@ const enlisted = (row: MemberRow): Enlisted => ({
   upstreams: unlisted(row.upstreams),
   ancestors: unlisted(row.ancestors),
   mandate: row.mandate,
+  agentsAbove: unlisted(row.agents_above),
   deadlineMs: row.deadline_ms,
   enlistedAtMs: row.enlisted_at_ms,
   confirmedUntilMs: row.confirmed_until_ms,

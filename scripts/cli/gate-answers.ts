@@ -63,6 +63,7 @@ const member = z.looseObject({
   agent: z.string(),
   agentVersion: z.string(),
   upstreams: z.array(z.string()),
+  parent: z.string().nullable().optional(),
   deadlineMs: z.number(),
   state: z.enum(["live", "paused", "killed"]),
   narrowedBy: z.array(z.string()).optional(),

@@ -54,8 +54,9 @@ ${CONNECTION_USAGE}`,
           member.human,
           member.upstreams.join(","),
           `until ${utcMinute(member.deadlineMs)}`,
+          member.parent ?? "",
         ]),
-        ["INSTANCE", "STATE", "AGENT", "TASK", "HUMAN", "UPSTREAMS", "DEADLINE"],
+        ["INSTANCE", "STATE", "AGENT", "TASK", "HUMAN", "UPSTREAMS", "DEADLINE", "PARENT"],
         io,
       ))
         io.say(line);

@@ -26,6 +26,7 @@ function beginningLines(from: Beginning): string[] {
     ["for", `human ${from.human}`],
     ["sent by", from.client],
     ["chain", chain.map((actor) => `${actor.agent} (${actor.client})`).join(" > ")],
+    ...(from.parent === null ? [] : [["parent", from.parent] as [string, string]]),
     ["task", from.task],
     ["purpose", from.purpose],
     ["from", utc(from.atMs)],
@@ -119,6 +120,10 @@ const EVENTS: Readonly<Record<string, Words>> = Object.assign(Object.create(null
     ].join(""),
   signal: ({ rule, signal, value, threshold, windowSeconds, mode, act, reach }) =>
     `SIGNAL ${word(rule)}: ${word(value)} ${word(signal)}${word(windowSeconds) === "" ? "" : ` in ${word(windowSeconds)} s`} (at ${word(threshold)}), ${word(mode)}: ${word(act)} of ${word(reach)}`,
+  delegated: ({ act, child, childAgent, purpose, limits, spent }) =>
+    act === "return"
+      ? `SUB-AGENT ENDED: ${word(child)}, spent ${word(spent)}`
+      : `DELEGATED to ${word(childAgent)} ${word(child)}: ${word(purpose)}  limits ${word(limits)}`,
   ended: ({ cause, calls, bytes }) =>
     `ENDED: ${word(cause)}${typeof calls === "number" ? `, ${count(calls, "call")}` : ""}${typeof bytes === "number" ? `, ${size(bytes)}` : ""}`,
 } satisfies Record<string, Words>);

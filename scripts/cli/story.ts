@@ -36,6 +36,8 @@ const enrolledShape = z.object({
       }),
     )
     .catch([]),
+  /** Whoever provisioned it, where that was another instance. */
+  parent: z.string().nullable().catch(null),
   claims: reference,
 });
 const callShape = z.object({

@@ -137,6 +137,16 @@ const TRIAGE_BOT: ConfigSource["agents"][string] = {
     calls: 5_000,
     ...local.hostile?.limits,
   },
+  // Bounds that a test has made as low as 1 leave nothing for anybody else.
+  ...(local.hostile?.limits === undefined ? { delegation: { agents: ["summariser"], depth: 2, breadth: 4 } } : {}),
+};
+
+/** A sub-agent: it reads for whoever sent it. */
+const SUMMARISER: ConfigSource["agents"][string] = {
+  versions: { "2.0.0": { model: "gpt-4.1-nano", promptDigest: "sha256:9c1d…", tools: {} } },
+  ceiling: [repositories(READ, ["widgets", "helpdesk"])],
+  limits: { calls: 1_000 },
+  delegation: { agents: ["summariser"], depth: 1, breadth: 2 },
 };
 
 export default defineConfig({
@@ -169,6 +179,7 @@ export default defineConfig({
   },
   agents: {
     "triage-bot": TRIAGE_BOT,
+    summariser: SUMMARISER,
     ...(local.otherAgent === undefined ? {} : { [local.otherAgent]: TRIAGE_BOT }),
   },
   rules: { ...local.rules },

@@ -16,6 +16,8 @@ export const instancesQuery = z.strictObject({
     .optional(),
 });
 
+const withParent = (member: Member) => ({ ...member, parent: member.ancestors.at(-1) ?? null });
+
 /** Who is enrolled: roster shard by roster shard, and in each by instance. */
 export function instanceRoutes(admin: AdminHono): void {
   admin.get("/admin/v1/instances", async (c) => {
@@ -34,9 +36,10 @@ export function instanceRoutes(admin: AdminHono): void {
         limit - instances.length,
       );
       instances.push(...page);
-      if (instances.length >= limit) return c.json({ instances, next: `${shard}.${instances.at(-1)!.instance}` });
+      if (instances.length >= limit)
+        return c.json({ instances: instances.map(withParent), next: `${shard}.${instances.at(-1)!.instance}` });
     }
-    return c.json({ instances, next: null });
+    return c.json({ instances: instances.map(withParent), next: null });
   });
 
   /** Where its transcript lies, also when it is on no list any more: its own object says it. */

@@ -52,6 +52,8 @@ export const memberShape = z.strictObject({
   upstreams: z.array(z.string()),
   ancestors: z.array(z.string()).describe("Instances that it descends from: a switch of one of them is its own"),
   mandate: z.string().nullable().describe("The approval in advance under which it works"),
+  agentsAbove: z.array(z.string()).describe("What those are, as `agent@version`: a switch of such an agent is its own"),
+  parent: z.string().nullable().describe("The instance that provisioned it; null: a platform did"),
   deadlineMs: timeMs,
   enlistedAtMs: timeMs,
   confirmedUntilMs: timeMs.describe("Until then it may admit calls without asking; milliseconds since 1970"),

@@ -1,8 +1,16 @@
 import { createHeldGrant, type HeldGrantOptions } from "./held-grant.ts";
 
+export {
+  type Delegated,
+  delegate,
+  requestSubAgentGrant,
+  type SubAgentOptions,
+  SubAgentRefused,
+  type SubAgentRequest,
+} from "./delegate.ts";
 // The package's export `portcullis/agent`.
 export { createHeldGrant, type GrantTokens, type HeldGrant, type Renewal } from "./held-grant.ts";
-export { createEnrolmentProof, createInstanceKey, type InstanceKey } from "./instance-key.ts";
+export { createEnrolmentProof, createInstanceKey, type InstanceKey, thumbprintOf } from "./instance-key.ts";
 
 /**
  * The agent's side: a `fetch` that calls the gate in the place of the SaaS. Runs wherever WebCrypto and fetch are

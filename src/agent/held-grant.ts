@@ -1,4 +1,4 @@
-import { createProof, type InstanceKey } from "./instance-key.ts";
+import { createDelegationProof, createProof, type InstanceKey } from "./instance-key.ts";
 
 /** What the token endpoint answered, as the platform hands it on. */
 export interface GrantTokens {
@@ -26,6 +26,8 @@ export interface HeldGrant {
   readonly refusedSinceMs: number | undefined;
   /** Headers that let one request pass. Renews first where that is due. `url`: as it will be sent. */
   authorize(method: string, url: string): Promise<{ readonly Authorization: string; readonly DPoP: string }>;
+  /** For the child whose key has this thumbprint, and for nobody else: see `delegate.ts`. Renews first where that is due. */
+  delegate(child: string): Promise<{ readonly subject_token: string; readonly subject_token_proof: string }>;
   /** Renews now, due or not, once for all who ask meanwhile. */
   renew(): Promise<Renewal>;
   /** Gives the grant back (RFC 7009): all permissions of the instance end. False: the gate did not say so. */
@@ -98,6 +100,12 @@ export function createHeldGrant(options: HeldGrantOptions): HeldGrant {
       if (Date.now() >= renewAtMs) await renew();
       const { access_token } = tokens;
       return { Authorization: `DPoP ${access_token}`, DPoP: await createProof(key, method, url, access_token) };
+    },
+    async delegate(child) {
+      if (Date.now() >= renewAtMs) await renew();
+      const { access_token } = tokens;
+      const subject_token_proof = await createDelegationProof(key, `${origin}/oauth/token`, access_token, child);
+      return { subject_token: access_token, subject_token_proof };
     },
     async revoke() {
       try {

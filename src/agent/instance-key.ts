@@ -25,14 +25,24 @@ export async function thumbprintOf({ publicJwk: { crv, kty, x, y } }: InstanceKe
 export const createEnrolmentProof = (gate: string, key: InstanceKey): Promise<string> =>
   createProof(key, "POST", `${new URL(gate).origin}/oauth/token`);
 
+/** A parent's word that the holder of this child's key may have a grant by its own: a proof for the token endpoint that names the child. */
+export const createDelegationProof = (
+  key: InstanceKey,
+  url: string,
+  accessToken: string,
+  child: string,
+): Promise<string> => createProof(key, "POST", url, accessToken, { cnf: { jkt: child } });
+
 /** `url` is taken as it will be sent: a parser would resolve `..`, and the proof would be one for another path. */
 export async function createProof(
   key: InstanceKey,
   method: string,
   url: string,
   accessToken?: string,
+  claims: { readonly cnf?: { readonly jkt: string } } = {},
 ): Promise<string> {
   const payload = {
+    ...claims,
     jti: encodeBase64url(crypto.getRandomValues(new Uint8Array(16))),
     htm: method,
     htu: url.replace(/[?#].*$/s, ""),

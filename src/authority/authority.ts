@@ -1,12 +1,13 @@
 import { Hono } from "hono";
 import { groupsThatCount } from "../config/entitlements.ts";
+import { actOf } from "../delegation/act.ts";
 import type { Deployment } from "../deployment.ts";
 import type { IntrospectAnswer } from "../instance/contract.ts";
 import { instanceOf, journalOf } from "../objects.ts";
 import { err, ok, type Result } from "../result.ts";
 import type { Fields } from "../transcript/envelope.ts";
 import { authenticateClient, claimedClient } from "./client.ts";
-import { exchange, TOKEN_EXCHANGE } from "./exchange.ts";
+import { exchange, isByParent, TOKEN_EXCHANGE } from "./exchange.ts";
 import { type Form, parseForm } from "./form.ts";
 import { readHeldToken } from "./held-token.ts";
 import { JWT_BEARER, jagGrant } from "./jag-grant.ts";
@@ -52,6 +53,12 @@ async function token(
     return concerning(who, await refresh(form, proof.value, client, deployment, nowMs));
   }
   if (grantType !== TOKEN_EXCHANGE && grantType !== JWT_BEARER) return failed("unsupported_grant_type", "grant_type");
+  if (grantType === TOKEN_EXCHANGE && isByParent(form)) {
+    const proof = await verifyKey(request, url, nowMs);
+    if (!proof.ok) return proof;
+    const who = { instance: proof.value.thumbprint };
+    return concerning(who, await exchange(form, null, proof.value, deployment, nowMs));
+  }
   const client = await authenticateClient(request, form, deployment.config, nowMs);
   if (!client.ok) return client;
   const proof = await verifyKey(request, url, nowMs);
@@ -156,7 +163,8 @@ async function introspect(
     ...(held.claims === null ? {} : { aud: held.claims.aud, iat: held.claims.iat, jti: held.claims.jti }),
     authorization_details: enrolment.scope,
     // RFC 8693 §4.1: who acts, and for whom it was delegated. Only the platform that holds the human's token sees it.
-    act: { sub: held.instance, client_id: enrolment.client },
+    act: actOf(enrolment.chain),
+    ...(enrolment.ancestors.length === 0 ? {} : { parent: enrolment.ancestors.at(-1) }),
     human: enrolment.human,
     /** Of the human, as they count for this instance: what was lost since it was enrolled is not among them. */
     groups: groupsThatCount(deployment.config.entitlements, groups),
@@ -214,6 +222,7 @@ async function refuse(
     client: error.who?.client ?? null,
     instance: error.who?.instance ?? null,
     human: error.who?.human ?? null,
+    ...(error.who?.parent === undefined ? {} : { parent: error.who.parent }),
     claimedClient: form === undefined ? null : claimedClient(form),
     task: form?.get("task")?.slice(0, 64) ?? null,
     grantType: form?.get("grant_type")?.slice(0, 100) ?? null,

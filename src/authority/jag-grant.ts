@@ -10,8 +10,9 @@ import { coveredBy } from "../scope/decide.ts";
 import { type Entry, parseEntries } from "../scope/entry.ts";
 import { within } from "../within.ts";
 import type { Client } from "./client.ts";
-import { delegationBy } from "./exchange.ts";
+
 import type { Form } from "./form.ts";
+import { delegationBy } from "./human-subject.ts";
 import { concerning, failed, type OAuthError } from "./oauth-error.ts";
 import { type AskedScope, provision } from "./provision.ts";
 import type { TokenAnswer } from "./token-answer.ts";
@@ -53,7 +54,7 @@ export async function jagGrant(
   if (jag.jkt !== null && jag.jkt !== proof.thumbprint)
     return about(failed("invalid_grant", "assertion: cnf is another key than the proof's"));
   const delegation = {
-    ...delegationBy(jag.human, client),
+    ...delegationBy(jag.human, client, { form, proof }),
     bounds: (asked: AskedScope) => withinAssertion(jag, idJag.scopes, asked, config.origin),
     mayRenew: false,
     spend: () => spendOnce(jag, deployment),

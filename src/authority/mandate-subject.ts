@@ -8,32 +8,21 @@ import { ok, type Result } from "../result.ts";
 import { coveredBy } from "../scope/decide.ts";
 import { parseEntries } from "../scope/entry.ts";
 import { within } from "../within.ts";
-import type { Client } from "./client.ts";
 import { concerning, failed, type OAuthError } from "./oauth-error.ts";
 import type { AskedScope, Delegation } from "./provision.ts";
+import { type Asked, actorOf } from "./subject.ts";
 
 export const MANDATE = "urn:portcullis:params:oauth:token-type:mandate";
 /** Above what the book waits for of others. */
 const BOOK_TIMEOUT_MS = 10_000;
 
-/** What of a token exchange it looks at. */
-interface Presented {
-  readonly token: string;
-  readonly client: Client;
-  readonly deployment: Deployment;
-  readonly nowMs: number;
-}
-
 /**
  * A human's approval in advance, presented by the platform that it was given for. What it allows is asked of the human's
  * own book, now; what is asked for lies within it and within every ceiling as they are now; and a use is counted last.
  */
-export async function byMandate({
-  token: text,
-  client,
-  deployment,
-  nowMs,
-}: Presented): Promise<Result<Delegation, OAuthError>> {
+export async function byMandate(asked: Asked): Promise<Result<Delegation, OAuthError>> {
+  const { token: text, client, deployment, nowMs } = asked;
+  if (client === null) return failed("invalid_client", "no client_assertion");
   const { config } = deployment;
   if (config.mandates === undefined) return refused("this gate takes no mandates");
   const token = verifyMandateToken(text, deployment, nowMs);
@@ -54,7 +43,7 @@ export async function byMandate({
   const groups = await groupsNow(mandate, deployment);
   if (groups === undefined) return about(failed("temporarily_unavailable", "try again"));
   return ok({
-    ...delegationUnder({ ...mandate, groups }, state),
+    ...delegationUnder({ ...mandate, groups }, state, asked),
     bounds: (asked) => withinMandate(mandate, asked, nowMs),
     spend: async () => {
       const used = await within(BOOK_TIMEOUT_MS, book.use(id)).catch(() => undefined);
@@ -75,7 +64,7 @@ async function groupsNow(mandate: Mandate, deployment: Deployment): Promise<read
   return narrowings === undefined ? undefined : narrowed(mandate, narrowings);
 }
 
-const delegationUnder = (mandate: Mandate, { uses }: MandateState): Delegation => ({
+const delegationUnder = (mandate: Mandate, { uses }: MandateState, asked: Asked): Delegation => ({
   lineage: {
     human: mandate.human,
     emailDigest: mandate.emailDigest,
@@ -84,7 +73,7 @@ const delegationUnder = (mandate: Mandate, { uses }: MandateState): Delegation =
     ...(mandate.emailUnverified === true ? { emailUnverified: true } : {}),
     agent: mandate.agent,
     client: mandate.platform,
-    chain: [{ client: mandate.platform, agent: mandate.agent }],
+    chain: [actorOf(asked, mandate.platform, mandate.agent)],
     ancestors: [],
     parentScope: null,
     mandate: mandate.id,

@@ -8,8 +8,8 @@ import { instanceOf, switchboardOf } from "../objects.ts";
 import { ok, type Result } from "../result.ts";
 import { within } from "../within.ts";
 import type { Client } from "./client.ts";
-import { ID_TOKEN, verifySubject } from "./exchange.ts";
 import type { Form } from "./form.ts";
+import { ID_TOKEN, verifySubject } from "./human-subject.ts";
 import { concerning, failed, type OAuthError } from "./oauth-error.ts";
 import type { RefreshToken } from "./refresh-token.ts";
 
@@ -31,12 +31,13 @@ export async function takeStatement(
   deployment: Deployment,
   nowMs: number,
 ): Promise<Result<null, OAuthError>> {
-  if (form.get("subject_token") === undefined) return failed("invalid_request", "subject_token is missing");
+  const text = form.get("subject_token");
+  if (text === undefined) return failed("invalid_request", "subject_token is missing");
   if (form.get("subject_token_type") !== ID_TOKEN)
     return failed("invalid_request", "subject_token_type must be that of an id_token");
   if (token.client !== client.id)
     return failed("unauthorized_client", "the refresh token was issued to another client");
-  const human = await verifySubject(form, client, deployment, nowMs);
+  const human = await verifySubject(text, client, deployment, nowMs);
   if (!human.ok) return human;
   return concerning({ human: human.value.id }, await narrowBy(human.value, client, token, deployment));
 }

@@ -28,6 +28,8 @@ export interface Verified {
   readonly client?: string;
   readonly instance?: string;
   readonly human?: string;
+  /** The instance that delegates. */
+  readonly parent?: string;
 }
 
 export const oauthError = (code: OAuthErrorCode, description: string): OAuthError => ({ code, description });

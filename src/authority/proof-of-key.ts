@@ -9,6 +9,8 @@ export async function verifyKey(request: Request, url: string, nowMs: number): P
   if (header === null) return failed("a DPoP proof by the instance's key is required");
   const parsed = parseProof(header);
   if (!parsed.ok) return failed(parsed.error);
+  // What a parent has signed for its child speaks for nobody else, and the child holds it.
+  if (parsed.value.jws.payload["cnf"] !== undefined) return failed("a proof that was made for a sub-agent");
   const proof = await verifyProof(parsed.value, { method: "POST", url, tokenDigest: undefined, nowMs });
   return proof.ok ? ok(proof.value) : failed(proof.error);
 }

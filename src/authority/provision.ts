@@ -13,6 +13,7 @@ import type { Json } from "../scope/call.ts";
 import type { Entry } from "../scope/entry.ts";
 import type { Form } from "./form.ts";
 import { failed, type OAuthError, oauthError } from "./oauth-error.ts";
+import type { Parent } from "./parent.ts";
 import { issueRefreshToken } from "./refresh-token.ts";
 import { parseScope, parseTargets, withinCeilings } from "./requested-scope.ts";
 import { parseTask } from "./task-request.ts";
@@ -36,6 +37,8 @@ export interface Delegation {
    * then answers, it stays so.
    */
   readonly spend?: () => Promise<Result<null, OAuthError>>;
+  /** Where an instance provisions its sub-agent. */
+  readonly parent?: Parent;
 }
 
 /** What a form asks for, within every ceiling. */
@@ -58,10 +61,10 @@ export async function provision(
   nowMs: number,
 ): Promise<Result<TokenAnswer, OAuthError>> {
   const { config } = deployment;
-  const { lineage, humanClaims } = delegation;
+  const { lineage, humanClaims, parent } = delegation;
   const stated = withStated(sent, delegation.stated ?? {});
   if (!stated.ok) return stated;
-  const form = stated.value;
+  const form = parent?.form ?? stated.value;
   const task = parseTask(form, lineage, deployment, nowMs);
   if (!task.ok) return task;
   const scope = parseScope(form);
@@ -107,14 +110,21 @@ export async function provision(
   const spent = (await delegation.spend?.()) ?? ok(null);
   if (!spent.ok) return spent;
   // Dying here leaves it used up, and nobody enrolled.
+  const reserved = await parent?.reserve(enrolment);
+  if (reserved?.ok === false) return reserved;
   const enrolled = await instanceOf(deployment, proof.thumbprint)
     .enrol({
-      enrolment,
+      enrolment: { ...enrolment, limits: reserved?.value.limits ?? enrolment.limits },
       humanClaims,
       proof: { jti: proof.jti, issuedAtMs: proof.issuedAtMs },
       deployment: deployment.version,
+      ...(reserved === undefined ? {} : { tokens: reserved.value.tokens }),
     })
     .catch(() => ({ enrolled: false, reason: "unavailable" }) as const);
+  if (parent !== undefined) {
+    const standing = await parent.settle(enrolment, enrolled);
+    if (!standing.ok) return standing;
+  }
   if (!enrolled.enrolled && enrolled.reason === "narrowed") {
     // What the human has lost since the identity token counts, as it would for a token of now.
     const narrowed = withinCeilings(scope.value, ceilingsOf(config, { ...lineage, groups: enrolled.groups }));

@@ -1,4 +1,6 @@
 import { z } from "zod";
+import type { Limits } from "../config/define.ts";
+import { unitName } from "../config/names.ts";
 import type { Deployment } from "../deployment.ts";
 import type { Enrolment } from "../instance/contract.ts";
 import { parseStrictJson } from "../json/strict-json.ts";
@@ -6,10 +8,17 @@ import { ok, type Result } from "../result.ts";
 import type { Form } from "./form.ts";
 import { failed, type OAuthError } from "./oauth-error.ts";
 
+const whole = z.number().int().positive().optional();
+/** Each as `limits` of an agent has it; asked for, it only ever lowers. */
 const taskLimits = z.strictObject({
-  calls: z.number().int().positive().optional(),
-  bytes: z.number().int().positive().optional(),
+  calls: whole,
+  bytes: whole,
+  concurrency: whole,
+  burst: whole,
+  callsPerSecond: z.number().positive().optional(),
+  units: z.record(unitName, z.number().positive()).optional(),
 });
+type TaskLimits = z.output<typeof taskLimits>;
 
 export type TaskRequest = Pick<Enrolment, "task" | "agentVersion" | "limits">;
 
@@ -37,15 +46,22 @@ export function parseTask(
   const asked = form.get("task_limits");
   const json = asked === undefined ? ok({}) : parseStrictJson(asked);
   const lower = json.ok ? taskLimits.safeParse(json.value) : undefined;
-  if (lower?.success !== true) return bad("task_limits must be an object with calls or bytes");
+  if (lower?.success !== true) return bad("task_limits must be an object of limits, each lower than without");
   return ok({
     // Namespaced by the platform that names it; client names hold no underscore.
     task: { id: `${client}_${id}`, purpose, deadlineMs },
     agentVersion,
-    limits: {
-      ...agent.limits,
-      calls: Math.min(agent.limits.calls, lower.data.calls ?? Number.POSITIVE_INFINITY),
-      bytes: Math.min(agent.limits.bytes, lower.data.bytes ?? Number.POSITIVE_INFINITY),
-    },
+    limits: lowered(agent.limits, lower.data),
   });
+}
+
+const NUMBERS = ["calls", "bytes", "concurrency", "burst", "callsPerSecond"] as const;
+
+function lowered(limits: Limits, { units = {}, ...lower }: TaskLimits): Limits {
+  const numbers = NUMBERS.map((name) => [name, Math.min(limits[name], lower[name] ?? Number.POSITIVE_INFINITY)]);
+  const named = Object.entries(units).map(([name, limit]): [string, number] => [
+    name,
+    Object.hasOwn(limits.units, name) ? Math.min(limits.units[name]!, limit) : limit,
+  ]);
+  return { ...limits, ...Object.fromEntries(numbers), units: { ...limits.units, ...Object.fromEntries(named) } };
 }

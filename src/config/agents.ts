@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { entries } from "./layers.ts";
-import { positive, unitName, versionName } from "./names.ts";
+import { agentName, positive, unitName, versionName } from "./names.ts";
 
 /** Registered kinds of software, and how much of them there may be. */
 
@@ -25,8 +25,26 @@ const manifest = z.strictObject({
   tools: z.record(z.string(), z.string()).default({}),
 });
 
+/** What an instance of this agent may delegate. The roster and every record name the whole lineage, so it is short. */
+const DEPTH_MAX = 8;
+/** Each living one has a row at its parent, which asks each to end. */
+const BREADTH_MAX = 1_000;
+
+const delegation = z.strictObject({
+  /** Registered agents that its instances may provision as sub-agents. None unless they are named. */
+  agents: z.array(agentName).readonly().default([]),
+  /** How many levels may stand below an instance of it. The bounds of all that stand above hold as well. */
+  depth: positive.max(DEPTH_MAX).default(1),
+  /** How many children of one instance may live at the same time, */
+  breadth: positive.max(BREADTH_MAX).default(10),
+  /** and how many it may have in all. */
+  total: positive.max(1_000_000).default(100),
+});
+export type DelegationBounds = z.output<typeof delegation>;
+
 export const agent = z.strictObject({
   versions: z.record(versionName, manifest).refine((v) => Object.keys(v).length > 0, "at least one version"),
   ceiling: entries,
   limits: limits.prefault({}),
+  delegation: delegation.prefault({}),
 });

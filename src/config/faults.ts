@@ -24,6 +24,7 @@ const FINDERS: readonly ((config: Config) => readonly Fault[])[] = [
   findPlainHttp,
   findMandateFaults,
   findIdJagFaults,
+  findSubAgentFaults,
 ];
 
 export const findFaults = (config: Config): readonly Fault[] => FINDERS.flatMap((find) => find(config));
@@ -116,4 +117,21 @@ function findPlainHttp({ origin, upstreams, identityProviders, transmitters }: C
   return urls
     .filter(([, url]) => !url.startsWith("https:"))
     .map(([path]) => fault(path, "plain http is only for a gate that itself runs on loopback"));
+}
+
+/** Whom an agent may provision must be registered; and bounds that nobody can reach are a mistake of who wrote them. */
+function findSubAgentFaults({ agents }: Config): Fault[] {
+  return Object.entries(agents).flatMap(([name, { delegation, limits }]) => {
+    const path = ["agents", name, "delegation"];
+    const { agents: children, breadth, total } = delegation;
+    if (children.length === 0) return [];
+    return [
+      ...children.flatMap((child, i) => unknown([...path, "agents", i], "agent", child, agents, "agents")),
+      ...(breadth > total ? [fault([...path, "breadth"], "more than `total` can never live at the same time")] : []),
+      // A child takes one at least, and the parent keeps one.
+      ...(limits.concurrency < 2 || limits.burst < 2
+        ? [fault([...path, "agents"], "a limit of 1 (concurrency, burst) leaves nothing for a sub-agent")]
+        : []),
+    ];
+  });
 }

@@ -80,15 +80,21 @@ export interface Attributes {
   readonly ancestors: readonly string[];
   /** Null: a human was there to delegate. */
   readonly mandate: string | null;
+  /** What those are, each as `agent@version`: a switch of such an agent is its own, or it would act in its place. */
+  readonly agentsAbove: readonly string[];
   readonly deadlineMs: number;
 }
 
-const HOLDS: Readonly<Record<TargetMember, (attributes: Attributes, value: string) => boolean>> = {
+type Holds = (attributes: Attributes, value: string, target: Target) => boolean;
+const HOLDS: Readonly<Record<TargetMember, Holds>> = {
   instance: ({ instance, ancestors }, value) => instance === value || ancestors.includes(value),
   task: ({ task }, value) => task === value,
   human: ({ human, emailDigest }, value) => human === value || emailDigest === value,
-  agent: ({ agent }, value) => agent === value,
-  agentVersion: ({ agentVersion }, value) => agentVersion === value,
+  agent: ({ agent, agentsAbove }, value) =>
+    agent === value || agentsAbove.some((above) => above.startsWith(`${value}@`)),
+  // Of one and the same: its own agent's version says nothing of an agent above.
+  agentVersion: ({ agent, agentVersion, agentsAbove }, value, { agent: named = agent }) =>
+    (agent === named && agentVersion === value) || agentsAbove.includes(`${named}@${value}`),
   upstream: ({ upstreams }, value) => upstreams.includes(value),
   mandate: ({ mandate }, value) => mandate === value,
 };
@@ -102,7 +108,7 @@ export function isInReach(
   const members: readonly TargetMember[] = Object.hasOwn(REACHES, reach) ? REACHES[reach] : [];
   return members.every((member) => {
     const value = target[member];
-    return value === undefined || HOLDS[member](attributes, value);
+    return value === undefined || HOLDS[member](attributes, value, target);
   });
 }
 

@@ -1,8 +1,8 @@
 import { randomBytes } from "node:crypto";
 import { encodeBase64url } from "../grant/base64url.ts";
 import type { KeyRing } from "../grant/keys.ts";
-import type { Actor, DelegationFacts } from "../instance/contract.ts";
-import type { Json } from "../scope/call.ts";
+import type { DelegationFacts } from "../instance/contract.ts";
+import { actOf } from "./act.ts";
 
 /** Pure, but for the signature: what an upstream is told of who acts, for whom, and by whose word. */
 
@@ -24,38 +24,6 @@ export const newDelegationId = (): string => encodeBase64url(randomBytes(16));
 
 export const txnOf = (instance: string, seq: number): string => `${instance}:${seq}`;
 
-type Act = { readonly [claim: string]: Json };
-
-/**
- * RFC 8693 §4.1: the current actor outermost, each inside it the instance that delegated to it; a platform is the
- * `client_id` by which the first of them came. Only the outermost is for decisions about access.
- */
-function actOf({ instance, agent, agentVersion, client, chain }: DelegationFacts): Act {
-  const earlier = chain.reduce<Act | null>((act, actor) => {
-    const above = earlierActor(actor);
-    return above === null || above["sub"] === instance ? act : { ...above, ...(act === null ? {} : { act }) };
-  }, null);
-  return {
-    sub: instance,
-    agent,
-    agent_version: agentVersion,
-    client_id: client,
-    ...(earlier === null ? {} : { act: earlier }),
-  };
-}
-
-/** Null: no instance, so nobody who acted here. */
-function earlierActor({ client, agent, ...rest }: Actor): Act | null {
-  const { instance, agentVersion } = rest as { readonly instance?: string; readonly agentVersion?: string };
-  if (instance === undefined) return null;
-  return {
-    sub: instance,
-    agent,
-    ...(agentVersion === undefined ? {} : { agent_version: agentVersion }),
-    client_id: client,
-  };
-}
-
 export const delegationClaims = (
   issuer: string,
   facts: DelegationFacts,
@@ -66,7 +34,7 @@ export const delegationClaims = (
     iss: issuer,
     aud: audience,
     sub: facts.human,
-    act: actOf(facts),
+    act: actOf(facts.chain),
     task: facts.task,
     ...(facts.mandate === null ? {} : { mandate: facts.mandate }),
     ...(txn === undefined ? {} : { txn }),

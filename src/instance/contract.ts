@@ -9,14 +9,21 @@ import type { Permit } from "../scope/decide.ts";
 import type { BodyPart } from "../transcript/body-line.ts";
 import type { RawPart } from "../transcript/layout.ts";
 import type { HeldBody } from "../transcript/locate-body.ts";
+import type { FamilyCalls } from "./family.ts";
 
 /**
  * What the doors and an `AgentInstance` say to each other: plain data over RPC. Methods answer with values and never
  * throw; a call that rejects means broken infrastructure, and closes the door.
  */
 
-/** One who acted, in the order of delegation: the platform's client, then parents. Names no more than ids. */
-export type Actor = Readonly<Record<"client" | "agent", string>>;
+/** One who acts, in the order of delegation: the instance that a platform provisioned, then its descendants. Names no more than ids. */
+export interface Actor {
+  /** By whose authority the first of them came: the same all the way down. */
+  readonly client: string;
+  readonly agent: string;
+  readonly agentVersion: string;
+  readonly instance: string;
+}
 
 export interface Manifest {
   readonly model: string;
@@ -33,6 +40,7 @@ export interface Lineage {
   readonly emailUnverified?: true;
   readonly agent: string;
   readonly client: string;
+  /** The last one is the instance itself. */
   readonly chain: readonly Actor[];
   /** Instances that it descends from, the nearest last: a fact of the enrolment, never read from a token (RFC 8693 §4.1). */
   readonly ancestors: readonly string[];
@@ -71,6 +79,8 @@ export interface EnrolRequest {
   readonly humanClaims: { readonly [claim: string]: Json };
   readonly proof: ProofMark;
   readonly deployment: string;
+  /** How many calls it may start with at once, where a parent gave them; else as many as its burst. */
+  readonly tokens?: number;
 }
 
 /** What the instance needs of a proof in order to refuse its replay. */
@@ -277,7 +287,7 @@ export interface UnstoredBody extends HeldBody {
 }
 
 /** The methods of `AgentInstance`, as its callers see them. */
-export interface AgentInstanceCalls {
+export interface AgentInstanceCalls extends FamilyCalls {
   enrol(request: EnrolRequest): Promise<EnrolAnswer>;
   renew(request: RenewRequest): Promise<RenewAnswer>;
   admit(request: AdmitRequest): Promise<Admission>;

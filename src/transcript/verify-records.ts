@@ -6,7 +6,7 @@ import type { Partition } from "./verify-layout.ts";
 import type { ReadRecord } from "./verify-segment.ts";
 
 const TYPES: Readonly<Record<Partition["kind"], readonly RecordType[]>> = {
-  instance: ["enrolled", "renewed", "call", "answer", "refused", "switched", "signal", "ended"],
+  instance: ["enrolled", "renewed", "call", "answer", "refused", "switched", "signal", "delegated", "ended"],
   journal: ["act", "read", "refused", "stored", "ended"],
 };
 

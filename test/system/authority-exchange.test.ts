@@ -504,7 +504,7 @@ describe("the subject token", () => {
     [
       "of the type of an access token",
       { subject_token_type: "urn:ietf:params:oauth:token-type:access_token" },
-      "subject_token_type is not one that this gate takes",
+      "a grant is no human: a sub-agent comes without client_assertion",
     ],
     ["with an actor without type", { actor_token: "a" }, "actor_token without its type"],
     ["with an actor's type alone", { actor_token_type: "urn:x" }, "actor_token_type without actor_token"],
@@ -527,7 +527,7 @@ describe("the task", () => {
   const PURPOSE = "purpose must be 1 to 1000 characters";
   const DEADLINE = "deadline must be a NumericDate in whole seconds";
   const VERSION = "agent_version is not registered for this agent";
-  const LIMITS = "task_limits must be an object with calls or bytes";
+  const LIMITS = "task_limits must be an object of limits, each lower than without";
   it.each<[string, Record<string, string | undefined>, string]>([
     ["none", { task: undefined }, TASK],
     ["a slash in its id", { task: "a/b" }, TASK],
@@ -548,7 +548,7 @@ describe("the task", () => {
     ["a version called constructor", { agent_version: "constructor" }, VERSION],
     ["limits that are no JSON", { task_limits: "{" }, LIMITS],
     ["limits that are a list", { task_limits: "[]" }, LIMITS],
-    ["a limit that nobody knows", { task_limits: '{"callsPerSecond":1000}' }, LIMITS],
+    ["a limit that nobody knows", { task_limits: '{"refusalsRecordedPerMinute":1000}' }, LIMITS],
     ["a limit of nothing", { task_limits: '{"calls":0}' }, LIMITS],
     ["a limit twice", { task_limits: '{"calls":1,"calls":2}' }, LIMITS],
     ["a limit that is text", { task_limits: '{"calls":"1"}' }, LIMITS],

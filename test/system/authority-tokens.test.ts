@@ -194,7 +194,7 @@ describe("introspection", () => {
       ...{ iss, sub, aud, client_id, jti, iat, exp, cnf },
       token_type: "DPoP",
       authorization_details: DETAILS,
-      act: { sub: alive.key.thumbprint, client_id: "build-platform" },
+      act: { sub: alive.key.thumbprint, agent: "triage-bot", agent_version: "1.4.0", client_id: "build-platform" },
       human: expect.stringMatching(/^[A-Za-z0-9_-]{43}$/),
       groups: ["engineering"],
       agent: "triage-bot",

@@ -200,7 +200,7 @@ describe("every command", () => {
     await h.provision({ form: { task: "headed" } });
     await oscar("kill", "task", "headed", "--reason", "r");
     for (const [command, headings] of [
-      ["ps", /^INSTANCE +STATE +AGENT +TASK +HUMAN +UPSTREAMS +DEADLINE\n/],
+      ["ps", /^INSTANCE +STATE +AGENT +TASK +HUMAN +UPSTREAMS +DEADLINE +PARENT\n/],
       ["switches", /^SWITCH +AT +STATE +ACT +TARGET +BY, AND WHY\n/],
     ] as const) {
       const out: string[] = [];

@@ -179,7 +179,7 @@ describe("an ID-JAG", () => {
       "groups",
       () => ({ groups: undefined }),
       {},
-      "invalid_authorization_details: authorization_details[0] exceeds the human's entitlement",
+      "invalid_authorization_details: authorization_details[0]: 'GET /repos/{owner}/{repo}/issues' exceeds the human's entitlement",
     ],
   ])("is a bound: by %s", async (_name, claims, form, expected) => {
     expect(said(await ask(idJag(claims()), form))).toBe(expected);

@@ -81,13 +81,13 @@ describe("who may approve", () => {
       { type: "http", upstream: "github", operations, where: { owner: ["acme"], repo: [repo] } },
     ];
     expect(await detail(terms({ authorization_details: second(["GET /repos/{owner}/{repo}"], "helpdesk") }))).toBe(
-      "authorization_details[1] exceeds the human's entitlement",
+      `authorization_details[1]: "GET /repos/{owner}/{repo}" exceeds the human's entitlement`,
     );
-    expect(await detail(terms(), tokenOf("ada", { groups: undefined }))).toBe(
-      "authorization_details[0] exceeds the human's entitlement",
+    expect(await detail(terms(), tokenOf("ada", { groups: undefined }))).toMatch(
+      /^authorization_details\[0\]: ".*" exceeds the human's entitlement$/,
     );
     expect(await detail(terms({ authorization_details: second(["DELETE /repos/{owner}/{repo}"]) }))).toMatch(
-      /^authorization_details\[1\] exceeds /,
+      /^authorization_details\[1\]: "DELETE .*" exceeds /,
     );
   });
 

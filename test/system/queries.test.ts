@@ -68,7 +68,9 @@ describe("docs/queries.md", () => {
       agent: "triage-bot",
       agentVersion: "1.4.0",
     });
-    expect(JSON.parse(rows[0]!["chain"] as string)).toEqual([{ client: "build-platform", agent: "triage-bot" }]);
+    expect(JSON.parse(rows[0]!["chain"] as string)).toEqual([
+      { client: "build-platform", agent: "triage-bot", agentVersion: "1.4.0", instance: expect.any(String) },
+    ]);
     // Its neighbours by name are others.
     const touched = (path: string) => (sql: string) => sql.replace("'/github/repos/acme/widgets'", `'${path}'`);
     const heading = "Who touched this, and on behalf of whom";

@@ -119,6 +119,23 @@ describe("defineConfig", () => {
     ["platforms/Build", {}, /^platforms\.Build: /],
     ["platforms/a_b", {}, /^platforms\.a_b: /],
     ["platforms/build/agent", "nobody", /^platforms\.build\.agent: no agent "nobody" under agents$/],
+    [
+      "agents/bot/delegation",
+      { agents: ["nobody"] },
+      /^agents\.bot\.delegation\.agents\.0: no agent "nobody" under agents$/,
+    ],
+    ["agents/bot/delegation", { agents: ["bot"], depth: 9 }, /^agents\.bot\.delegation\.depth: /],
+    ["agents/bot/delegation", { agents: ["bot"], breadth: 0 }, /^agents\.bot\.delegation\.breadth: /],
+    [
+      "agents/bot/delegation",
+      { agents: ["bot"], breadth: 6, total: 5 },
+      /^agents\.bot\.delegation\.breadth: more than `total` can never live at the same time$/,
+    ],
+    [
+      "agents/bot",
+      { ...right().agents.bot, limits: { burst: 1 }, delegation: { agents: ["bot"] } },
+      /^agents\.bot\.delegation\.agents: a limit of 1 \(concurrency, burst\) leaves nothing for a sub-agent$/,
+    ],
     ["platforms/build/agent", "constructor", /^platforms\.build\.agent: no agent "constructor"/],
     ["platforms/build/identityProvider", "other", /^platforms\.build\.identityProvider: no provider "other"/],
     ["platforms/build/subjectAudience", "", /^platforms\.build\.subjectAudience: /],

@@ -13,7 +13,7 @@ const FACTS: DelegationFacts = {
   agent: "child-bot",
   agentVersion: "1.0.0",
   client: "build-platform",
-  chain: [{ client: "build-platform", agent: "triage-bot" }],
+  chain: [{ client: "build-platform", agent: "child-bot", agentVersion: "1.0.0", instance: "instance-3" }],
   task: "build-platform_t1",
   mandate: null,
 };
@@ -24,8 +24,7 @@ describe("a signed delegation", () => {
   it("says who acts and for whom, the one who acts outermost (RFC 8693 §4.1)", () => {
     const root = { client: "build-platform", agent: "root-bot", agentVersion: "3.0.0", instance: "instance-1" };
     const parent = { client: "build-platform", agent: "planner-bot", agentVersion: "2.0.0", instance: "instance-2" };
-    const itself = { client: "build-platform", agent: "child-bot", agentVersion: "1.0.0", instance: "instance-3" };
-    const chain = [...FACTS.chain, root, parent, itself];
+    const chain = [root, parent, ...FACTS.chain];
     const claims = delegationClaims(ORIGIN, { ...FACTS, chain }, { ...OF, jti: "j" });
     expect(claims).toEqual({
       iss: ORIGIN,

@@ -30,7 +30,32 @@ export default defineConfig({
   },
   rules,
   agents: {
-    ...watched({ versions: { "1.0.0": { model: "m", promptDigest: "sha256:0" } }, ceiling: [ISSUES] }),
+    ...watched({
+      versions: { "1.0.0": { model: "m", promptDigest: "sha256:0" } },
+      ceiling: [ISSUES],
+      delegation: { agents: ["summariser"] },
+    }),
+    lead: {
+      versions: { "1.0.0": { model: "m", promptDigest: "sha256:0" } },
+      ceiling: [ISSUES],
+      limits: { callsPerSecond: 1_000, burst: 1_000, concurrency: 200, calls: 10_000, units: { cents: 500 } },
+      delegation: { agents: ["lead", "clerk", "summariser"], depth: 3, breadth: 100, total: 120 },
+    },
+    chief: {
+      versions: { "1.0.0": { model: "m", promptDigest: "sha256:0" } },
+      ceiling: [{ ...ISSUES, operations: ["GET /repos/{owner}/{repo}/issues"] }],
+      delegation: { agents: ["summariser", "lead"] },
+    },
+    clerk: {
+      versions: { "1.0.0": { model: "m", promptDigest: "sha256:0" } },
+      ceiling: [ISSUES],
+      delegation: { agents: ["clerk", "summariser"], depth: 1, breadth: 2, total: 3 },
+    },
+    summariser: {
+      versions: { "2.0.0": { model: "s", promptDigest: "sha256:1" } },
+      ceiling: [{ ...ISSUES, operations: ["GET /repos/{owner}/{repo}/issues"] }],
+      limits: { calls: 500 },
+    },
     "triage-bot": {
       versions: { "1.0.0": { model: "m", promptDigest: "sha256:0", tools: {} } },
       ceiling: [ISSUES],

@@ -5,6 +5,7 @@ import type { AgentInstance } from "../../durable-objects/agent-instance.ts";
 import type { Retention } from "../../durable-objects/retention.ts";
 import type { Roster } from "../../durable-objects/roster.ts";
 import type { Switchboard } from "../../durable-objects/switchboard.ts";
+import type { InstanceKey } from "../../src/agent/instance-key.ts";
 import type { FlipRequest, FlipState, OpenRequest } from "../../src/control/contract.ts";
 import { shardOf } from "../../src/control/shard.ts";
 import type { Switch } from "../../src/control/switch.ts";
@@ -39,6 +40,7 @@ const part = (value: object): string => encodeBase64url(utf8.encode(JSON.stringi
 
 export interface Agent {
   readonly id: string;
+  readonly key: InstanceKey;
   readonly enrolment: Enrolment;
   readonly token: string;
   readonly grant: { readonly id: string; readonly expiresAtMs: number };
@@ -66,7 +68,7 @@ export async function enrolAgent(change: Partial<Enrolment> = {}): Promise<Agent
     agentVersion: "1.0.0",
     manifest: { model: "m", promptDigest: "sha256:0", tools: {} },
     client: "build-platform",
-    chain: [{ client: "build-platform", agent: "triage-bot" }],
+    chain: [{ client: "build-platform", agent: change.agent ?? "triage-bot", agentVersion: "1.0.0", instance: id }],
     ancestors: [],
     parentScope: null,
     groupsAtMs: nowMs,
@@ -136,7 +138,8 @@ export async function enrolAgent(change: Partial<Enrolment> = {}): Promise<Agent
     deployment: "test",
     ...change,
   });
-  return { id, enrolment, token, grant: { id: "grant-1", expiresAtMs }, prove, call, admission };
+  const key: InstanceKey = { privateKey, publicJwk: { ...jwk, kty: "EC", crv: "P-256" } };
+  return { id, key, enrolment, token, grant: { id: "grant-1", expiresAtMs }, prove, call, admission };
 }
 
 /** The objects themselves, for what a test does inside of them. */

@@ -15,6 +15,7 @@ import {
   instanceStub,
   type Line,
   recordsOf,
+  SCOPE,
   settlement,
   switchOf,
   upstream,
@@ -24,13 +25,14 @@ afterEach(() => vi.restoreAllMocks());
 
 /** What each type says besides who. Those of journals have their tests with the doors that write them. */
 const SAYS: Readonly<Record<RecordType, readonly string[] | "journal">> = {
-  enrolled: ["manifest", "purpose", "deadline", "scope", "limits", "claims"],
+  enrolled: ["manifest", "purpose", "deadline", "scope", "limits", "claims", "parent"],
   renewed: ["issued", "expires"],
   call: ["upstream", "method", "target", "headers", "body", "decision"],
   answer: ["call", "outcome", "status", "headers", "body", "passedBytes", "forwardedBytes", "timing"],
   refused: ["upstream", "method", "target", "headers", "body", "decision"],
   switched: ["act", "reach", "reason", "by", "causedBy"],
   signal: ["rule", "signal", "value", "threshold", "mode", "act", "reach"],
+  delegated: ["act", "child"],
   ended: ["cause", "calls", "bytes"],
   act: "journal",
   read: "journal",
@@ -55,6 +57,23 @@ async function lifeOf(agent: Agent): Promise<readonly Line[]> {
   const admission = await ask(agent, { permit: { entry: 0, operation: "GET /repos/{owner}/{repo}/issues" } });
   if (!admission.admitted) throw new Error("refused");
   await admission.lease.settle(settlement());
+  const delegated = await instance.delegate({
+    proof: { jti: crypto.randomUUID(), issuedAtMs: Date.now() },
+    grant: agent.grant,
+    child: {
+      instance: "child-1",
+      agent: "summariser",
+      agentVersion: "2.0.0",
+      grant: "grant-c",
+      purpose: "test",
+      deadlineMs: agent.enrolment.task.deadlineMs,
+      scope: SCOPE,
+    },
+    ceiling: deployment.config.agents["summariser"]!.limits,
+    asked: {},
+    deployment: "test",
+  });
+  if (!delegated.delegated) throw new Error(delegated.refusal.kind);
   for (let i = 0; i < 3; i++) await ask(agent, { call: null, denial: PROBE });
   await instance.close(switchOf({ reach: "instance", target: { instance: agent.id } }));
   await runInDurableObject(instanceStub(agent.id), async (object) => {
@@ -87,7 +106,7 @@ describe("each record", () => {
       task: enrolment.task.id,
       human: "human-1",
       client: "build-platform",
-      chain: [{ client: "build-platform", agent: "triage-bot" }],
+      chain: [{ client: "build-platform", agent: "observed", agentVersion: "1.0.0", instance: agent.id }],
     };
     expect(manifest).toEqual(enrolment.manifest);
     for (const type of RECORD_TYPES) {

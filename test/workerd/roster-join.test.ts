@@ -38,6 +38,7 @@ it("holds no newcomer for one of before a kill that had been lifted", async () =
     upstreams: ["github"],
     ancestors: [],
     mandate: null,
+    agentsAbove: [],
     deadlineMs: Date.now() + 60_000,
   };
   const cold = rosterOf(deployment, 3);

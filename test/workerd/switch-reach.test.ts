@@ -174,6 +174,10 @@ describe("the table of members", () => {
     upstreams: fc.uniqueArray(name, { maxLength: 3 }),
     ancestors: fc.uniqueArray(name, { maxLength: 3 }),
     mandate: fc.option(name, { nil: null }),
+    agentsAbove: fc.uniqueArray(
+      fc.tuple(name, name).map((pair) => pair.join("@")),
+      { maxLength: 3 },
+    ),
     deadlineMs: fc.constant(1),
   });
   const aim = fc.constantFrom(...(Object.keys(REACHES) as Reach[])).chain((reach) =>
