@@ -1,3 +1,4 @@
+import type { ApprovalDeskCalls } from "./approval/contract.ts";
 import type { Config } from "./config/define.ts";
 import type { JournalCalls, RosterCalls, SwitchboardCalls } from "./control/contract.ts";
 import type { Deployment } from "./deployment.ts";
@@ -15,6 +16,9 @@ export const rosterOf = ({ env, config }: Deployment, shard: number): RosterCall
 
 export const retentionOf = ({ env, config }: Deployment): RetentionCalls =>
   stub<RetentionCalls>(env.RETENTION, config, "retention");
+
+export const approvalDeskOf = ({ env, config }: Deployment): ApprovalDeskCalls =>
+  stub<ApprovalDeskCalls>(env.APPROVAL_DESK, config, "approvals");
 
 export const switchboardOf = ({ env, config }: Deployment): SwitchboardCalls =>
   stub<SwitchboardCalls>(env.SWITCHBOARD, config, "switchboard");

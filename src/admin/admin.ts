@@ -1,6 +1,7 @@
 import { Hono } from "hono";
 import { recordUnauthenticated } from "../authority/refused.ts";
 import { KEY_ID } from "../transcript/layout.ts";
+import { approvalRoutes } from "./approvals.ts";
 import { authenticateAdmin } from "./authenticate.ts";
 import { bodyRoutes } from "./bodies.ts";
 import { type AdminHono, PATH_MAX_CHARS, problem, readBody, record, requireRole } from "./door.ts";
@@ -39,6 +40,7 @@ instanceRoutes(admin);
 segmentRoutes(admin);
 objectRoutes(admin);
 retentionRoutes(admin);
+approvalRoutes(admin);
 bodyRoutes(admin);
 openApiRoute(admin);
 

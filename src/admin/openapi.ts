@@ -1,5 +1,7 @@
 import { z } from "zod";
 import { REACHES } from "../control/switch.ts";
+import * as approvalShapes from "./approval-shapes.ts";
+import { approvalsQuery, decideBody } from "./approvals.ts";
 import { type AdminHono, READERS, requireRole } from "./door.ts";
 import { instancesQuery } from "./instances.ts";
 import { objectQuery, objectsQuery } from "./objects.ts";
@@ -22,6 +24,7 @@ const BODIES = {
   PlaceHold: holdBody,
   ReleaseHold: releaseBody,
   Erase: eraseBody,
+  Decide: decideBody,
 } as const;
 const ANSWERS = {
   Problem: shapes.problemShape,
@@ -41,6 +44,8 @@ const ANSWERS = {
   AwaitingHold: retentionShapes.awaitingHoldShape,
   HoldPage: retentionShapes.holdPageShape,
   Erasure: retentionShapes.erasureShape,
+  Approval: approvalShapes.approvalShape,
+  ApprovalPage: approvalShapes.approvalPageShape,
 } as const;
 
 let document: JsonSchema | null = null;
@@ -63,7 +68,7 @@ export const openApiDocument = (origin: string): JsonSchema => ({
     title: "Portcullis, the admin's door",
     version: VERSION,
     description:
-      "Kill switches, what came of them, who is enrolled, transcripts, legal holds, and erasures. Fields that end in `Ms` are milliseconds since 1970.",
+      "Kill switches, what came of them, who is enrolled, transcripts, legal holds, erasures, and requests for approval. Fields that end in `Ms` are milliseconds since 1970.",
     license: { name: "Apache-2.0", identifier: "Apache-2.0" },
   },
   servers: [{ url: origin }],
@@ -75,6 +80,7 @@ export const openApiDocument = (origin: string): JsonSchema => ({
     objects: parametersOf(objectsQuery),
     object: parametersOf(objectQuery),
     holds: parametersOf(holdsQuery),
+    approvals: parametersOf(approvalsQuery),
   }),
   components: {
     schemas: {
@@ -88,7 +94,7 @@ export const openApiDocument = (origin: string): JsonSchema => ({
         type: "http",
         scheme: "bearer",
         description:
-          "An OIDC ID token of the admins' provider, issued to the admins' client; its groups hold the roles viewer, operator, auditor. Or a break-glass key `pbg_…`, which can kill, and do nothing else.",
+          "An OIDC ID token of the admins' provider, issued to the admins' client; its groups hold the roles viewer, operator, auditor, approver. Or a break-glass key `pbg_…`, which can kill, and do nothing else.",
       },
     },
   },

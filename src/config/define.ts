@@ -2,7 +2,7 @@ import type { z } from "zod";
 import type { agent, limits } from "./agents.ts";
 import { findFaults } from "./faults.ts";
 import type { identityProvider, platform, transmitter } from "./identity.ts";
-import type { ScopeEntry } from "./layers.ts";
+import type { BoundarySource, ScopeEntry } from "./layers.ts";
 import { type Config, shape } from "./shape.ts";
 import type { upstream } from "./upstream.ts";
 
@@ -23,7 +23,7 @@ export type ConfigSource = Omit<z.input<typeof configSchema>, "agents" | "entitl
     Record<string, Omit<z.input<typeof agent>, "ceiling"> & { readonly ceiling: readonly ScopeEntry[] }>
   >;
   readonly entitlements: { readonly groups: Readonly<Record<string, readonly ScopeEntry[]>> };
-  readonly boundaries: readonly ScopeEntry[];
+  readonly boundaries: readonly BoundarySource[];
 };
 export type Limits = z.output<typeof limits>;
 export type UpstreamConfig = z.output<typeof upstream>;

@@ -18,6 +18,7 @@ const FINDERS: readonly ((config: Config) => readonly Fault[])[] = [
   findUnknownUpstreams,
   findForwardingFaults,
   findPlainHttp,
+  findPlainWebhook,
 ];
 
 export const findFaults = (config: Config): readonly Fault[] => FINDERS.flatMap((find) => find(config));
@@ -108,4 +109,10 @@ function findPlainHttp({ origin, upstreams, identityProviders, transmitters }: C
   return urls
     .filter(([, url]) => !url.startsWith("https:"))
     .map(([path]) => fault(path, "plain http is only for a gate that itself runs on loopback"));
+}
+
+function findPlainWebhook({ origin, approvals: { webhook } }: Config): readonly Fault[] {
+  if (webhook === undefined || webhook.url.startsWith("https:")) return [];
+  if (!URL.canParse(origin) || isLoopback(new URL(origin))) return [];
+  return [fault(["approvals", "webhook", "url"], "plain http is only for a gate that itself runs on loopback")];
 }

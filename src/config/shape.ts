@@ -1,8 +1,9 @@
 import { z } from "zod";
 import { admins } from "./admins.ts";
 import { agent } from "./agents.ts";
+import { approvals } from "./approval.ts";
 import { identityProvider, platform, transmitter } from "./identity.ts";
-import { entries } from "./layers.ts";
+import { boundaries, entries } from "./layers.ts";
 import { agentName, clientName, httpUrl, positive, secretName, transmitterName, upstreamName } from "./names.ts";
 import { retention } from "./retention.ts";
 import { rule, ruleName } from "./rules.ts";
@@ -29,7 +30,8 @@ export const shape = z.strictObject({
   /** What humans may do, by group of the identity provider. A human in no group here may do nothing. */
   entitlements: z.strictObject({ groups: z.record(z.string(), entries) }),
   /** What anyone in the organisation may do through agents at all. */
-  boundaries: entries,
+  boundaries,
+  approvals: approvals.prefault({}),
   admins,
   /** Who may push security events about the humans of an identity provider (SSF, CAEP, RISC). */
   transmitters: z.record(transmitterName, transmitter).default({}),

@@ -60,13 +60,14 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
   const call = authorized.ok && fault !== null ? err(absent("describe", fault)) : authorized;
 
   // 5. admit: one RPC. The call is durable before anything leaves, or it is refused.
-  const admitted = await admit(deployment, grant, {
+  const asked = {
     proof: { jti: proof.jti, issuedAtMs: proof.issuedAtMs },
     call: call.ok ? call.value.call : null,
     denial: call.ok ? null : call.error,
     request: recorded,
     ...(call.ok ? { permit: call.value.permit } : {}),
-  });
+  };
+  const admitted = await admit(deployment, grant, asked, request.signal);
   if (!admitted.ok) return refuse(admitted.error);
   // The instance admits only what came here permitted.
   if (!path.ok || !call.ok) throw new Error("admitted what was refused");
