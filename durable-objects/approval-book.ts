@@ -10,6 +10,8 @@ export interface KeptApproval {
   readonly digest: string;
   readonly call: Call;
   readonly demand: Demand;
+  /** With which it came. */
+  readonly grant: string;
   /** What the desk has heard of it. */
   readonly told: ApprovalState | null;
 }

@@ -144,7 +144,7 @@ export class Approvals {
       cause: null,
       call: null,
     };
-    this.#book.put({ approval, digest, call, demand, told: null });
+    this.#book.put({ approval, digest, call, demand, grant: request.grant.id, told: null });
     ledger.record("approval", nowMs, askedFields(id, request, call.upstream, reference, { demand, expiresAtMs }), {
       ...beside,
       body: piece,
@@ -181,9 +181,16 @@ export class Approvals {
     }
   }
 
-  /** All of them ask again: a switch was closed a moment ago. */
-  wake(id?: string): void {
-    for (const [of, tells] of this.#waiting) if (id === undefined || id === of) for (const tell of tells) tell();
+  /** A switch was closed a moment ago: who waits in its reach is answered now. The record follows with the switch's. */
+  wakeStopped(nowMs: number): void {
+    for (const id of this.#waiting.keys()) {
+      const kept = this.#book.get(id);
+      if (kept === undefined || this.#options.whyNot(kept.call, nowMs) !== null) this.#wake(id);
+    }
+  }
+
+  #wake(id: string): void {
+    for (const tell of this.#waiting.get(id) ?? []) tell();
   }
 
   // --- a decision -------------------------------------------------------------------------------------------------
@@ -213,9 +220,9 @@ export class Approvals {
     const until = validUntilMs === null ? { endedAtMs: nowMs } : { validUntilMs };
     const approval = this.#put(kept, { state: verdict, decision, ...until });
     const fields = validUntilMs === null ? {} : { validUntil: validUntilMs };
-    this.#record(approval.id, verdict, { by, reason, ...fields }, nowMs);
+    this.#record(kept, verdict, { by, reason, ...fields }, nowMs);
     this.#tellSoon(validUntilMs ?? nowMs);
-    this.wake(approval.id);
+    this.#wake(approval.id);
     return approval;
   }
 
@@ -243,15 +250,20 @@ export class Approvals {
 
   #end(kept: KeptApproval, state: "expired" | "cancelled", cause: string, nowMs: number): void {
     this.#put(kept, { state, cause, endedAtMs: nowMs });
-    this.#record(kept.approval.id, state, { reason: cause }, nowMs);
+    this.#record(kept, state, { reason: cause }, nowMs);
     this.#tellSoon(nowMs);
-    this.wake(kept.approval.id);
+    this.#wake(kept.approval.id);
   }
 
   /** Appended: what must stand before it is what called for it, and is written by then. */
-  #record(approval: string, state: Verdict | "expired" | "cancelled", fields: Fields, nowMs: number): void {
+  #record(
+    { approval, grant }: KeptApproval,
+    state: Verdict | "expired" | "cancelled",
+    fields: Fields,
+    nowMs: number,
+  ): void {
     const ledger = this.#options.ledger();
-    if (!ledger.log.isClosed) ledger.append("approval", nowMs, { approval, state, ...fields });
+    if (!ledger.log.isClosed) ledger.append("approval", nowMs, { approval: approval.id, state, ...fields }, { grant });
   }
 
   #put(kept: KeptApproval, change: Partial<Approval>): Approval {

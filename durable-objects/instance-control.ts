@@ -31,7 +31,7 @@ export interface ControlOptions {
   readonly leases: ReadonlyMap<number, Lease>;
   readonly wakeBy: (atMs: number) => void;
   /** What waits for a person: it hears of a switch at once, and is cancelled with its record. */
-  readonly approvals: () => { wake(): void; cancel(nowMs: number): void };
+  readonly approvals: () => { wakeStopped(nowMs: number): void; cancel(nowMs: number): void };
 }
 
 /** What the roster said to a newcomer. */
@@ -183,7 +183,7 @@ export class InstanceControl {
     if (sw.act === "kill" && isWhole(sw)) this.#ledger.change({ stopped: this.#ledger.state.stopped ?? "switched" });
     // With the next record, and that is soon: what the Workers say. Nobody waits for a write before they are told.
     if (isNew) setTimeout(() => this.keep(), KEEP_AFTER_MS);
-    if (isNew) this.#options.approvals().wake();
+    if (isNew) this.#options.approvals().wakeStopped(Date.now());
     return cut;
   }
 

@@ -1,5 +1,6 @@
 import { defineConfig } from "../../src/config/define.ts";
 import type { ScopeEntry } from "../../src/config/layers.ts";
+import { heldBack, WEBHOOK } from "./approval-config.ts";
 import { rules, watched } from "./rules-config.ts";
 
 /** The deployment that tests inside of workerd run against. Upstreams are reached through the run's outbound service. */
@@ -44,11 +45,12 @@ export default defineConfig({
     },
   },
   entitlements: { groups: { engineering: [ISSUES], nobody: [] } },
-  boundaries: [ISSUES],
+  boundaries: [ISSUES, ...heldBack],
+  approvals: { webhook: { url: WEBHOOK, secret: "APPROVALS_WEBHOOK" } },
   admins: {
     identityProvider: "corp",
     audience: "portcullis-admin",
-    roles: { viewer: ["security"], operator: ["security"], auditor: ["security"] },
+    roles: { viewer: ["security"], operator: ["security"], auditor: ["security"], approver: ["approvers"] },
   },
   transcripts: { flushAfterMs: 60_000 },
 });
