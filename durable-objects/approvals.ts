@@ -159,6 +159,7 @@ export class Approvals {
     const decision = kept?.approval.decision;
     if (kept?.approval.state !== "approved" || decision == null) throw new Error("an approval that can't be used");
     this.#put(kept, { state: "used", endedAtMs: nowMs, call: seq });
+    this.#tellSoon(nowMs);
     return { id, by: decision.by };
   }
 

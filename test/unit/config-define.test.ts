@@ -88,7 +88,7 @@ describe("defineConfig", () => {
   it("fills in what was left out, closed rather than open", () => {
     const config = defineConfig(right() as ConfigSource);
     expect(config.grants).toEqual({ grantSeconds: 300, taskSeconds: 86_400, refreshTokens: true });
-    expect(config.admins.roles).toEqual({ viewer: [], operator: ["security"], auditor: [] });
+    expect(config.admins.roles).toEqual({ viewer: [], operator: ["security"], auditor: [], approver: [] });
     expect(config.secrets).toEqual({ grantKeys: "GRANT_KEYS", sealKeys: "SEAL_KEYS" });
     expect(config.platforms["build"]?.algorithms).toEqual(["ES256", "Ed25519"]);
     expect(config.agents["bot"]?.limits.calls).toBe(10_000);
