@@ -234,9 +234,9 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
 
     const seq = this.#ledger.nextSeq();
     const body = requestBody(sent, seq);
-    const approval = asked.kind === "approved" ? this.#approvals.use(asked.id, seq, nowMs) : null;
+    const approved = asked.kind === "approved" ? this.#approvals.use(asked.id, seq, nowMs) : {};
     this.#ledger.change({ usage: reserved.usage, open: [...open, seq] });
-    this.#ledger.record("call", nowMs, callFields(request, call.upstream, body.reference, permits.value, approval), {
+    this.#ledger.record("call", nowMs, callFields(request, call.upstream, body.reference, permits.value, approved), {
       deployment: request.deployment,
       grant: grant.id,
       jti: jtiOf(proof),
@@ -399,6 +399,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   /** Bodies that have not left, and those whose tables wait for their proofs' windows. What is sealed leaves first, by the alarm. */
   async erase(beforeMs: number): Promise<ErasedBodies | "later" | null> {
     if (this.#ledger.enrolment === null) return null;
+    this.#approvals.erase(beforeMs, Date.now());
     const erased = this.#ledger.eraseBodies(beforeMs);
     if (erased === "later") this.#wake.by(Date.now());
     return erased;

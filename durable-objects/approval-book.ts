@@ -53,7 +53,9 @@ export class ApprovalBook {
 
   /** Of exactly this call: the one that is open, else the newest. */
   find(digest: string): KeptApproval | undefined {
-    const found = this.all.filter((one) => one.digest === digest);
+    const found = this.all
+      .filter((one) => one.digest === digest)
+      .toSorted((a, b) => a.approval.askedAtMs - b.approval.askedAtMs);
     return found.find(({ approval }) => isOpen(approval.state)) ?? found.at(-1);
   }
 

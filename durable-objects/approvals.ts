@@ -12,7 +12,7 @@ import type { Deployment } from "../src/deployment.ts";
 import type { AdmitRequest } from "../src/instance/contract.ts";
 import { approvalDeskOf } from "../src/objects.ts";
 import type { Call } from "../src/scope/call.ts";
-import type { Fields } from "../src/transcript/envelope.ts";
+import { type Fields, sha256Hex } from "../src/transcript/envelope.ts";
 import { within } from "../src/within.ts";
 import { ApprovalBook, type KeptApproval, MAX_OPEN } from "./approval-book.ts";
 import { requestBody } from "./bodies.ts";
@@ -72,7 +72,9 @@ export class Approvals {
     const fault = whyNotApprovable(request);
     if (fault !== null) return { kind: "refused", denial: absent("describe", fault) };
     this.settle(nowMs);
-    const digest = boundDigest(this.#destination(call.upstream), request);
+    // An approval that was given by other rules than those of now is none.
+    const terms = JSON.stringify([demand.groups, demand.notDelegator]);
+    const digest = sha256Hex(boundDigest(this.#destination(call.upstream), request), terms);
     const { approval } = this.#book.find(digest) ?? {};
     switch (approval?.state) {
       case "approved":
@@ -81,6 +83,8 @@ export class Approvals {
         return { kind: "wanted", demand, digest, known: approval.id };
       case "denied":
       case "expired":
+        if (nowMs >= (approval.endedAtMs ?? 0) + demand.expireMs)
+          return { kind: "wanted", demand, digest, known: null };
         return { kind: "refused", denial: absent("boundaries", `approval ${approval.id} is ${approval.state}`) };
       case "used":
       case "cancelled":
@@ -160,7 +164,7 @@ export class Approvals {
     if (kept?.approval.state !== "approved" || decision == null) throw new Error("an approval that can't be used");
     this.#put(kept, { state: "used", endedAtMs: nowMs, call: seq });
     this.#tellSoon(nowMs);
-    return { id, by: decision.by };
+    return { approval: id, approver: decision.by };
   }
 
   /** How many calls wait, in all. */
@@ -249,6 +253,12 @@ export class Approvals {
     }
   }
 
+  /** Bodies up to then go: nobody can look at what they would approve, and its facts are kept here no longer. */
+  erase(beforeMs: number, nowMs: number): void {
+    for (const kept of this.#book.open)
+      if (kept.approval.askedAtMs <= beforeMs) this.#end(kept, "cancelled", "its body is erased", nowMs);
+  }
+
   #end(kept: KeptApproval, state: "expired" | "cancelled", cause: string, nowMs: number): void {
     this.#put(kept, { state, cause, endedAtMs: nowMs });
     this.#record(kept, state, { reason: cause }, nowMs);
@@ -269,7 +279,9 @@ export class Approvals {
 
   #put(kept: KeptApproval, change: Partial<Approval>): Approval {
     const approval = { ...kept.approval, ...change };
-    this.#book.put({ ...kept, approval });
+    // What is over is asked of no ceiling any more: nothing of its body stays here.
+    const call: Call = isOpen(approval.state) ? kept.call : { ...kept.call, body: { kind: "opaque" } };
+    this.#book.put({ ...kept, approval, call });
     return approval;
   }
 

@@ -66,7 +66,7 @@ export const callFields = (
   upstream: string,
   body: Json,
   ceilings: readonly CeilingPermit[],
-  approval: Fields | null,
+  approved: Fields,
 ): Fields => ({
   upstream,
   method: sent.method,
@@ -75,7 +75,7 @@ export const callFields = (
   body,
   ...redactionFields(sent.redaction),
   decision: { allowed: true, ...permit, ceilings: ceilings.map((one) => ({ ...one })) },
-  ...(approval === null ? {} : { approval }),
+  ...approved,
 });
 
 /** What a person is asked to approve: all of the call, and the entries that hold it back. */

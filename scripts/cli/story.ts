@@ -45,7 +45,7 @@ const callShape = z.object({
   body: reference,
   decision: z.object({ operation: optional }).catch({ operation: undefined }),
   redacted: z.array(z.unknown()).catch([]),
-  approval: z.object({ by: text }).nullable().catch(null),
+  approver: optional,
 });
 const refusedShape = callShape.extend({
   decision: z.object({ layer: optional, kind: optional, code: optional, reason: optional }).catch({
@@ -203,14 +203,14 @@ function entryOf(record: RecordLine): Entry {
   const { type, seq = 0, at: atMs = 0 } = record;
   if (type === "enrolled") return { entry: "instance", seq, atMs, ...enrolledShape.parse(record) };
   if (type === "call") {
-    const { decision, body, redacted, approval, ...call } = callShape.parse(record);
+    const { decision, body, redacted, approver, ...call } = callShape.parse(record);
     return {
       entry: "call",
       seq,
       atMs,
       ...call,
       operation: decision.operation ?? null,
-      approvedBy: approval?.by ?? null,
+      approvedBy: approver ?? null,
       ...RUNNING,
       redacted: redacted.length,
       request: body,

@@ -14,7 +14,7 @@ const approvalShape = z.looseObject({
   approval: z.string(),
   state: z.enum(["asked", "approved", "denied", "expired", "cancelled"]),
 });
-const userShape = z.looseObject({ approval: z.looseObject({ id: z.string() }).optional() });
+const userShape = z.looseObject({ approval: z.string().optional() });
 
 /** Holds each approval to what was asked and decided before, and to its one use. */
 export class ApprovalReader {
@@ -28,7 +28,9 @@ export class ApprovalReader {
 
   /** The same of a call: null as well where it needed no approval. */
   readCall(envelope: object): string | null {
-    const id = userShape.safeParse(envelope).data?.approval?.id;
+    const user = userShape.safeParse(envelope);
+    if (!user.success) return "names an approval that is none";
+    const id = user.data.approval;
     return id === undefined ? null : this.#follow(id, "used");
   }
 

@@ -152,7 +152,7 @@ describe("an approved call", () => {
     expect(calls).toEqual([ONE]);
     const call = (await recordsOf(agent)).find(({ type }) => type === "call");
     const [request] = await requestsOf(agent);
-    expect(call?.["approval"]).toEqual({ id: request?.id, by: "olga" });
+    expect(call).toMatchObject({ approval: request?.id, approver: "olga" });
     // Replayed: it is asked for anew.
     expect((await put(agent)).status).toBe(503);
     expect(calls).toEqual([ONE]);
@@ -235,6 +235,38 @@ describe("an approved call", () => {
     expect((await put(agent, "x", fileIn("widgets"))).status).toBe(200);
     expect((await put(agent)).status).toBe(429);
     expect(calls).toHaveLength(1);
+  });
+});
+
+describe("an approval", () => {
+  it("is cancelled where its body is erased, and nothing of the body stays", async () => {
+    const { agent, calls } = await approved();
+    const erased = await instanceOf(deployment, agent.id).erase(Date.now());
+    expect(erased).toMatchObject({ blanked: 2 });
+    expect((await put(agent)).status).toBe(503);
+    expect(calls).toEqual([]);
+    expect(await storyOf(agent)).toEqual([
+      "approval asked",
+      "approval approved",
+      "approval cancelled",
+      "approval asked",
+    ]);
+  });
+
+  it("of facts of a body, nothing stays where it is over", async () => {
+    const agent = await enrolAgent();
+    watched();
+    const call = { ...agent.admission().call!, method: "PUT", segments: ["repos", "acme", "vault", "contents", "a"] };
+    const request = { method: "PUT", target: VAULT, headers: [], body: new Uint8Array(1), bodyFollows: false };
+    const body = { kind: "json" as const, value: "FACT" };
+    await instanceOf(deployment, agent.id).admit(agent.admission({ call: { ...call, body }, request }));
+    const kept = () =>
+      runInDurableObject(instanceStub(agent.id), (_i, { storage }) =>
+        storage.sql.exec<{ json: string }>("SELECT json FROM kept WHERE kind = 'approval'").toArray(),
+      );
+    expect(JSON.stringify(await kept())).toContain("FACT");
+    await decide(agent, { verdict: "denied" });
+    expect(JSON.stringify(await kept())).not.toContain("FACT");
   });
 });
 
