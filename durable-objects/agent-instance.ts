@@ -269,7 +269,8 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     // From here on, whether or not its Worker asks: a place among those that wait is taken.
     const waiting = this.#approvals.wait(id, waitMs);
     const ticket = new CallTicket(
-      () => waiting,
+      // Whose time ran out with its grant or its task is answered as any call after that.
+      async () => (await waiting) || Date.now() >= untilMs,
       async () => {
         if (!(await this.#control.isConfirmed())) return refused(unavailable("no confirmation from the roster"));
         return this.#admitNow(request, Date.now(), true);

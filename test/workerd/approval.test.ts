@@ -229,6 +229,22 @@ describe("an approved call", () => {
     expect(calls).toEqual([ONE]);
   });
 
+  it("is not spent where the call's record could not be written", async () => {
+    const { agent, calls } = await approved();
+    await runInDurableObject(instanceStub(agent.id), (_i, { storage }) => {
+      const exec = storage.sql.exec.bind(storage.sql);
+      vi.spyOn(storage.sql, "exec").mockImplementation(((query: string, ...bindings: unknown[]) => {
+        if (bindings.some((one) => typeof one === "string" && one.includes('"type":"call"'))) throw new Error("disk");
+        return exec(query, ...bindings);
+      }) as typeof storage.sql.exec);
+    });
+    expect((await put(agent)).status).toBe(503);
+    vi.restoreAllMocks();
+    const after = watched();
+    expect((await put(agent)).status).toBe(200);
+    expect([calls, after]).toEqual([[], [ONE]]);
+  });
+
   it("is held to every other rule as any call", async () => {
     const limits = { ...deployment.config.agents["triage-bot"]!.limits, calls: 1 };
     const { agent, calls } = await approved({}, { limits });
@@ -357,6 +373,30 @@ describe("a call that waits", () => {
     expect([other.status, await other.text()]).toEqual([200, "{}"]);
     await decide(agent);
     expect((await waiting).status).toBe(200);
+  });
+
+  it("loses nothing with a reset of the object: the decision counts for who comes again", async () => {
+    const agent = await enrolAgent();
+    const calls = watched();
+    const waiting = put(agent, "one", WAITS);
+    await heard(agent);
+    await reset(agent);
+    const answer = await waiting;
+    expect([answer.status, (await answer.json()) as object]).toEqual([
+      503,
+      expect.objectContaining({ type: "about:blank" }),
+    ]);
+    await decide(agent);
+    expect((await put(agent, "one", WAITS)).status).toBe(200);
+    expect(calls).toHaveLength(1);
+  });
+
+  it("is over with the task, as any call after that", async () => {
+    const task = { id: "build-platform_t1", purpose: "test", deadlineMs: Date.now() + 3_000 };
+    const agent = await enrolAgent({ task });
+    const calls = watched();
+    expect((await put(agent, "one", WAITS)).status).toBe(401);
+    expect(calls).toEqual([]);
   });
 
   it.each<[string, (agent: Agent) => Promise<unknown>]>([
