@@ -71,10 +71,17 @@ describe("what was asked", () => {
       throw new Error("lost on the way back");
     });
     await put(agent);
-    await heard(agent, 1);
+    const [request] = await heard(agent, 1);
+    await ringDesk();
+    await vi.waitFor(() => expect(posted).toHaveLength(1));
+    await instanceOf(deployment, agent.id).revoke("the platform", "test");
+    await vi.waitFor(async () => expect((await requestsOf(agent))[0]?.state).toBe("cancelled"));
     report.mockRestore();
     await ring(agent);
+    await ringDesk();
     expect(await requestsOf(agent)).toHaveLength(1);
+    expect(posted).toHaveLength(1);
+    await vi.waitFor(async () => expect(await actsOf(request!.id)).toMatchObject([{ deed: "approval cancelled" }]));
   });
 
   it("is bounded for each instance, and others are heard beside it", async () => {

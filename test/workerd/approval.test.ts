@@ -1,7 +1,9 @@
 // A call that a person must approve: what an approval covers, who can use it, and how often.
 
-import { evictDurableObject, runInDurableObject } from "cloudflare:test";
+import { createExecutionContext, evictDurableObject, runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
+import { InstanceControl } from "../../durable-objects/instance-control.ts";
+import { gate } from "../../src/gate/gate.ts";
 import { instanceOf } from "../../src/objects.ts";
 import {
   actsOf,
@@ -373,6 +375,36 @@ describe("a call that waits", () => {
     expect([other.status, await other.text()]).toEqual([200, "{}"]);
     await decide(agent);
     expect((await waiting).status).toBe(200);
+  });
+
+  it("is answered before the switch that stops it is on record", async () => {
+    const agent = await enrolAgent();
+    watched();
+    const keep = vi.spyOn(InstanceControl.prototype, "keep").mockImplementation(() => {});
+    const waiting = put(agent, "one", WAITS);
+    await heard(agent);
+    await instanceOf(deployment, agent.id).close(switchOf({ reach: "instance", target: { instance: agent.id } }));
+    expect((await waiting).status).toBe(401);
+    keep.mockRestore();
+  });
+
+  it("claims nothing for an agent that went away", async () => {
+    const agent = await enrolAgent();
+    const calls = watched();
+    const gone = new AbortController();
+    const headers = {
+      "content-type": "text/plain",
+      authorization: `DPoP ${agent.token}`,
+      dpop: await agent.prove("PUT", WAITS),
+    };
+    const request = new Request(ORIGIN + WAITS, { method: "PUT", body: "one", headers, signal: gone.signal });
+    const answering = gate(request, deployment, createExecutionContext());
+    await heard(agent);
+    gone.abort();
+    await decide(agent);
+    expect((await answering).status).toBe(503);
+    expect(calls).toEqual([]);
+    expect((await put(agent, "one", WAITS)).status).toBe(200);
   });
 
   it("loses nothing with a reset of the object: the decision counts for who comes again", async () => {
