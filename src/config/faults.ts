@@ -18,7 +18,7 @@ const FINDERS: readonly ((config: Config) => readonly Fault[])[] = [
   findUnknownUpstreams,
   findForwardingFaults,
   findPlainHttp,
-  findPlainWebhook,
+  findApprovalFaults,
 ];
 
 export const findFaults = (config: Config): readonly Fault[] => FINDERS.flatMap((find) => find(config));
@@ -111,8 +111,17 @@ function findPlainHttp({ origin, upstreams, identityProviders, transmitters }: C
     .map(([path]) => fault(path, "plain http is only for a gate that itself runs on loopback"));
 }
 
-function findPlainWebhook({ origin, approvals: { webhook } }: Config): readonly Fault[] {
-  if (webhook === undefined || webhook.url.startsWith("https:")) return [];
-  if (!URL.canParse(origin) || isLoopback(new URL(origin))) return [];
-  return [fault(["approvals", "webhook", "url"], "plain http is only for a gate that itself runs on loopback")];
+function findApprovalFaults({ origin, admins, approvals: { webhook }, boundaries }: Config): readonly Fault[] {
+  const isLocal = !URL.canParse(origin) || isLoopback(new URL(origin));
+  const isFine = webhook === undefined || webhook.url.startsWith("https:") || isLocal;
+  const asks = boundaries.some(({ approval }) => approval !== null);
+  return [
+    ...(isFine
+      ? []
+      : [fault(["approvals", "webhook", "url"], "plain http is only for a gate that itself runs on loopback")]),
+    // Every call of such an entry would wait in vain.
+    ...(asks && admins.roles.approver.length === 0
+      ? [fault(["admins", "roles", "approver"], "needed: boundaries ask for approval, and nobody could give it")]
+      : []),
+  ];
 }
