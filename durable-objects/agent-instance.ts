@@ -265,9 +265,9 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const refusal = refused(this.#approvals.pending(id));
     const untilMs = Math.min(request.grant.expiresAtMs, this.#ledger.enrolment!.task.deadlineMs);
     const waitMs = Math.min(gate.demand.waitMs, untilMs - nowMs);
-    if (id === null || isClaim || waitMs <= 0 || this.#approvals.waiting >= MAX_WAITING) return refusal;
+    if (id === null || isClaim || waitMs <= 0 || this.#approvals.waits.size >= MAX_WAITING) return refusal;
     // From here on, whether or not its Worker asks: a place among those that wait is taken.
-    const waiting = this.#approvals.wait(id, waitMs);
+    const waiting = this.#approvals.waits.wait(id, waitMs);
     const ticket = new CallTicket(
       // Whose time ran out with its grant or its task is answered as any call after that.
       async () => (await waiting) || Date.now() >= untilMs,

@@ -8,21 +8,16 @@ import {
 } from "../src/approval/contract.ts";
 import { askingEntries, type Demand, demandOf, whyNotBy } from "../src/approval/policy.ts";
 import { absent, type Denial } from "../src/denial.ts";
-import type { Deployment } from "../src/deployment.ts";
 import type { AdmitRequest } from "../src/instance/contract.ts";
-import { approvalDeskOf } from "../src/objects.ts";
 import type { Call } from "../src/scope/call.ts";
 import { type Fields, sha256Hex } from "../src/transcript/envelope.ts";
-import { within } from "../src/within.ts";
 import { ApprovalBook, type KeptApproval, MAX_OPEN } from "./approval-book.ts";
+import { ApprovalHandover, type HandoverOptions, TELL_AGAIN_MS } from "./approval-handover.ts";
+import { ApprovalWaits } from "./approval-waits.ts";
 import { requestBody } from "./bodies.ts";
 import { askedFields } from "./instance-fields.ts";
 import type { Kept } from "./kept.ts";
 import type { Beside, Ledger } from "./ledger.ts";
-
-const DESK_ANSWER_MS = 5_000;
-/** What the desk has not heard is told again after this. */
-const TELL_AGAIN_MS = 2_000;
 
 /** What boundaries say of a call that they may hold back. */
 export type Gate =
@@ -33,13 +28,9 @@ export type Gate =
   /** `known`: the request that it joins; null: there is none yet. */
   | { readonly kind: "wanted"; readonly demand: Demand; readonly digest: string; readonly known: string | null };
 
-export interface ApprovalsOptions {
-  readonly ctx: DurableObjectState;
+export interface ApprovalsOptions extends HandoverOptions {
   readonly kept: Kept;
-  /** Throws while a secret is missing. */
-  readonly deployment: () => Deployment;
   readonly ledger: () => Ledger;
-  readonly wakeBy: (atMs: number) => void;
   /** Why this call could not be admitted whatever a person says: a switch, the end, a ceiling; null: it could. */
   readonly whyNot: (call: Call, nowMs: number) => string | null;
 }
@@ -53,13 +44,14 @@ const OPEN: Gate = { kind: "open" };
 export class Approvals {
   readonly #options: ApprovalsOptions;
   readonly #book: ApprovalBook;
-  readonly #waiting = new Map<string, Set<() => void>>();
+  readonly waits = new ApprovalWaits();
+  readonly #handover: ApprovalHandover;
   #asking: ReturnType<typeof askingEntries> | null = null;
-  #telling: Promise<void> | null = null;
 
   constructor(options: ApprovalsOptions) {
     this.#options = options;
     this.#book = new ApprovalBook(options.kept);
+    this.#handover = new ApprovalHandover(options, this.#book);
   }
 
   // --- a call -----------------------------------------------------------------------------------------------------
@@ -153,7 +145,7 @@ export class Approvals {
       ...beside,
       body: piece,
     });
-    this.#tellSoon(expiresAtMs);
+    this.#handover.soon(expiresAtMs);
     return id;
   }
 
@@ -163,39 +155,16 @@ export class Approvals {
     const decision = kept?.approval.decision;
     if (kept?.approval.state !== "approved" || decision == null) throw new Error("an approval that can't be used");
     this.#put(kept, { state: "used", endedAtMs: nowMs, call: seq });
-    this.#tellSoon(nowMs);
+    this.#handover.soon(nowMs);
     return { approval: id, approver: decision.by };
-  }
-
-  /** How many calls wait, in all. */
-  get waiting(): number {
-    return [...this.#waiting.values()].reduce((sum, { size }) => sum + size, 0);
-  }
-
-  /** True when something became of the request, false after the time. Holds nothing but a promise. */
-  async wait(id: string, ms: number): Promise<boolean> {
-    const { promise, resolve } = Promise.withResolvers<true>();
-    const tell = (): void => resolve(true);
-    const ofId = this.#waiting.get(id) ?? new Set();
-    this.#waiting.set(id, ofId.add(tell));
-    try {
-      return (await within(ms, promise)) === true;
-    } finally {
-      ofId.delete(tell);
-      if (ofId.size === 0) this.#waiting.delete(id);
-    }
   }
 
   /** A switch was closed a moment ago: who waits in its reach is answered now. The record follows with the switch's. */
   wakeStopped(nowMs: number): void {
-    for (const id of this.#waiting.keys()) {
+    for (const id of this.waits.ids) {
       const kept = this.#book.get(id);
-      if (kept === undefined || this.#options.whyNot(kept.call, nowMs) !== null) this.#wake(id);
+      if (kept === undefined || this.#options.whyNot(kept.call, nowMs) !== null) this.waits.wake(id);
     }
-  }
-
-  #wake(id: string): void {
-    for (const tell of this.#waiting.get(id) ?? []) tell();
   }
 
   // --- a decision -------------------------------------------------------------------------------------------------
@@ -226,8 +195,8 @@ export class Approvals {
     const approval = this.#put(kept, { state: verdict, decision, ...until });
     const fields = validUntilMs === null ? {} : { validUntil: validUntilMs };
     this.#record(kept, verdict, { by, reason, ...fields }, nowMs);
-    this.#tellSoon(validUntilMs ?? nowMs);
-    this.#wake(approval.id);
+    this.#handover.soon(validUntilMs ?? nowMs);
+    this.waits.wake(approval.id);
     return approval;
   }
 
@@ -262,8 +231,8 @@ export class Approvals {
   #end(kept: KeptApproval, state: "expired" | "cancelled", cause: string, nowMs: number): void {
     this.#put(kept, { state, cause, endedAtMs: nowMs });
     this.#record(kept, state, { reason: cause }, nowMs);
-    this.#tellSoon(nowMs);
-    this.#wake(kept.approval.id);
+    this.#handover.soon(nowMs);
+    this.waits.wake(kept.approval.id);
   }
 
   /** Appended: what must stand before it is what called for it, and is written by then. */
@@ -287,36 +256,9 @@ export class Approvals {
 
   // --- the desk ---------------------------------------------------------------------------------------------------
 
-  #tellSoon(wakeAtMs: number): void {
-    const nowMs = Date.now();
-    // Dying before the desk has heard of it: the alarm tells it.
-    this.#options.wakeBy(Math.min(wakeAtMs, nowMs + TELL_AGAIN_MS));
-    this.handOver();
-  }
-
-  /** Tells the desk what it has not heard. Told twice is once: it knows each request by its id. */
+  /** What it has not heard. */
   handOver(): void {
-    if (this.#book.untold.length === 0) return;
-    this.#telling ??= this.#tell().finally(() => {
-      this.#telling = null;
-    });
-    this.#options.ctx.waitUntil(this.#telling);
-  }
-
-  async #tell(): Promise<void> {
-    try {
-      for (let [next] = this.#book.untold; next !== undefined; [next] = this.#book.untold) {
-        const { approval } = next;
-        const desk = approvalDeskOf(this.#options.deployment());
-        if ((await within(DESK_ANSWER_MS, desk.report(approval))) !== true) return;
-        // Dying here it is told again. It may have gone on meanwhile: then the next round tells that.
-        const now = this.#book.get(approval.id);
-        if (now !== undefined) this.#book.put({ ...now, told: approval.state });
-        this.#book.forget(Date.now());
-      }
-    } catch {
-      // Out of reach. The alarm asks again.
-    }
+    this.#handover.now();
   }
 
   /** When there is something to do; null: nothing is open, and the desk knows all. */
