@@ -12,6 +12,7 @@ export const RECORD_TYPES = [
   "refused",
   "switched",
   "signal",
+  "approval",
   "ended",
   "act",
   "read",

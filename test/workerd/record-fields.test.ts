@@ -31,6 +31,7 @@ const SAYS: Readonly<Record<RecordType, readonly string[] | "journal">> = {
   refused: ["upstream", "method", "target", "headers", "body", "decision"],
   switched: ["act", "reach", "reason", "by", "causedBy"],
   signal: ["rule", "signal", "value", "threshold", "mode", "act", "reach"],
+  approval: ["approval", "state"],
   ended: ["cause", "calls", "bytes"],
   act: "journal",
   read: "journal",
@@ -55,6 +56,9 @@ async function lifeOf(agent: Agent): Promise<readonly Line[]> {
   const admission = await ask(agent, { permit: { entry: 0, operation: "GET /repos/{owner}/{repo}/issues" } });
   if (!admission.admitted) throw new Error("refused");
   await admission.lease.settle(settlement());
+  const call = { ...agent.admission().call, segments: ["repos", "acme", "vault", "issues"] };
+  const target = ISSUES.replace("widgets", "vault");
+  await ask(agent, { call, request: { ...agent.admission().request, target } });
   for (let i = 0; i < 3; i++) await ask(agent, { call: null, denial: PROBE });
   await instance.close(switchOf({ reach: "instance", target: { instance: agent.id } }));
   await runInDurableObject(instanceStub(agent.id), async (object) => {
@@ -97,7 +101,7 @@ describe("each record", () => {
       for (const line of ofType) {
         expect(line).toMatchObject(who);
         expect([type, typeof line["at"], typeof line["deployment"]]).toEqual([type, "number", "string"]);
-        const ofCall = ["call", "answer", "refused"].includes(type);
+        const ofCall = ["call", "answer", "refused", "approval"].includes(type);
         expect([type, line["grant"]]).toEqual([type, ofCall ? LATER.id : "grant-1"]);
         expect(Object.keys(line), type).toEqual(expect.arrayContaining([...says]));
       }
