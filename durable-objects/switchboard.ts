@@ -12,6 +12,7 @@ import type {
   ShardProgress,
   SwitchboardCalls,
 } from "../src/control/contract.ts";
+import type { Narrowing } from "../src/control/narrowing.ts";
 import { narrowingUntilMs } from "../src/control/narrowing.ts";
 import { progressOf } from "../src/control/receipt.ts";
 import { needsTwoToLift, type Switch, switchFields } from "../src/control/switch.ts";
@@ -148,6 +149,10 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
 
   async humanKilledAt(names: readonly string[]): Promise<number | null> {
     return this.#book.humanKilledAtMs(names);
+  }
+
+  async narrowingsOf(names: readonly string[]): Promise<readonly Narrowing[]> {
+    return this.#book.narrowingsOf(names);
   }
 
   #stateOf({ sw, isDone, isGivenUp, opened }: Entry, outcomes = this.#outcomesOf(sw.id)): FlipState {

@@ -1,8 +1,9 @@
+import { narrowed } from "../control/narrowing.ts";
 import type { Deployment } from "../deployment.ts";
 import type { Mandate, MandateRefusal, MandateState } from "../mandate/contract.ts";
 import { latestDeadlineMs, whyUnusable } from "../mandate/decide.ts";
 import { verifyMandateToken } from "../mandate/token.ts";
-import { mandateBookOf } from "../objects.ts";
+import { mandateBookOf, switchboardOf } from "../objects.ts";
 import { ok, type Result } from "../result.ts";
 import { coveredBy } from "../scope/decide.ts";
 import { parseEntries } from "../scope/entry.ts";
@@ -50,8 +51,10 @@ export async function byMandate({
   // The configuration may have changed since: then it is about nothing that this client provisions.
   if (mandate.platform !== client.id || mandate.agent !== client.platform.agent)
     return about(refused("the mandate is for another agent"));
+  const groups = await groupsNow(mandate, deployment);
+  if (groups === undefined) return about(failed("temporarily_unavailable", "try again"));
   return ok({
-    ...delegationUnder(mandate, state),
+    ...delegationUnder({ ...mandate, groups }, state),
     bounds: (asked) => withinMandate(mandate, asked, nowMs),
     spend: async () => {
       const used = await within(BOOK_TIMEOUT_MS, book.use(id)).catch(() => undefined);
@@ -60,12 +63,25 @@ export async function byMandate({
   });
 }
 
+/**
+ * Those that the human had when approving, less all that was lost since: that may be longer ago than the roster
+ * remembers it for newcomers. What is lost from here on, the roster knows. Undefined: nobody can say.
+ */
+async function groupsNow(mandate: Mandate, deployment: Deployment): Promise<readonly string[] | undefined> {
+  const { human, emailDigest } = mandate;
+  const names = emailDigest === null ? [human] : [human, emailDigest];
+  const asked = switchboardOf(deployment).narrowingsOf(names);
+  const narrowings = await within(BOOK_TIMEOUT_MS, asked).catch(() => undefined);
+  return narrowings === undefined ? undefined : narrowed(mandate, narrowings);
+}
+
 const delegationUnder = (mandate: Mandate, { uses }: MandateState): Delegation => ({
   lineage: {
     human: mandate.human,
     emailDigest: mandate.emailDigest,
     groups: mandate.groups,
     groupsAtMs: mandate.groupsAtMs,
+    ...(mandate.emailUnverified === true ? { emailUnverified: true } : {}),
     agent: mandate.agent,
     client: mandate.platform,
     chain: [{ client: mandate.platform, agent: mandate.agent }],

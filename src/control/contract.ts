@@ -1,5 +1,6 @@
 import type { Fields } from "../transcript/envelope.ts";
 import type { Pushed, Reached } from "./acknowledgement.ts";
+import type { Narrowing } from "./narrowing.ts";
 import type { Act, Attributes, Reach, Switch, SwitchCause, Target } from "./switch.ts";
 
 /** What doors and objects say to `Roster`, `Switchboard` and `Journal`. Plain data over RPC; methods answer, never throw. */
@@ -163,6 +164,8 @@ export interface SwitchboardCalls {
   shards(): Promise<readonly number[]>;
   /** When a kill of this human last came, by any of these names of theirs; null: never. It counts for what was approved before, also when it was lifted. */
   humanKilledAt(names: readonly string[]): Promise<number | null>;
+  /** All that this human ever lost, by any of these names of theirs: what was approved before may be older than any switch in the book. */
+  narrowingsOf(names: readonly string[]): Promise<readonly Narrowing[]>;
 }
 
 // --- Journal ------------------------------------------------------------------------------------------------------

@@ -9,18 +9,31 @@ export interface Stated {
   readonly groupsAtMs: number;
 }
 
+/** The groups that a human still had, and when. */
+export interface Narrowing {
+  readonly groups: readonly string[];
+  readonly eventAtMs: number;
+}
+
 /** Above the skew that an ID token's `iat` is allowed. */
 const SKEW_MS = 120_000;
 
 /** Pure. Monotone: every narrowing of a later time takes away, none gives back, and their order does not matter. */
-export function groupsLeft({ groups, groupsAtMs }: Stated, switches: readonly Switch[]): readonly string[] {
-  return switches.reduce(
-    // Of one that does not say which groups are left, none is.
-    (left, { act, groups: kept = [], eventAtMs = Number.POSITIVE_INFINITY }) =>
-      act === "narrow" && groupsAtMs < eventAtMs ? left.filter((group) => kept.includes(group)) : left,
+export const groupsLeft = (stated: Stated, switches: readonly Switch[]): readonly string[] =>
+  narrowed(
+    stated,
+    switches.flatMap(({ act, groups = [], eventAtMs = Number.POSITIVE_INFINITY }) =>
+      // Of one that does not say which groups are left, none is.
+      act === "narrow" ? [{ groups, eventAtMs }] : [],
+    ),
+  );
+
+export const narrowed = ({ groups, groupsAtMs }: Stated, narrowings: readonly Narrowing[]): readonly string[] =>
+  narrowings.reduce(
+    (left, { groups: kept, eventAtMs }) =>
+      groupsAtMs < eventAtMs ? left.filter((group) => kept.includes(group)) : left,
     groups,
   );
-}
 
 /** From then on no identity token that is older than the narrowing is taken any more: no newcomer can be in its reach. */
 export const narrowingUntilMs = ({ identityProviders }: Pick<Config, "identityProviders">, eventAtMs: number): number =>

@@ -31,6 +31,8 @@ export interface Mandate extends MandateTerms {
   /** Those that the human had when approving, and when the provider said so. */
   readonly groups: readonly string[];
   readonly groupsAtMs: number;
+  /** The provider said that it has not verified the address: it entitles to nothing. */
+  readonly emailUnverified?: true;
   readonly approvedAtMs: number;
 }
 

@@ -37,13 +37,9 @@ export function mandateOf(
 
   const scope = parseEntries(body.authorization_details, "authorization_details");
   if (!scope.ok) return err(`${scope.error.path}: ${scope.error.message}`);
-  const who = {
-    human: human.id,
-    emailDigest: human.emailDigest,
-    groups: human.groups,
-    agent: body.agent,
-    parentScope: null,
-  };
+  const unverified = human.isEmailUnverified ? { emailUnverified: true as const } : {};
+  const { id, emailDigest, groups } = human;
+  const who = { human: id, emailDigest, groups, ...unverified, agent: body.agent, parentScope: null };
   const within = withinCeilings(scope.value, ceilingsOf(config, who));
   if (!within.ok) return err(within.error.description);
 
@@ -53,6 +49,7 @@ export function mandateOf(
     emailDigest: human.emailDigest,
     groups: human.groups,
     groupsAtMs: human.issuedAtMs,
+    ...unverified,
     approvedAtMs: nowMs,
     agent: body.agent,
     platform: body.platform,

@@ -7,13 +7,13 @@ import { type Config, type ConfigSource, defineConfig } from "../../src/config/d
 import { allEntitled, entitlementParts, groupOfPlace, groupsThatCount } from "../../src/config/entitlements.ts";
 import type { ScopeEntry } from "../../src/config/layers.ts";
 import { endOfSecondMs, groupsLeft, narrowingUntilMs } from "../../src/control/narrowing.ts";
+import type { Switch } from "../../src/control/switch.ts";
 import { emailDigest } from "../../src/identity/email-digest.ts";
 import { type Bounded, ceilingsOf, findExcess, permitsOf } from "../../src/instance/ceilings.ts";
 import type { Call, Json } from "../../src/scope/call.ts";
 import { findPermit } from "../../src/scope/decide.ts";
 import { parseEntries } from "../../src/scope/entry.ts";
 import base from "../workerd/config.ts";
-import { switchOf } from "../workerd/kit.ts";
 
 const POOL: readonly ScopeEntry[] = [
   { type: "http", upstream: "github", operations: ["GET /{+all}"] },
@@ -86,11 +86,21 @@ const calls: fc.Arbitrary<Call> = fc.record({
   body: fc.constantFrom<Call["body"]>({ kind: "none" }, { kind: "json", value: { n: 1 } }, { kind: "opaque" }),
 });
 const NOW_MS = 1_000_000;
+const narrowing = (change: Partial<Switch> = {}): Switch => ({
+  id: "s",
+  reach: "human",
+  target: { human: "h" },
+  act: "narrow",
+  reason: "test",
+  by: "admin",
+  cause: null,
+  atMs: NOW_MS,
+  untilMs: null,
+  ...change,
+});
 const stated = fc.record({ groups, groupsAtMs: fc.integer({ min: NOW_MS - 5, max: NOW_MS + 5 }) });
 const narrowings = fc.array(
-  fc
-    .record({ groups, eventAtMs: fc.integer({ min: NOW_MS - 5, max: NOW_MS + 5 }) })
-    .map((narrowing) => switchOf({ act: "narrow", reach: "human", target: { human: "h" }, ...narrowing })),
+  fc.record({ groups, eventAtMs: fc.integer({ min: NOW_MS - 5, max: NOW_MS + 5 }) }).map(narrowing),
   { maxLength: 4 },
 );
 
@@ -174,7 +184,7 @@ describe("what a human has lost", () => {
 
   it("is everything, where a narrowing does not say what is left, and nothing by a kill", () => {
     const word = { groups: ["g1"], groupsAtMs: 5 };
-    const sw = switchOf({ act: "narrow", reach: "human", target: { human: "h" } });
+    const sw = narrowing();
     expect(groupsLeft(word, [sw])).toEqual([]);
     expect(groupsLeft(word, [{ ...sw, act: "kill", groups: [], eventAtMs: 9 }])).toEqual(["g1"]);
     expect(groupsLeft(word, [{ ...sw, groups: [], eventAtMs: 5 }])).toEqual(["g1"]);

@@ -56,6 +56,28 @@ describe("a mandate", () => {
     expect((await exchangeMandate(await approve(change), asked)).verdict).toBe(`invalid_request: ${reason}`);
   });
 
+  it("gives nothing by a group that was lost since, however long ago, and is refused where nobody can say", async () => {
+    const aged = await approve({ groupsAtMs: Date.now() - 90 * 86_400_000 });
+    const lost = flip({
+      act: "narrow",
+      reach: "human",
+      target: { human: aged.human },
+      groups: [],
+      eventAtMs: Date.now() - 60 * 86_400_000,
+      untilMs: Date.now() + 1_000,
+    });
+    await lost;
+    const later = vi.spyOn(Date, "now").mockReturnValue(Date.now() + 2_000);
+    await runDurableObjectAlarm(boardStub());
+    expect((await exchangeMandate(aged)).verdict).toMatch(
+      /^invalid_authorization_details: .*exceeds the human's entitlement/,
+    );
+    later.mockRestore();
+    const mandate = await approve();
+    vi.spyOn(await boardPrototype(), "narrowingsOf").mockRejectedValue(new Error("out of reach"));
+    expect((await exchangeMandate(mandate)).verdict).toBe("temporarily_unavailable: try again");
+  });
+
   it("is refused one millisecond before its window and when it closes, and where its zone has no such hour", async () => {
     const schedule = { timeZone: "Europe/Vienna", days: ["sun" as const], from: "02:00", to: "03:00" };
     const notBeforeMs = Date.parse("2026-01-01T00:00:00Z");
@@ -104,7 +126,7 @@ describe("a mandate", () => {
   it("is bounded by the ceilings of now: what its groups may do no more is refused", async () => {
     const mandate = await approve({ groups: ["nobody"] });
     expect((await exchangeMandate(mandate)).verdict).toBe(
-      "invalid_authorization_details: authorization_details[0] exceeds the human's entitlement",
+      `invalid_authorization_details: authorization_details[0]: "GET /repos/{owner}/{repo}/issues" exceeds the human's entitlement`,
     );
   });
 

@@ -297,7 +297,7 @@ describe("an instance that was not there", () => {
     );
     await evictDurableObject(rosterStub(agent.enrolment.rosterShard));
     expect(await verdicts(agent)).toEqual(["admitted", LOST]);
-    // And has it for good: put away once more, before and after it was written.
+    // And has it for good: put away once more.
     await evictDurableObject(instanceStub(agent.id));
     expect(await verdicts(agent)).toEqual(["admitted", LOST]);
     const switched = (await recordsOf(agent)).filter(({ type }) => type === "switched");
