@@ -37,6 +37,7 @@ const insideWorkerd = () => ({
           GRANT_KEYS: privateJwks(),
           SEAL_KEYS: privateJwks(),
           GITHUB_TOKEN: "test-github-credential",
+          APPROVALS_WEBHOOK: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
         },
       },
     }),

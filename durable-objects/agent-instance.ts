@@ -1,5 +1,6 @@
 import { DurableObject } from "cloudflare:workers";
 import config from "#config";
+import type { DecideAnswer, DecideRequest } from "../src/approval/contract.ts";
 import type { CloseAnswer } from "../src/control/acknowledgement.ts";
 import type { Opening } from "../src/control/contract.ts";
 import type { Switch } from "../src/control/switch.ts";
@@ -28,10 +29,11 @@ import type {
 } from "../src/instance/contract.ts";
 import type { DelegateAnswer, DelegateRequest, EndAnswer } from "../src/instance/family.ts";
 import { reserve, unused } from "../src/instance/limits.ts";
-import type { Json } from "../src/scope/call.ts";
+import type { Call, Json } from "../src/scope/call.ts";
 import type { BodyPart } from "../src/transcript/body-line.ts";
 import type { BodyReference } from "../src/transcript/envelope.ts";
 import type { RawPart } from "../src/transcript/layout.ts";
+import { Approvals, type Gate } from "./approvals.ts";
 import { type Piece, requestBody, wholeBody } from "./bodies.ts";
 import { Family } from "./family.ts";
 import { InstanceControl } from "./instance-control.ts";
@@ -48,6 +50,7 @@ import { type AnswerBody, Lease, type LeaseHost } from "./lease.ts";
 import { Ledger } from "./ledger.ts";
 import { RefusalCount } from "./refusal-count.ts";
 import { RuleWatch } from "./rule-watch.ts";
+import { CallTicket } from "./ticket.ts";
 import { Wake } from "./wake.ts";
 
 /** A Worker says something every five seconds while its call runs; one that was silent for this long is gone. */
@@ -56,6 +59,8 @@ const SILENT_MS = 20_000;
 const JTI_MARGIN_MS = 60_000;
 /** A failed flush is tried again after this. */
 const RETRY_MS = 5_000;
+/** So many calls at most wait for a person in this object. Others are pending at once. */
+const MAX_WAITING = 10;
 
 /** One running copy of an agent: the only writer of its transcript, and the only place where its calls are admitted. */
 export class AgentInstance extends DurableObject<Env> implements AgentInstanceCalls, LeaseHost {
@@ -63,6 +68,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   readonly #control: InstanceControl;
   readonly #watch: RuleWatch;
   readonly #family: Family;
+  readonly #approvals: Approvals;
   readonly #wake: Wake;
   readonly #leases = new Map<number, Lease>();
   #refusals = new RefusalCount(0);
@@ -87,7 +93,6 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       beforeRecord: () => this.#control.keep(),
     });
     const ledger = () => this.#ledger;
-    this.#control = new InstanceControl({ ctx, kept, deployment, ledger, watch, leases: this.#leases, wakeBy });
     this.#family = new Family({
       kept,
       deployment,
@@ -97,6 +102,19 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       wakeBy,
       waitUntil: (work) => ctx.waitUntil(work),
     });
+    const approvals = () => this.#approvals;
+    this.#control = new InstanceControl({
+      ctx,
+      kept,
+      deployment,
+      ledger,
+      watch,
+      leases: this.#leases,
+      wakeBy,
+      approvals,
+    });
+    const whyNot = (call: Call, nowMs: number) => this.#whyNever(call, nowMs);
+    this.#approvals = new Approvals({ ctx, kept, deployment, ledger, wakeBy, whyNot });
     // Whether it has left is not kept: to leave twice is nothing.
     if (this.#ledger.log.isClosed) this.#leaveAtMs = this.#ledger.state.orphaned?.untilMs ?? null;
     this.#wake = new Wake(ctx, () => this.#nextWakeMs());
@@ -183,6 +201,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     if (state.stopped === null && !log.isClosed) {
       this.#ledger.change({ stopped: "revoked" });
       this.#ledger.record("switched", Date.now(), { act: "revoke", reach: "instance", by }, { deployment });
+      this.#approvals.cancel(Date.now());
       this.#wake.by(this.#ledger.endsAtMs);
     }
     this.#family.tend();
@@ -241,13 +260,14 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   /**
    * INVARIANT: synchronous. Between the first check and the record nothing can interleave. Order: what depends on the
    * credentials alone (replay, switches, the task's end), what the steps before found, ceilings, limits.
+   * @param isClaim of a call that has waited for a person: its proof was held against replay when it came
    */
-  #admitNow(request: AdmitRequest, nowMs: number): Admission {
+  #admitNow(request: AdmitRequest, nowMs: number, isClaim = false): Admission {
     const { enrolment, state, log } = this.#ledger;
     if (enrolment === null) return refused(unauthenticated("invalid_token", "no such instance"));
     if (log.isClosed) return refused(unauthenticated("invalid_token", "the transcript has ended"));
     const { proof, grant, call, denial, request: sent } = request;
-    if (this.#isReplayed(proof, nowMs))
+    if (!isClaim && this.#isReplayed(proof, nowMs))
       return this.#refuse(request, nowMs, unauthenticated("invalid_dpop_proof", "replay"));
     const dead = this.#control.deadReason(nowMs);
     if (dead !== null) return this.#refuse(request, nowMs, unauthenticated("invalid_token", dead));
@@ -258,17 +278,21 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       return this.#refuse(request, nowMs, absent("switch", "a switch of this upstream"));
     const permits = this.#control.ceilings.permitsOf(enrolment, call);
     if (!permits.ok) return this.#refuse(request, nowMs, permits.error);
+    const asked = this.#approvals.look(request, call, nowMs);
+    if (asked.kind === "refused") return this.#refuse(request, nowMs, asked.denial);
     this.#giveUpSilent(nowMs);
     const { open } = this.#ledger.state;
     const wanted = { running: open.length, bytes: bytesSent(sent), nowMs };
     const reserved = reserve(state.usage, this.#family.limits(enrolment), wanted);
     if (!reserved.ok) return this.#refuse(request, nowMs, reserved.denial);
     if (this.#ledger.isFull) return refused(unavailable("the log is full: R2 can't be written"));
+    if (asked.kind === "wanted") return this.#holdBack(request, call, asked, nowMs, isClaim);
 
     const seq = this.#ledger.nextSeq();
     const body = requestBody(sent, seq);
+    const approved = asked.kind === "approved" ? this.#approvals.use(asked.id, seq, nowMs) : {};
     this.#ledger.change({ usage: reserved.usage, open: [...open, seq] });
-    this.#ledger.record("call", nowMs, callFields(request, call.upstream, body.reference, permits.value), {
+    this.#ledger.record("call", nowMs, callFields(request, call.upstream, body.reference, permits.value, approved), {
       deployment: request.deployment,
       grant: grant.id,
       jti: jtiOf(proof),
@@ -279,6 +303,54 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     this.#control.saw({ kind: "admitted", bytes: bytesSent(sent) }, nowMs);
     const facts = request.delegation === undefined ? {} : { delegation: delegationFacts(enrolment) };
     return { admitted: true, seq, lease, ...facts };
+  }
+
+  /** A person is asked, once for each call. What is pending is no refusal that rules count: the agent did nothing wrong. */
+  #holdBack(
+    request: AdmitRequest,
+    call: Call,
+    gate: Extract<Gate, { readonly kind: "wanted" }>,
+    nowMs: number,
+    isClaim: boolean,
+  ): AdmitRefusal {
+    let id = gate.known;
+    if (id === null && !this.#approvals.isFull) {
+      const { deployment, grant, proof } = request;
+      const beside = { deployment, grant: grant.id, jti: jtiOf(proof) };
+      id = this.#approvals.ask(request, call, gate, beside, nowMs);
+    } else this.#recordRefusal(request, nowMs, this.#approvals.pending(id));
+    const refusal = refused(this.#approvals.pending(id));
+    const untilMs = Math.min(request.grant.expiresAtMs, this.#ledger.enrolment!.task.deadlineMs);
+    const waitMs = Math.min(gate.demand.waitMs, untilMs - nowMs);
+    if (id === null || isClaim || waitMs <= 0 || this.#approvals.waits.size >= MAX_WAITING) return refusal;
+    // From here on, whether or not its Worker asks: a place among those that wait is taken.
+    const waiting = this.#approvals.waits.wait(id, waitMs);
+    const ticket = new CallTicket(
+      // Whose time ran out with its grant or its task is answered as any call after that.
+      async () => (await waiting) || Date.now() >= untilMs,
+      async () => {
+        if (!(await this.#control.isConfirmed())) return refused(unavailable("no confirmation from the roster"));
+        return this.#admitNow(request, Date.now(), true);
+      },
+    );
+    return { ...refusal, ticket };
+  }
+
+  /** Why a call could not be admitted whatever a person says. */
+  #whyNever(call: Call, nowMs: number): string | null {
+    const dead = this.#control.deadReason(nowMs);
+    if (dead !== null) return dead;
+    if (this.#control.hasClosed(call.upstream)) return "a switch of this upstream";
+    const permits = this.#control.ceilings.permitsOf(this.#ledger.enrolment!, call);
+    return permits.ok ? null : "not within the ceilings";
+  }
+
+  /** The desk's: a person has decided. */
+  async decideApproval(id: string, request: DecideRequest): Promise<DecideAnswer> {
+    if (this.#ledger.enrolment === null) return { kind: "unknown" };
+    // What was switched a moment ago stands before it.
+    this.#control.keep();
+    return this.#approvals.decide(id, request, Date.now());
   }
 
   #refuse(request: AdmitRequest, nowMs: number, denial: Denial): AdmitRefusal {
@@ -384,6 +456,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   /** Bodies that have not left, and those whose tables wait for their proofs' windows. What is sealed leaves first, by the alarm. */
   async erase(beforeMs: number): Promise<ErasedBodies | "later" | null> {
     if (this.#ledger.enrolment === null) return null;
+    this.#approvals.erase(beforeMs, Date.now());
     const erased = this.#ledger.eraseBodies(beforeMs);
     if (erased === "later") this.#wake.by(Date.now());
     return erased;
@@ -406,6 +479,8 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       this.#recordOrphans();
       this.#watch.handOver();
       this.#family.tend();
+      this.#approvals.settle(Date.now());
+      this.#approvals.handOver();
       const isOver = !this.#ledger.log.isClosed && Date.now() >= this.#ledger.endsAtMs;
       const cut = isOver ? await this.#control.cutAll("expired") : null;
       if (!isOver) this.#giveUpSilent(Date.now());
@@ -437,6 +512,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     this.#ledger.countOrphans(this.#leases.size, nowMs);
     for (const lease of this.#leases.values()) lease.abandon();
     this.#recordCounted(nowMs, true);
+    this.#approvals.cancel(nowMs, "the transcript ended");
     this.#ledger.end(nowMs);
     if (unconfirmed > 0) this.#leaveAtMs = this.#ledger.state.orphaned?.untilMs ?? nowMs;
   }
@@ -460,6 +536,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
         this.#ledger.log.isClosed ? null : this.#refusals.dueAtMs,
         this.#leases.size === 0 ? null : nowMs + SILENT_MS,
         this.#watch.dueAtMs(nowMs),
+        this.#approvals.dueAtMs(nowMs),
         this.#leaveAtMs,
         this.#family.dueAtMs(nowMs),
       ].filter((time) => time !== null);

@@ -33,6 +33,8 @@ export interface ControlOptions {
   readonly watch: RuleWatch;
   readonly leases: ReadonlyMap<number, Lease>;
   readonly wakeBy: (atMs: number) => void;
+  /** What waits for a person: it hears of a switch at once, and is cancelled with its record. */
+  readonly approvals: () => { wakeStopped(nowMs: number): void; cancel(nowMs: number): void };
 }
 
 /** What the roster said to a newcomer. */
@@ -199,6 +201,7 @@ export class InstanceControl {
     if (sw.act === "kill" && isWhole(sw)) this.#ledger.change({ stopped: this.#ledger.state.stopped ?? "switched" });
     // With the next record, and that is soon: what the Workers say. Nobody waits for a write before they are told.
     if (isNew) setTimeout(() => this.keep(), KEEP_AFTER_MS);
+    if (isNew) this.#options.approvals().wakeStopped(Date.now());
     return cut;
   }
 
@@ -213,10 +216,12 @@ export class InstanceControl {
   keep(): void {
     const ledger = this.#ledger;
     if (ledger.enrolment === null || ledger.log.isClosed) return;
-    for (const sw of this.#switches.keep()) {
+    const kept = this.#switches.keep();
+    for (const sw of kept) {
       ledger.append("switched", Date.now(), switchFields(sw));
       this.#options.wakeBy(ledger.endsAtMs);
     }
+    if (kept.length > 0) this.#options.approvals().cancel(Date.now());
   }
 
   /** @param opening who resumed it, and why; null: the roster names the pause no more, and does not say. */

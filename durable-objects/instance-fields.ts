@@ -1,3 +1,4 @@
+import type { Demand } from "../src/approval/policy.ts";
 import type { Limits } from "../src/config/define.ts";
 import type { Attributes } from "../src/control/switch.ts";
 import type { Denial } from "../src/denial.ts";
@@ -92,6 +93,7 @@ export const callFields = (
   upstream: string,
   body: Json,
   ceilings: readonly CeilingPermit[],
+  approved: Fields,
 ): Fields => ({
   upstream,
   method: sent.method,
@@ -101,6 +103,27 @@ export const callFields = (
   ...redactionFields(sent.redaction),
   ...(delegation === undefined ? {} : { delegation: { jti: delegation.jti, aud: delegation.aud } }),
   decision: { allowed: true, ...permit, ceilings: ceilings.map((one) => ({ ...one })) },
+  ...approved,
+});
+
+/** What a person is asked to approve: all of the call, and the entries that hold it back. */
+export const askedFields = (
+  approval: string,
+  { request: sent }: AdmitRequest,
+  upstream: string,
+  body: Json,
+  { demand, expiresAtMs }: { readonly demand: Demand; readonly expiresAtMs: number },
+): Fields => ({
+  approval,
+  state: "asked",
+  upstream,
+  method: sent.method,
+  target: sent.target,
+  headers: pairs(sent.headers),
+  body,
+  ...redactionFields(sent.redaction),
+  entries: [...demand.at],
+  expires: expiresAtMs,
 });
 
 export const refusedFields = ({ call, request }: AdmitRequest, denial: Denial, body: Json): Fields => ({
@@ -126,6 +149,8 @@ function decidedBy(denial: Denial): Fields {
       return { layer: "limits", reason: `over the limit of ${denial.limit}` };
     case "exhausted":
       return { layer: "limits", reason: `the budget of ${denial.budget} is spent` };
+    case "pending":
+      return { layer: "boundaries" };
     case "unavailable":
     case "upstream-failed":
       return { layer: "gate" };

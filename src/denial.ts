@@ -10,6 +10,11 @@ export type Denial =
   | { readonly kind: "too-large"; readonly reason: string }
   | { readonly kind: "limited"; readonly limit: "rate" | "concurrency"; readonly retryAfterSeconds: number }
   | { readonly kind: "exhausted"; readonly budget: "calls" | "bytes" }
+  /**
+   * It waits for a person. `approval` is the request that it belongs to; null: so many are open that it made none. The
+   * agent is told that it is pending, and nothing of why.
+   */
+  | { readonly kind: "pending"; readonly approval: string | null; readonly reason: string }
   /** A state that can't be read, a record that can't be written: unknown means no. */
   | { readonly kind: "unavailable"; readonly reason: string }
   | { readonly kind: "upstream-failed"; readonly status: 502 | 504; readonly reason: string };

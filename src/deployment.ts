@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { parseWebhookSecret } from "./approval/webhook.ts";
 import type { Config } from "./config/define.ts";
 import { GRANT_ALGORITHMS, KeyRing, SEAL_ALGORITHMS } from "./grant/keys.ts";
 
@@ -11,6 +12,7 @@ export interface Env {
   readonly RETENTION: DurableObjectNamespace;
   readonly MANDATE_BOOK: DurableObjectNamespace;
   readonly MANDATE_INDEX: DurableObjectNamespace;
+  readonly APPROVAL_DESK: DurableObjectNamespace;
   readonly TRANSCRIPTS: R2Bucket;
   readonly VERSION?: { readonly id: string };
   readonly [name: string]: unknown;
@@ -40,6 +42,11 @@ export function parseDeployment(env: Env, config: Config): Deployment {
     env,
   };
   for (const upstream of Object.values(config.upstreams)) readSecret(env, upstream.credential.secret);
+  const { webhook } = config.approvals;
+  if (webhook !== undefined) {
+    const key = parseWebhookSecret(readSecret(env, webhook.secret));
+    if (!key.ok) throw new Error(`secret ${webhook.secret} ${key.error}`);
+  }
   const digests = [
     ...Object.values(config.admins.breakGlass),
     ...Object.values(config.transmitters).map(({ authorization }) => authorization),

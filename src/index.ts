@@ -7,6 +7,7 @@ import { mandates } from "./mandates/mandates.ts";
 import { signals } from "./signals/signals.ts";
 
 export { AgentInstance } from "../durable-objects/agent-instance.ts";
+export { ApprovalDesk } from "../durable-objects/approval-desk.ts";
 export { Journal } from "../durable-objects/journal.ts";
 export { MandateBook } from "../durable-objects/mandate-book.ts";
 export { MandateIndex } from "../durable-objects/mandate-index.ts";

@@ -11,6 +11,11 @@ declare module "node:crypto" {
     readonly type: "secret" | "public" | "private";
   }
   export function createHash(algorithm: "sha256"): Hash;
+  interface Hmac {
+    update(data: string): Hmac;
+    digest(encoding: "base64"): string;
+  }
+  export function createHmac(algorithm: "sha256", key: Uint8Array): Hmac;
   export function createPrivateKey(key: { key: object; format: "jwk" }): KeyObject;
   export function createPublicKey(key: { key: object; format: "jwk" }): KeyObject;
   interface JwkInput {

@@ -1,3 +1,4 @@
+import type { ApprovalDeskCalls } from "./approval/contract.ts";
 import type { Config } from "./config/define.ts";
 import type { JournalCalls, RosterCalls, SwitchboardCalls } from "./control/contract.ts";
 import type { Deployment } from "./deployment.ts";
@@ -23,6 +24,8 @@ export const mandateBookOf = ({ env, config }: Deployment, human: string): Manda
 
 export const mandateIndexOf = ({ env, config }: Deployment): MandateIndexCalls =>
   stub<MandateIndexCalls>(env.MANDATE_INDEX, config, "mandates");
+export const approvalDeskOf = ({ env, config }: Deployment): ApprovalDeskCalls =>
+  stub<ApprovalDeskCalls>(env.APPROVAL_DESK, config, "approvals");
 
 export const switchboardOf = ({ env, config }: Deployment): SwitchboardCalls =>
   stub<SwitchboardCalls>(env.SWITCHBOARD, config, "switchboard");

@@ -1,6 +1,7 @@
 // Which commands there are, and what becomes of a command line: the table, and one way through it.
 
 import { agent } from "./agent.ts";
+import { approvals, approve, deny } from "./approvals.ts";
 import { type Command, CommandError, EXIT, type Io, UsageError } from "./command.ts";
 import { erase, readErasure } from "./erase.ts";
 import { hold, holds } from "./holds.ts";
@@ -33,6 +34,9 @@ const commands: ReadonlyMap<string, Command> = new Map([
   ["holds", holds],
   ["mandates", mandates],
   ["revoke-mandate", revokeMandate],
+  ["approvals", approvals],
+  ["approve", approve],
+  ["deny", deny],
   ["agent", agent],
   ["login", login],
   ["logout", logout],

@@ -34,6 +34,13 @@ const WORDS: Readonly<Record<string, Words>> = Object.assign(Object.create(null)
   ],
   refused: ({ method, target, decision }) => [word(method), word(target), refusal(decision)],
   switched: ({ act, reach, reason }) => [word(act), "of", `${word(reach)}:`, word(reason)],
+  approval: ({ state, method, target, by, reason }) => [
+    word(state),
+    word(method),
+    word(target),
+    word(by),
+    word(reason),
+  ],
   ended: ({ cause, reason }) => [word(cause), word(reason)],
 } satisfies Record<string, Words>);
 

@@ -73,6 +73,7 @@ function callWords(beginning: string, call: CallEntry): string {
     `${beginning} ${method} ${target}`,
     call.upstream,
     operation === null ? null : `[${operation}]`,
+    call.approvedBy === null ? null : `approved by ${call.approvedBy}`,
     `${status === null ? "" : `${status} `}${outcomeOf(call)}`,
     call.durationMs === null ? null : duration(call.durationMs),
     isKnown ? `${size(call.sentBytes)} up, ${size(call.receivedBytes)} down` : null,
@@ -124,6 +125,16 @@ const EVENTS: Readonly<Record<string, Words>> = Object.assign(Object.create(null
     act === "return"
       ? `SUB-AGENT ENDED: ${word(child)}, spent ${word(spent)}`
       : `DELEGATED to ${word(childAgent)} ${word(child)}: ${word(purpose)}  limits ${word(limits)}`,
+  approval: ({ approval, state, method, target, by, reason, expires, validUntil }) =>
+    [
+      `APPROVAL ${word(state)}`,
+      word(method) === "" ? "" : `: ${word(method)} ${word(target)}`,
+      word(by) === "" ? "" : ` by ${word(by)}`,
+      word(reason) === "" ? "" : `: ${word(reason)}`,
+      typeof expires === "number" ? ` until ${utc(expires)}` : "",
+      typeof validUntil === "number" ? `, once, until ${utc(validUntil)}` : "",
+      `  approval ${word(approval)}`,
+    ].join(""),
   ended: ({ cause, calls, bytes }) =>
     `ENDED: ${word(cause)}${typeof calls === "number" ? `, ${count(calls, "call")}` : ""}${typeof bytes === "number" ? `, ${size(bytes)}` : ""}`,
 } satisfies Record<string, Words>);

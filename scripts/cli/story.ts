@@ -47,6 +47,7 @@ const callShape = z.object({
   body: reference,
   decision: z.object({ operation: optional }).catch({ operation: undefined }),
   redacted: z.array(z.unknown()).catch([]),
+  approver: optional,
 });
 const refusedShape = callShape.extend({
   decision: z.object({ layer: optional, kind: optional, code: optional, reason: optional }).catch({
@@ -92,6 +93,8 @@ export interface CallEntry {
   readonly method: string;
   readonly target: string;
   readonly operation: string | null;
+  /** Where a person had to approve it. */
+  readonly approvedBy: string | null;
   /** `running`: without an answer so far. */
   readonly outcome: string;
   readonly status: number | null;
@@ -202,13 +205,14 @@ function entryOf(record: RecordLine): Entry {
   const { type, seq = 0, at: atMs = 0 } = record;
   if (type === "enrolled") return { entry: "instance", seq, atMs, ...enrolledShape.parse(record) };
   if (type === "call") {
-    const { decision, body, redacted, ...call } = callShape.parse(record);
+    const { decision, body, redacted, approver, ...call } = callShape.parse(record);
     return {
       entry: "call",
       seq,
       atMs,
       ...call,
       operation: decision.operation ?? null,
+      approvedBy: approver ?? null,
       ...RUNNING,
       redacted: redacted.length,
       request: body,

@@ -63,6 +63,7 @@ export const secretsOf = (config: Config): string[] => [
     config.secrets.grantKeys,
     config.secrets.sealKeys,
     ...Object.values(config.upstreams).map(({ credential }) => credential.secret),
+    ...(config.approvals.webhook === undefined ? [] : [config.approvals.webhook.secret]),
     ...Object.values(config.admins.breakGlass),
     ...Object.values(config.transmitters).map(({ authorization }) => authorization),
   ]),

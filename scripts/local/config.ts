@@ -1,5 +1,5 @@
 import { type ConfigSource, defineConfig } from "../../src/config/define.ts";
-import type { ScopeEntry } from "../../src/config/layers.ts";
+import type { BoundarySource, ScopeEntry } from "../../src/config/layers.ts";
 import type { RuleSource } from "../../src/config/rules.ts";
 
 /**
@@ -28,6 +28,8 @@ export interface LocalAddresses {
   readonly burst?: number;
   /** Who pushes security events. For tests of what comes of them. */
   readonly transmitter?: LocalTransmitter;
+  /** Who is told of requests for approval. Its secret comes with the bindings. */
+  readonly webhook?: string;
   readonly rules?: Readonly<Record<string, RuleSource>>;
   /** Cross App Access, and approval in advance. */
   readonly idJag?: ConfigSource["identityProviders"][string]["idJag"];
@@ -63,6 +65,11 @@ export interface HostileUpstream {
   readonly delegation?: ConfigSource["upstreams"][string]["delegation"];
   /** The layer that speaks of the hostile upstream no more. */
   readonly without?: "entitlement" | "agent" | "boundaries";
+  /** Calls of it that a person must approve. */
+  readonly approve?: {
+    readonly operations: readonly string[];
+    readonly approval?: NonNullable<BoundarySource["approval"]>;
+  };
 }
 
 const repositories = (operations: readonly string[], repo: readonly string[]): ScopeEntry => ({
@@ -107,8 +114,12 @@ const hostile = (layer?: "entitlement" | "agent" | "boundaries"): ScopeEntry[] =
         { type: "http", upstream: "strict", operations: ["GET /rules/{rule}"], where: { "query.limit": ["1", "2"] } },
         { type: "http", upstream: "ungranted", operations: ["GET /{+path}"] },
       ];
+const approvedByPerson = (): BoundarySource[] => {
+  const { approve } = local.hostile ?? {};
+  return approve === undefined ? [] : [{ type: "http", upstream: "hostile", effect: "approve", ...approve }];
+};
 const hostileUpstream = () => {
-  const { baseUrl = "", limits: _, without: __, ...bounds } = local.hostile ?? {};
+  const { baseUrl = "", limits: _, without: __, approve: ___, ...bounds } = local.hostile ?? {};
   // Not in Authorization: what the agent put there would not be overwritten by it.
   const credential = { kind: "header", header: "X-Hostile-Key", secret: "MODEL_KEY", value: "{secret}" } as const;
   return { baseUrl, credential, ...bounds };
@@ -222,6 +233,7 @@ export default defineConfig({
     CHAT,
     POST_TO_ENGINEERING,
     ...hostile("boundaries"),
+    ...approvedByPerson(),
   ],
   admins: {
     identityProvider: "corp",
@@ -230,6 +242,7 @@ export default defineConfig({
       viewer: ["security-oncall", ...(local.viewers === undefined ? [] : [local.viewers])],
       operator: ["security-oncall", "security-ops"],
       auditor: ["security-oncall", "security-audit"],
+      approver: ["security-oncall"],
     },
     breakGlass: { oncall: "BREAK_GLASS_ONCALL" },
   },
@@ -251,6 +264,7 @@ export default defineConfig({
             },
           },
         },
+  approvals: local.webhook === undefined ? {} : { webhook: { url: local.webhook, secret: "APPROVALS_WEBHOOK" } },
   grants: { grantSeconds: local.grantSeconds ?? 300 },
   transcripts: {
     flushAfterMs: local.flushAfterMs ?? 2_000,

@@ -92,6 +92,7 @@ export async function startGate(options: GateOptions): Promise<LocalGate> {
             RETENTION: { className: "Retention", useSQLite: true },
             MANDATE_BOOK: { className: "MandateBook", useSQLite: true },
             MANDATE_INDEX: { className: "MandateIndex", useSQLite: true },
+            APPROVAL_DESK: { className: "ApprovalDesk", useSQLite: true },
           },
           r2Buckets: {
             TRANSCRIPTS: options.s3 === undefined ? BUCKET : { id: BUCKET, s3Credentials: options.s3 },

@@ -1,6 +1,7 @@
 import { Hono } from "hono";
 import { recordUnauthenticated } from "../authority/refused.ts";
 import { KEY_ID } from "../transcript/layout.ts";
+import { approvalRoutes } from "./approvals.ts";
 import { authenticateAdmin } from "./authenticate.ts";
 import { bodyRoutes } from "./bodies.ts";
 import { type AdminHono, problem, readBody, record, recordedPath, requireRole } from "./door.ts";
@@ -43,6 +44,7 @@ segmentRoutes(admin);
 objectRoutes(admin);
 retentionRoutes(admin);
 mandateRoutes(admin);
+approvalRoutes(admin);
 bodyRoutes(admin);
 openApiRoute(admin);
 

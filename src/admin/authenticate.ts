@@ -12,6 +12,8 @@ export interface Admin {
   readonly id: string;
   readonly email: string | null;
   readonly roles: readonly AdminRole[];
+  /** Of the identity provider; a key has none. */
+  readonly groups: readonly string[];
 }
 
 /** Tells a key from a token before either is looked at. */
@@ -35,7 +37,8 @@ export async function authenticateAdmin(
   const roles = (Object.keys(admins.roles) as Role[]).filter((role) =>
     admins.roles[role].some((group) => human.value.groups.includes(group)),
   );
-  return ok({ id: human.value.id, email: typeof email === "string" ? email : null, roles });
+  const { id, groups } = human.value;
+  return ok({ id, email: typeof email === "string" ? email : null, roles, groups });
 }
 
 /** Only the digest of a key is known here. Every key is compared, and none sooner than another. */
@@ -46,5 +49,5 @@ function breakGlass(key: string, { config, env }: Deployment): Result<Admin, str
   );
   const [name] = held[0] ?? [];
   if (name === undefined) return err("a break-glass key that is not known");
-  return ok({ id: `break-glass:${name}`, email: null, roles: ["break-glass"] });
+  return ok({ id: `break-glass:${name}`, email: null, roles: ["break-glass"], groups: [] });
 }

@@ -56,11 +56,33 @@ const body = (name: string): Node => ({ required: true, content: json(ref(name))
 const roles = (...names: string[]): Node => ({ "x-roles": names });
 const READERS = roles("viewer", "operator", "auditor");
 const LOOKERS = roles("operator", "auditor");
+const APPROVAL_LOOKERS = roles("approver", "auditor");
+
+const decision = (operationId: string, summary: string): Node => ({
+  post: {
+    operationId,
+    summary,
+    description: "The same decision by the same one is one, however often it is sent.",
+    ...roles("approver"),
+    parameters: [pathId("id", "Of the request")],
+    requestBody: body("Decide"),
+    responses: {
+      200: answer("Decided", ref("Approval")),
+      400: failure("The detail names what is wrong, by path"),
+      404: failure("No such request"),
+      409: failure("It is over: decided, expired or cancelled; the detail says which"),
+      ...ALWAYS,
+    },
+  },
+});
 
 /** @param query parameters of those that have some */
 export const operations = (
   query: Readonly<
-    Record<"switches" | "instances" | "holds" | "mandates" | "segments" | "objects" | "object", readonly Node[]>
+    Record<
+      "switches" | "instances" | "holds" | "mandates" | "approvals" | "segments" | "objects" | "object",
+      readonly Node[]
+    >
   >,
 ): Node => ({
   "/admin/v1/switches": {
@@ -348,6 +370,42 @@ export const operations = (
       },
     },
   },
+  "/admin/v1/approvals": {
+    get: {
+      operationId: "listApprovals",
+      summary: "Calls that wait for a person; with `state=all` those of the last thirty days, too. Newest first",
+      ...APPROVAL_LOOKERS,
+      parameters: query.approvals,
+      responses: { 200: answer("A page", ref("ApprovalPage")), 400: failure("Not a page"), ...ALWAYS },
+    },
+  },
+  "/admin/v1/approvals/{id}": {
+    get: {
+      operationId: "readApproval",
+      summary: "One request: the whole call but for its body",
+      description: "The read is itself on record before it is given.",
+      ...APPROVAL_LOOKERS,
+      parameters: [pathId("id", "Of the request")],
+      responses: { 200: answer("As of now", ref("Approval")), 404: failure("No such request"), ...ALWAYS },
+    },
+  },
+  "/admin/v1/approvals/{id}/body": {
+    get: {
+      operationId: "readApprovalBody",
+      summary: "The body that is to be approved, byte for byte",
+      description: "The read is itself on record before it begins.",
+      ...APPROVAL_LOOKERS,
+      parameters: [pathId("id", "Of the request")],
+      responses: {
+        200: { description: "The bytes, in the content coding that the record names", content: OCTETS },
+        404: failure("No such request, or it has no body"),
+        410: failure("Erased: the detail names the certificate"),
+        ...ALWAYS,
+      },
+    },
+  },
+  "/admin/v1/approvals/{id}/approve": decision("approve", "Lets exactly this call pass, once, for a time"),
+  "/admin/v1/approvals/{id}/deny": decision("deny", "The call does not exist for the agent"),
   "/admin/v1/openapi.json": {
     get: {
       operationId: "readOpenApi",

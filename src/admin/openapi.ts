@@ -1,6 +1,8 @@
 import { z } from "zod";
 import { REACHES } from "../control/switch.ts";
 import { revokeBody } from "../mandate/shape.ts";
+import * as approvalShapes from "./approval-shapes.ts";
+import { approvalsQuery, decideBody } from "./approvals.ts";
 import { type AdminHono, READERS, requireRole } from "./door.ts";
 import { narrowBody } from "./humans.ts";
 import { instancesQuery } from "./instances.ts";
@@ -28,6 +30,7 @@ const BODIES = {
   ReleaseHold: releaseBody,
   Erase: eraseBody,
   RevokeMandate: revokeBody,
+  Decide: decideBody,
 } as const;
 const ANSWERS = {
   Problem: shapes.problemShape,
@@ -49,6 +52,8 @@ const ANSWERS = {
   Erasure: retentionShapes.erasureShape,
   Mandate: mandateShapes.mandateShape,
   MandatePage: mandateShapes.mandatePageShape,
+  Approval: approvalShapes.approvalShape,
+  ApprovalPage: approvalShapes.approvalPageShape,
 } as const;
 
 let document: JsonSchema | null = null;
@@ -71,7 +76,7 @@ export const openApiDocument = (origin: string): JsonSchema => ({
     title: "Portcullis, the admin's door",
     version: VERSION,
     description:
-      "Kill switches, what came of them, who is enrolled, transcripts, legal holds, erasures, and mandates. Fields that end in `Ms` are milliseconds since 1970.",
+      "Kill switches, what came of them, who is enrolled, transcripts, legal holds, erasures, mandates, and requests for approval. Fields that end in `Ms` are milliseconds since 1970.",
     license: { name: "Apache-2.0", identifier: "Apache-2.0" },
   },
   servers: [{ url: origin }],
@@ -84,6 +89,7 @@ export const openApiDocument = (origin: string): JsonSchema => ({
     object: parametersOf(objectQuery),
     holds: parametersOf(holdsQuery),
     mandates: parametersOf(mandatesQuery),
+    approvals: parametersOf(approvalsQuery),
   }),
   components: {
     schemas: {
@@ -97,7 +103,7 @@ export const openApiDocument = (origin: string): JsonSchema => ({
         type: "http",
         scheme: "bearer",
         description:
-          "An OIDC ID token of the admins' provider, issued to the admins' client; its groups hold the roles viewer, operator, auditor. Or a break-glass key `pbg_…`, which can kill, and do nothing else.",
+          "An OIDC ID token of the admins' provider, issued to the admins' client; its groups hold the roles viewer, operator, auditor, approver. Or a break-glass key `pbg_…`, which can kill, and do nothing else.",
       },
     },
   },

@@ -17,5 +17,7 @@ export const admins = z.strictObject({
     viewer: z.array(z.string()).default([]),
     operator: z.array(z.string()).default([]),
     auditor: z.array(z.string()).default([]),
+    /** Decides about calls that the boundaries hold back for approval. */
+    approver: z.array(z.string()).default([]),
   }),
 });

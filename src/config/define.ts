@@ -3,7 +3,7 @@ import type { agent, limits } from "./agents.ts";
 import { findFaults } from "./faults.ts";
 import type { idJag } from "./id-jag.ts";
 import type { identityProvider, platform, transmitter } from "./identity.ts";
-import type { ScopeEntry } from "./layers.ts";
+import type { BoundarySource, ScopeEntry } from "./layers.ts";
 import { type Config, shape } from "./shape.ts";
 import type { upstream } from "./upstream.ts";
 
@@ -40,7 +40,7 @@ export type ConfigSource = Omit<
     readonly groups: Readonly<Record<string, readonly ScopeEntry[]>>;
     readonly humans?: Readonly<Record<string, readonly ScopeEntry[]>>;
   };
-  readonly boundaries: readonly ScopeEntry[];
+  readonly boundaries: readonly BoundarySource[];
 };
 export type Limits = z.output<typeof limits>;
 export type UpstreamConfig = z.output<typeof upstream>;

@@ -25,6 +25,7 @@ const FINDERS: readonly ((config: Config) => readonly Fault[])[] = [
   findMandateFaults,
   findIdJagFaults,
   findSubAgentFaults,
+  findApprovalFaults,
 ];
 
 export const findFaults = (config: Config): readonly Fault[] => FINDERS.flatMap((find) => find(config));
@@ -134,4 +135,19 @@ function findSubAgentFaults({ agents }: Config): Fault[] {
         : []),
     ];
   });
+}
+
+function findApprovalFaults({ origin, admins, approvals: { webhook }, boundaries }: Config): readonly Fault[] {
+  const isLocal = !URL.canParse(origin) || isLoopback(new URL(origin));
+  const isFine = webhook === undefined || webhook.url.startsWith("https:") || isLocal;
+  const asks = boundaries.some(({ approval }) => approval !== null);
+  return [
+    ...(isFine
+      ? []
+      : [fault(["approvals", "webhook", "url"], "plain http is only for a gate that itself runs on loopback")]),
+    // Every call of such an entry would wait in vain.
+    ...(asks && admins.roles.approver.length === 0
+      ? [fault(["admins", "roles", "approver"], "needed: boundaries ask for approval, and nobody could give it")]
+      : []),
+  ];
 }

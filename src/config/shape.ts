@@ -1,9 +1,10 @@
 import { z } from "zod";
 import { admins } from "./admins.ts";
 import { agent } from "./agents.ts";
+import { approvals } from "./approval.ts";
 import { entitlements } from "./entitlements.ts";
 import { identityProvider, platform, transmitter } from "./identity.ts";
-import { entries } from "./layers.ts";
+import { boundaries } from "./layers.ts";
 import { mandates } from "./mandates.ts";
 import { agentName, clientName, httpUrl, positive, secretName, transmitterName, upstreamName } from "./names.ts";
 import { retention } from "./retention.ts";
@@ -31,7 +32,8 @@ export const shape = z.strictObject({
   /** What humans may do, by group of the identity provider and by name. Who is in none may do nothing. */
   entitlements,
   /** What anyone in the organisation may do through agents at all. */
-  boundaries: entries,
+  boundaries,
+  approvals: approvals.prefault({}),
   admins,
   /** Left out: no mandate is taken. */
   mandates: mandates.optional(),

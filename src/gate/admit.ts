@@ -1,7 +1,16 @@
+import { APPROVAL_WAIT_MAX_SECONDS } from "../config/approval.ts";
 import { type Denial, unavailable } from "../denial.ts";
 import type { Deployment } from "../deployment.ts";
 import type { Grant } from "../grant/claims.ts";
-import type { Admission, AdmitRequest, DelegationFacts, LeaseCalls, Settlement } from "../instance/contract.ts";
+import type {
+  Admission,
+  AdmitRefusal,
+  AdmitRequest,
+  DelegationFacts,
+  LeaseCalls,
+  Settlement,
+  Ticket,
+} from "../instance/contract.ts";
 import { instanceOf } from "../objects.ts";
 import { err, ok, type Result } from "../result.ts";
 import { within } from "../within.ts";
@@ -38,6 +47,7 @@ export async function admit(
   deployment: Deployment,
   grant: Grant,
   request: Omit<AdmitRequest, "grant" | "deployment">,
+  gone: AbortSignal,
 ): Promise<Result<Admitted, Denial>> {
   const stop = new Stop();
   const listener = new Listener(stop);
@@ -50,7 +60,9 @@ export async function admit(
       grant: { id: grant.jti, expiresAtMs: grant.expiresAtMs },
       deployment: deployment.version,
     });
-    const admission = await stop.orStopped(asked);
+    const first = await stop.orStopped(asked);
+    const admission =
+      first?.admitted === false && first.ticket ? await waitFor(first, first.ticket, stop, gone) : first;
     if (admission === undefined) {
       giveBack(asked);
       return err(unavailable("the instance did not answer"));
@@ -66,6 +78,27 @@ export async function admit(
     stop.end();
     return err(unavailable("the instance could not be reached"));
   }
+}
+
+/**
+ * A call that a person must approve may wait here. Undefined: the instance did not answer. An agent that has gone away
+ * claims nothing: its approval is there for when it comes again.
+ */
+async function waitFor(
+  pending: AdmitRefusal,
+  ticket: Ticket,
+  stop: Stop,
+  gone: AbortSignal,
+): Promise<Admission | undefined> {
+  stop.allow(APPROVAL_WAIT_MAX_SECONDS * 1_000 + ADMIT_TIMEOUT_MS, { kind: "lease-lost" });
+  const isDecided = await stop.orStopped(ticket.decided());
+  if (isDecided === undefined) return undefined;
+  if (!isDecided || gone.aborted) return pending;
+  stop.allow(ADMIT_TIMEOUT_MS, { kind: "lease-lost" });
+  const asked = ticket.claim();
+  const admission = await stop.orStopped(asked);
+  if (admission === undefined) giveBack(asked);
+  return admission;
 }
 
 /** Waits for the lease to break, and asks in turns whether it can still be heard. */

@@ -1,6 +1,13 @@
 import type { Denial } from "../denial.ts";
 import { PROOF_ALGORITHMS } from "../grant/jwk.ts";
 
+/**
+ * The one problem with a type of its own: an agent must wait, and not look for another way. 503 and `Retry-After`, which
+ * clients try again by themselves; a 202 would look like a success to them. The same for whatever is pending.
+ */
+export const PENDING = "/problems/approval-pending";
+const PENDING_RETRY_SECONDS = "5";
+
 const ALGS = PROOF_ALGORITHMS.join(" ");
 
 /**
@@ -23,6 +30,8 @@ export function answerTo(denial: Denial, origin: string): Response {
       return problem(429, "Too Many Requests", { "Retry-After": String(denial.retryAfterSeconds) });
     case "exhausted":
       return problem(429, "Too Many Requests");
+    case "pending":
+      return problem(503, "Service Unavailable", { "Retry-After": PENDING_RETRY_SECONDS }, `${origin}${PENDING}`);
     case "unavailable":
       return problem(503, "Service Unavailable", { "Retry-After": "1" });
     case "upstream-failed":
@@ -30,8 +39,8 @@ export function answerTo(denial: Denial, origin: string): Response {
   }
 }
 
-function problem(status: number, title: string, headers: Record<string, string> = {}): Response {
-  return new Response(JSON.stringify({ type: "about:blank", title, status }), {
+function problem(status: number, title: string, headers: Record<string, string> = {}, type = "about:blank"): Response {
+  return new Response(JSON.stringify({ type, title, status }), {
     status,
     headers: { "Content-Type": "application/problem+json", "Cache-Control": "no-store", ...headers },
   });

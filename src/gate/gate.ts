@@ -64,14 +64,15 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
   const delegation = call.ok && path.ok ? delegationMark(path.value.route.config) : undefined;
 
   // 5. admit: one RPC. The call is durable before anything leaves, or it is refused.
-  const admitted = await admit(deployment, grant, {
+  const asked = {
     proof: { jti: proof.jti, issuedAtMs: proof.issuedAtMs },
     call: call.ok ? call.value.call : null,
     denial: call.ok ? null : call.error,
     request: recorded,
     ...(call.ok ? { permit: call.value.permit } : {}),
     ...(delegation === undefined ? {} : { delegation }),
-  });
+  };
+  const admitted = await admit(deployment, grant, asked, request.signal);
   if (!admitted.ok) return refuse(admitted.error);
   // The instance admits only what came here permitted.
   if (!path.ok || !call.ok) throw new Error("admitted what was refused");

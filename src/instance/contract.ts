@@ -1,3 +1,4 @@
+import type { DecideAnswer, DecideRequest, TicketCalls } from "../approval/contract.ts";
 import type { Limits } from "../config/define.ts";
 import type { CloseAnswer } from "../control/acknowledgement.ts";
 import type { Opening } from "../control/contract.ts";
@@ -265,7 +266,17 @@ export type Admission =
       readonly delegation?: DelegationFacts;
     };
 
-export type AdmitRefusal = { readonly admitted: false; readonly denial: Denial };
+export interface AdmitRefusal {
+  readonly admitted: false;
+  readonly denial: Denial;
+  /** Of a call that is pending and may wait for a person. */
+  readonly ticket?: Ticket & Partial<Disposable>;
+}
+
+export interface Ticket extends TicketCalls {
+  /** Once, when it was decided: everything is asked again, and the approval is spent with the call's record. */
+  claim(): Promise<Admission>;
+}
 
 export interface IntrospectAnswer {
   /** `unknown`: the roster could not be asked, and nobody may be told that the instance is inactive. */
@@ -297,6 +308,8 @@ export interface AgentInstanceCalls extends FamilyCalls {
   close(sw: Switch): Promise<CloseAnswer>;
   /** A pause that was resumed, by whom and why; null: that word was lost, and only its end is known. */
   reopen(id: string, opening: Pick<Opening, "by" | "reason"> | null): Promise<void>;
+  /** A person's decision about a call that it holds back. */
+  decideApproval(id: string, request: DecideRequest): Promise<DecideAnswer>;
   read(fromSeq: number, maxLines: number): Promise<UnstoredLines | null>;
   readBody(seq: number, part: BodyPart): Promise<UnstoredBody | null>;
   /** A raw object that is not in R2, as far as it is filled; null: it is in R2, or there is none. */

@@ -13,6 +13,7 @@ export const RECORD_TYPES = [
   "switched",
   "signal",
   "delegated",
+  "approval",
   "ended",
   "act",
   "read",

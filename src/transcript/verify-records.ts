@@ -1,12 +1,24 @@
 import { z } from "zod";
 import type { BodyPart } from "./body-line.ts";
 import type { RecordType } from "./envelope.ts";
+import { ApprovalReader } from "./verify-approvals.ts";
 import type { Findings } from "./verify-findings.ts";
 import type { Partition } from "./verify-layout.ts";
 import type { ReadRecord } from "./verify-segment.ts";
 
 const TYPES: Readonly<Record<Partition["kind"], readonly RecordType[]>> = {
-  instance: ["enrolled", "renewed", "call", "answer", "refused", "switched", "signal", "delegated", "ended"],
+  instance: [
+    "enrolled",
+    "renewed",
+    "call",
+    "answer",
+    "refused",
+    "switched",
+    "signal",
+    "delegated",
+    "approval",
+    "ended",
+  ],
   journal: ["act", "read", "refused", "stored", "ended"],
 };
 
@@ -29,7 +41,7 @@ const redaction = {
     .optional(),
 };
 const callShape = z.looseObject({ body: z.union([knownBody, laterBody]).nullable(), ...redaction });
-/** None where one record counts many. */
+/** A refusal, or a request for approval. None where one record counts many. */
 const refusedShape = z.looseObject({ body: knownBody.nullable().optional(), ...redaction });
 const answerShape = z.looseObject({
   call: seq,
@@ -82,6 +94,7 @@ export class RecordReader {
   readonly #findings: Findings;
   readonly #calls = new Map<number, ReadCall>();
   readonly #bodies = new Map<string, StatedBody>();
+  readonly #approvals = new ApprovalReader();
   #ended: ReadRecord | null = null;
   /** Ranges of `seq` whose records are not here to be read: what seems to be missing may stand in them. */
   readonly #holes: (readonly [first: number, last: number])[] = [];
@@ -129,6 +142,7 @@ export class RecordReader {
     else if (type === "call") this.#readCall(record, segment);
     else if (type === "answer") this.#readAnswer(record, segment);
     else if (type === "refused") this.#readRefused(record, segment);
+    else if (type === "approval") this.#readApproval(record, segment);
     if (type === "ended") this.#ended = record;
   }
 
@@ -150,6 +164,7 @@ export class RecordReader {
 
   #readCall(record: ReadRecord, segment: number): void {
     this.#calls.set(record.seq, { place: record.place, atMs: record.at, segment, answered: false });
+    this.#findOfApproval(record, this.#approvals.readCall(record.envelope));
     const body = this.#parse(callShape, record)?.body ?? null;
     if (body === null) return;
     const until = body.digest === null ? Number.POSITIVE_INFINITY : segment;
@@ -188,6 +203,16 @@ export class RecordReader {
   #readRefused(record: ReadRecord, segment: number): void {
     const body = this.#parse(refusedShape, record)?.body ?? null;
     if (body !== null) this.#state({ seq: record.seq, part: "request" }, body, record, segment, segment);
+  }
+
+  #readApproval(record: ReadRecord, segment: number): void {
+    this.#findOfApproval(record, this.#approvals.read(record.envelope));
+    this.#readRefused(record, segment);
+  }
+
+  /** What was asked and decided before may stand in what is not here. */
+  #findOfApproval(record: ReadRecord, problem: string | null): void {
+    if (problem !== null && this.#holes.length === 0) this.#find(record, problem);
   }
 
   /** Calls without an answer: a fact while the transcript is open, a finding once it has ended. */

@@ -9,7 +9,7 @@ import { KeyRing, SEAL_ALGORITHMS } from "../../src/grant/keys.ts";
 import { emailDigest } from "../../src/identity/email-digest.ts";
 import { writeErasureLine } from "../../src/transcript/erasure.ts";
 import { erasureKey } from "../../src/transcript/layout.ts";
-import { type Answer, DETAILS, type Harness, startHarness } from "./harness.ts";
+import { type Answer, DETAILS, type Harness, NOWHERE, sha256, startHarness } from "./harness.ts";
 
 type Schema = Readonly<Record<string, unknown>>;
 interface Media {
@@ -34,6 +34,7 @@ const READS = ["/admin/v1/segments", "/admin/v1/objects", "/admin/v1/object"];
 const HOLDS = "/admin/v1/holds";
 const ERASURES = "/admin/v1/erasures";
 const MANDATES = "/admin/v1/mandates";
+const APPROVALS = "/admin/v1/approvals";
 
 let h: Harness;
 let document: Document;
@@ -112,7 +113,8 @@ const flip = (change: Schema = {}) => ({
 const idOf = ({ json }: Answer): string => (json["switch"] as { readonly id: string }).id;
 
 beforeAll(async () => {
-  h = await startHarness({ addresses: { flushAfterMs: 100, mandates: { audience: "portcullis-mandates" } } });
+  const hostile = { baseUrl: NOWHERE, approve: { operations: ["PUT /held/{x}"] } };
+  h = await startHarness({ addresses: { flushAfterMs: 100, mandates: { audience: "portcullis-mandates" }, hostile } });
   const { status, json } = await h.send(PATH, { headers: { authorization: `Bearer ${admin()}` } });
   expect(status).toBe(200);
   document = json as unknown as Document;
@@ -146,6 +148,9 @@ describe("every answer is one that the document names", () => {
       SWITCHES,
       `${SWITCHES}/x`,
       HOLDS,
+      APPROVALS,
+      `${APPROVALS}/x`,
+      `${APPROVALS}/x/body`,
       `${ERASURES}/x`,
       "/admin/v1/instances",
       "/admin/v1/instances/x",
@@ -159,7 +164,8 @@ describe("every answer is one that the document names", () => {
     }
     for (const token of [null, admin({ groups: [] })])
       for (const path of [HOLDS, MANDATES]) await ask(`${path}/x`, { method: "DELETE", body: {}, token });
-    for (const path of [SWITCHES, `${SWITCHES}/x/lift`, HOLDS, ERASURES]) {
+    const decisions = [`${APPROVALS}/x/approve`, `${APPROVALS}/x/deny`];
+    for (const path of [SWITCHES, `${SWITCHES}/x/lift`, HOLDS, ERASURES, ...decisions]) {
       await ask(path, { body: {}, token: null });
       await ask(path, { body: {}, token: admin({ groups: [] }) });
     }
@@ -224,6 +230,50 @@ describe("every answer is one that the document names", () => {
     expect((await ask(`${object}?key=transcripts/x`)).status).toBe(404);
   });
 
+  let approval = "";
+  it("of a call that a person must approve", async () => {
+    const operations = ["PUT /held/{x}"];
+    const details = JSON.stringify([{ type: "http", upstream: "hostile", operations }]);
+    const { key, access } = await h.provision({ form: { task: "held", authorization_details: details } });
+    const token = admin({ email: "olga@acme.example" });
+    const asked = async (x: number): Promise<string> => {
+      const path = `/hostile/held/${x}`;
+      const proof = h.proof(key, { htm: "PUT", htu: h.origin + path, ath: sha256(access) });
+      const headers = { authorization: `DPoP ${access}`, DPoP: proof };
+      expect((await h.send(path, { method: "PUT", body: "held", headers })).status).toBe(503);
+      let id = "";
+      const newest = async () => {
+        const { approvals } = (await ask(`${APPROVALS}?limit=1`, { token })).json as {
+          approvals: { id: string; url: string }[];
+        };
+        id = approvals[0]?.url.endsWith(`/${x}`) ? approvals[0].id : "";
+        return id;
+      };
+      await expect.poll(newest, { timeout: 10_000 }).not.toBe("");
+      return `${APPROVALS}/${id}`;
+    };
+    approval = await asked(1);
+    expect((await ask(`${APPROVALS}?state=asked`, { token })).status).toBe(400);
+    expect((await ask(approval, { token })).json["method"]).toBe("PUT");
+    expect((await ask(`${approval}/body`, { token })).text).toBe("held");
+    for (const path of [`${APPROVALS}/x`, `${APPROVALS}/x/body`]) expect((await ask(path, { token })).status).toBe(404);
+    const other = await asked(2);
+    const body = { reason: "looked at it" };
+    for (const [path, verb, wrong] of [
+      [approval, "approve", "deny"],
+      [other, "deny", "approve"],
+    ]) {
+      expect((await ask(`${path}/${verb}`, { body: {}, token })).status).toBe(400);
+      // By address it is whom the agent acts for.
+      expect((await ask(`${path}/${verb}`, { body })).json["detail"]).toBe(
+        "the agent acts for you: another must decide",
+      );
+      expect((await ask(`${path}/${verb}`, { body, token })).status).toBe(200);
+      expect((await ask(`${path}/${wrong}`, { body, token })).status).toBe(409);
+      expect((await ask(`${APPROVALS}/${randomUUID()}/${verb}`, { body, token })).status).toBe(404);
+    }
+  });
+
   it("of a body: as it was recorded, and when it was erased", async () => {
     const { key } = await h.provision({ form: { task: "of-a-body" } });
     const { human, task } = (await ask(`/admin/v1/instances/${key.thumbprint}`)).json as Record<string, string>;
@@ -246,6 +296,7 @@ describe("every answer is one that the document names", () => {
     await bucket.put(erasureKey(human!, "e-1"), `${writeErasureLine(ring, erasure)}\n`);
     const gone = await ask(claims);
     expect([gone.status, gone.json["detail"]]).toEqual([410, "erased: by the certificate e-1"]);
+    expect((await ask(`${approval}/body`)).status).toBe(410);
   });
 
   it("of a switch that is followed", async () => {

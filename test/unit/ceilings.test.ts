@@ -74,7 +74,7 @@ const each = (table: Readonly<Record<string, readonly ScopeEntry[]>>) =>
 const withLayers = ({ ceiling, boundaries, groups, humans }: Layers): Config => ({
   ...base,
   agents: { "triage-bot": { ...base.agents["triage-bot"]!, ceiling: entriesOf(ceiling) } },
-  boundaries: entriesOf(boundaries),
+  boundaries: entriesOf(boundaries).map((entry) => ({ ...entry, approval: null })),
   entitlements: { groups: each(groups), humans: each(humans) },
 });
 

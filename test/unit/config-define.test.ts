@@ -88,7 +88,7 @@ describe("defineConfig", () => {
   it("fills in what was left out, closed rather than open", () => {
     const config = defineConfig(right() as ConfigSource);
     expect(config.grants).toEqual({ grantSeconds: 300, taskSeconds: 86_400, refreshTokens: true });
-    expect(config.admins.roles).toEqual({ viewer: [], operator: ["security"], auditor: [] });
+    expect(config.admins.roles).toEqual({ viewer: [], operator: ["security"], auditor: [], approver: [] });
     expect(config.secrets).toEqual({ grantKeys: "GRANT_KEYS", sealKeys: "SEAL_KEYS" });
     expect(config.platforms["build"]?.algorithms).toEqual(["ES256", "Ed25519"]);
     expect(config.agents["bot"]?.limits.calls).toBe(10_000);
@@ -283,6 +283,13 @@ describe("defineConfig", () => {
     ],
     ["identityProviders/corp/maxTokenAgeSeconds", 0, /^identityProviders\.corp\.maxTokenAgeSeconds: /],
     ["boundaries", [{ ...USER, where: { "body.x": [1] } }], /^boundaries: \[0\]\.where\.body\.x: /],
+    ["boundaries", [{ ...USER, effect: "deny" }], /^boundaries\.0\.effect: /],
+    ["boundaries", [{ ...USER, approval: {} }], /^boundaries\.0: .*"approval"/],
+    ["boundaries", [{ ...USER, effect: "approve" }], /^admins\.roles\.approver: needed: boundaries ask for approval/],
+    ["agents/bot/ceiling", [{ ...USER, effect: "approve" }], /^agents\.bot\.ceiling: \[0\]\.effect: unknown field/],
+    ["approvals/webhook", { url: "http://127.0.0.1/x", secret: "S" }, /^approvals\.webhook\.url: plain http is only/],
+    ["approvals/webhook", { url: "https://hooks.example/x" }, /^approvals\.webhook\.secret: /],
+    ["approvals/webhook", { url: "https://hooks.example/x", secret: "whsec_x" }, /the name of a Worker secret/],
     ["boundaries", [{ ...USER, upstream: "constructor" }], /^boundaries\.0\.upstream: no upstream "constructor"/],
     ["admins/identityProvider", "other", /^admins\.identityProvider: no provider "other" under identityProviders$/],
     ["admins/audience", "", /^admins\.audience: /],

@@ -48,6 +48,15 @@ describe("answerTo", () => {
   });
 });
 
+describe("a call that is pending", () => {
+  it.each([null, "approval-1"])("says that, and not why (%s)", async (approval) => {
+    const answer = answerTo({ kind: "pending", approval, reason: "secret" }, "https://gate.test");
+    expect([answer.status, Object.fromEntries(answer.headers)]).toEqual([503, { ...COMMON, "retry-after": "5" }]);
+    const type = "https://gate.test/problems/approval-pending";
+    expect(await answer.text()).toBe(JSON.stringify({ type, title: "Service Unavailable", status: 503 }));
+  });
+});
+
 describe("why a call ended without its answer", () => {
   const cut = (cause: "switched" | "ended" | "expired" | "budget"): StopReason => ({ kind: "cut", cause });
   it.each<[StopReason | null, string, string | null, Partial<Denial>]>([

@@ -1,5 +1,6 @@
 import { defineConfig } from "../../src/config/define.ts";
 import type { ScopeEntry } from "../../src/config/layers.ts";
+import { heldBack, WEBHOOK } from "./approval-config.ts";
 import { rules, watched } from "./rules-config.ts";
 
 /** The deployment that tests inside of workerd run against. Upstreams are reached through the run's outbound service. */
@@ -72,11 +73,12 @@ export default defineConfig({
     groups: { engineering: [ISSUES], nobody: [], readers: [{ ...ISSUES, operations: [ISSUES.operations[0]!] }] },
     humans: { "Named@acme.example": [ISSUES] },
   },
-  boundaries: [ISSUES],
+  boundaries: [ISSUES, ...heldBack],
+  approvals: { webhook: { url: WEBHOOK, secret: "APPROVALS_WEBHOOK" } },
   admins: {
     identityProvider: "corp",
     audience: "portcullis-admin",
-    roles: { viewer: ["security"], operator: ["security"], auditor: ["security"] },
+    roles: { viewer: ["security"], operator: ["security"], auditor: ["security"], approver: ["approvers"] },
   },
   mandates: { identityProvider: "corp", audience: "portcullis-mandates", mostStanding: 20 },
   transcripts: { flushAfterMs: 60_000 },

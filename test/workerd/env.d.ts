@@ -7,6 +7,7 @@ declare namespace Cloudflare {
     readonly RETENTION: DurableObjectNamespace;
     readonly MANDATE_BOOK: DurableObjectNamespace;
     readonly MANDATE_INDEX: DurableObjectNamespace;
+    readonly APPROVAL_DESK: DurableObjectNamespace;
     readonly TRANSCRIPTS: R2Bucket;
   }
   interface GlobalProps {

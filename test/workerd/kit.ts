@@ -2,6 +2,7 @@ import { evictDurableObject, runInDurableObject } from "cloudflare:test";
 import { env, exports } from "cloudflare:workers";
 import { vi } from "vitest";
 import type { AgentInstance } from "../../durable-objects/agent-instance.ts";
+import type { ApprovalDesk } from "../../durable-objects/approval-desk.ts";
 import type { Retention } from "../../durable-objects/retention.ts";
 import type { Roster } from "../../durable-objects/roster.ts";
 import type { Switchboard } from "../../durable-objects/switchboard.ts";
@@ -149,6 +150,8 @@ export const rosterStub = (shard: number) =>
   env.ROSTER.get(env.ROSTER.idFromName(String(shard))) as DurableObjectStub<Roster>;
 export const retentionStub = () =>
   env.RETENTION.get(env.RETENTION.idFromName("retention")) as DurableObjectStub<Retention>;
+export const deskStub = () =>
+  env.APPROVAL_DESK.get(env.APPROVAL_DESK.idFromName("approvals")) as DurableObjectStub<ApprovalDesk>;
 export const boardStub = () =>
   env.SWITCHBOARD.get(env.SWITCHBOARD.idFromName("switchboard")) as DurableObjectStub<Switchboard>;
 

@@ -33,6 +33,7 @@ const SAYS: Readonly<Record<RecordType, readonly string[] | "journal">> = {
   switched: ["act", "reach", "reason", "by", "causedBy"],
   signal: ["rule", "signal", "value", "threshold", "mode", "act", "reach"],
   delegated: ["act", "child"],
+  approval: ["approval", "state"],
   ended: ["cause", "calls", "bytes"],
   act: "journal",
   read: "journal",
@@ -74,6 +75,9 @@ async function lifeOf(agent: Agent): Promise<readonly Line[]> {
     deployment: "test",
   });
   if (!delegated.delegated) throw new Error(delegated.refusal.kind);
+  const call = { ...agent.admission().call, segments: ["repos", "acme", "vault", "issues"] };
+  const target = ISSUES.replace("widgets", "vault");
+  await ask(agent, { call, request: { ...agent.admission().request, target } });
   for (let i = 0; i < 3; i++) await ask(agent, { call: null, denial: PROBE });
   await instance.close(switchOf({ reach: "instance", target: { instance: agent.id } }));
   await runInDurableObject(instanceStub(agent.id), async (object) => {
@@ -116,7 +120,7 @@ describe("each record", () => {
       for (const line of ofType) {
         expect(line).toMatchObject(who);
         expect([type, typeof line["at"], typeof line["deployment"]]).toEqual([type, "number", "string"]);
-        const ofCall = ["call", "answer", "refused"].includes(type);
+        const ofCall = ["call", "answer", "refused", "approval"].includes(type);
         expect([type, line["grant"]]).toEqual([type, ofCall ? LATER.id : "grant-1"]);
         expect(Object.keys(line), type).toEqual(expect.arrayContaining([...says]));
       }

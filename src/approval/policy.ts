@@ -1,0 +1,67 @@
+import type { BoundaryEntry } from "../config/layers.ts";
+import type { Call } from "../scope/call.ts";
+import { matches } from "../scope/decide.ts";
+
+/** Pure. Which calls wait for a person, and which person may decide. */
+
+/** What all entries that hold a call back come to. Of two that differ the stricter counts: a wider one never loosens it. */
+export interface Demand {
+  /** Where they stand: `boundaries[3]`. */
+  readonly at: readonly string[];
+  readonly waitMs: number;
+  readonly validMs: number;
+  readonly expireMs: number;
+  readonly notDelegator: boolean;
+  /** The approver is in one group of each. */
+  readonly groups: readonly (readonly string[])[];
+}
+
+type Asking = Pick<BoundaryEntry, "upstream" | "operations" | "where" | "type" | "source"> & {
+  readonly at: string;
+  readonly approval: NonNullable<BoundaryEntry["approval"]>;
+};
+
+/** Fixed for a configuration. Where there are none, no call is asked anything. */
+export const askingEntries = (boundaries: readonly BoundaryEntry[]): readonly Asking[] =>
+  boundaries.flatMap((entry, i) =>
+    entry.approval === null ? [] : [{ ...entry, approval: entry.approval, at: `boundaries[${i}]` }],
+  );
+
+/** Null: nobody need be asked. Restrictive wins: one entry that asks is enough, whatever else allows the call. */
+export function demandOf(asking: readonly Asking[], call: Call): Demand | null {
+  const found = asking.filter((entry) => matches(entry, call));
+  if (found.length === 0) return null;
+  const policies = found.map(({ approval }) => approval);
+  const least = (of: (policy: Asking["approval"]) => number): number => Math.min(...policies.map(of)) * 1_000;
+  return {
+    at: found.map(({ at }) => at),
+    waitMs: least(({ waitSeconds }) => waitSeconds),
+    validMs: least(({ validSeconds }) => validSeconds),
+    expireMs: least(({ expireSeconds }) => expireSeconds),
+    notDelegator: policies.some(({ notDelegator }) => notDelegator),
+    groups: policies.flatMap(({ groups }) => (groups === undefined ? [] : [groups])),
+  };
+}
+
+/** A person as the identity provider names them. An id may differ from client to client: the address is compared as well. */
+export interface Person {
+  readonly human: string;
+  readonly emailDigest: string | null;
+}
+
+/** Why this one may not decide; null: may. The role is the door's to ask. */
+export function whyNotBy(
+  { notDelegator, groups }: Pick<Demand, "notDelegator" | "groups">,
+  delegator: Person,
+  approver: Person & { readonly groups: readonly string[] },
+): string | null {
+  const missing = groups.find((oneOf) => !oneOf.some((group) => approver.groups.includes(group)));
+  if (missing !== undefined) return `this needs an approver in the group ${missing.join(" or ")}`;
+  if (!notDelegator) return null;
+  if (approver.human === delegator.human) return "the agent acts for you: another must decide";
+  if (delegator.emailDigest === null) return null;
+  // The provider may name one person by two ids. Whose address is not known can't be told from the delegator.
+  if (approver.emailDigest === null)
+    return "your token has no e-mail address, so you can't be told from whom the agent acts for";
+  return approver.emailDigest === delegator.emailDigest ? "the agent acts for you: another must decide" : null;
+}

@@ -1,0 +1,33 @@
+import { parseWebhookSecret, webhookHeaders } from "../approval/webhook.ts";
+import type { Env } from "../deployment.ts";
+import { within } from "../within.ts";
+import { fetchOutbound } from "./outbound.ts";
+
+const TIMEOUT_MS = 10_000;
+
+/**
+ * INVARIANT: the one place that opens the webhook's secret, as late as can be. True: the receiver has taken it. Whatever
+ * is no 2xx has not, a redirect among it, and nothing that it answers is read.
+ */
+export async function postWebhook(
+  { url, secret }: { readonly url: string; readonly secret: string },
+  message: { readonly id: string; readonly body: string },
+  env: Env,
+): Promise<boolean> {
+  const opened = env[secret];
+  const key = parseWebhookSecret(typeof opened === "string" ? opened : "");
+  if (!key.ok) throw new Error(`secret ${secret} ${key.error}`);
+  const abort = new AbortController();
+  const headers = webhookHeaders(message.id, message.body, key.value, Date.now());
+  const posting = fetchOutbound(url, { method: "POST", headers, body: message.body, signal: abort.signal });
+  try {
+    const response = await within(TIMEOUT_MS, posting);
+    return response?.ok === true;
+  } catch {
+    return false;
+  } finally {
+    // A body that is not wanted, or an answer that did not come.
+    abort.abort();
+    posting.catch(() => {});
+  }
+}
