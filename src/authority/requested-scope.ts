@@ -1,7 +1,6 @@
 import { resourceOf } from "../grant/claims.ts";
-import type { Ceiling, CeilingName } from "../instance/ceilings.ts";
+import { type Ceiling, type CeilingName, findExcess } from "../instance/ceilings.ts";
 import { ok, type Result } from "../result.ts";
-import { coveredBy } from "../scope/decide.ts";
 import { type Entry, parseAuthorizationDetails } from "../scope/entry.ts";
 import type { Form } from "./form.ts";
 import { failed, type OAuthError } from "./oauth-error.ts";
@@ -41,9 +40,8 @@ const LAYERS: Readonly<Record<CeilingName, string>> = {
 
 /** Every entry within every ceiling, each operation by one entry of that ceiling. Says which entry and which layer. */
 export function withinCeilings(scope: readonly Entry[], ceilings: readonly Ceiling[]): Result<null, OAuthError> {
-  for (const [i, entry] of scope.entries())
-    for (const { name, entries } of ceilings)
-      if (!coveredBy(entries, entry))
-        return failed("invalid_authorization_details", `authorization_details[${i}] exceeds ${LAYERS[name]}`);
-  return ok(null);
+  const excess = findExcess(scope, ceilings);
+  if (excess === undefined) return ok(null);
+  const { entry, layer } = excess;
+  return failed("invalid_authorization_details", `authorization_details[${entry}] exceeds ${LAYERS[layer]}`);
 }

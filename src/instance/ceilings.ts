@@ -2,7 +2,7 @@ import type { Config } from "../config/define.ts";
 import { absent, type Denial } from "../denial.ts";
 import { err, ok, type Result } from "../result.ts";
 import type { Call, Json } from "../scope/call.ts";
-import { decide, type Layer, type Permit } from "../scope/decide.ts";
+import { coveredBy, decide, type Layer, type Permit } from "../scope/decide.ts";
 import { type Entry, parseEntries } from "../scope/entry.ts";
 
 /** What bounds an instance besides its own grant. */
@@ -73,3 +73,16 @@ const named = ({ name, places }: Ceiling, { entry, operation }: Permit): Ceiling
   at: places[entry]!,
   operation,
 });
+
+/** An entry of a scope that is not wholly within a ceiling. */
+export interface Excess {
+  readonly entry: number;
+  readonly layer: CeilingName;
+}
+
+/** Pure, asked of a scope before it is granted: the first entry that exceeds a ceiling, and which one. */
+export function findExcess(scope: readonly Entry[], ceilings: readonly Ceiling[]): Excess | undefined {
+  for (const [entry, asked] of scope.entries())
+    for (const { name, entries } of ceilings) if (!coveredBy(entries, asked)) return { entry, layer: name };
+  return undefined;
+}
