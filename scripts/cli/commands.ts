@@ -6,6 +6,7 @@ import { erase, readErasure } from "./erase.ts";
 import { hold, holds } from "./holds.ts";
 import { ps, switches } from "./list.ts";
 import { login, logout } from "./login.ts";
+import { policy } from "./policy.ts";
 import { pull } from "./pull.ts";
 import { show } from "./show.ts";
 import { kill, lift, pause, readOne, resume } from "./switch.ts";
@@ -28,6 +29,7 @@ const commands: ReadonlyMap<string, Command> = new Map([
   ["erasure", readErasure],
   ["hold", hold],
   ["holds", holds],
+  ["policy", policy],
   ["agent", agent],
   ["login", login],
   ["logout", logout],
