@@ -115,8 +115,10 @@ const EVENTS: Readonly<Record<string, Words>> = Object.assign(Object.create(null
       typeof until === "number" ? ` until ${utc(until)}` : "",
       word(id) === "" ? "" : `  switch ${word(id)}`,
     ].join(""),
-  signal: ({ rule, signal, value, threshold, windowSeconds, mode, act, reach }) =>
-    `SIGNAL ${word(rule)}: ${word(value)} ${word(signal)}${word(windowSeconds) === "" ? "" : ` in ${word(windowSeconds)} s`} (at ${word(threshold)}), ${word(mode)}: ${word(act)} of ${word(reach)}`,
+  signal: ({ rule, signal, value, threshold, windowSeconds, mode, act, reach, seen, differs }) =>
+    rule === null
+      ? `SIGNAL ${word(signal)}: ${word(seen)}, ${word(value)} (at ${word(threshold)})${Array.isArray(differs) ? `; differs: ${differs.map(word).join(", ")}` : ""}`
+      : `SIGNAL ${word(rule)}: ${word(value)} ${word(signal)}${word(windowSeconds) === "" ? "" : ` in ${word(windowSeconds)} s`} (at ${word(threshold)}), ${word(mode)}: ${word(act)} of ${word(reach)}`,
   ended: ({ cause, calls, bytes }) =>
     `ENDED: ${word(cause)}${typeof calls === "number" ? `, ${count(calls, "call")}` : ""}${typeof bytes === "number" ? `, ${size(bytes)}` : ""}`,
 } satisfies Record<string, Words>);

@@ -1,5 +1,6 @@
 import { Hono } from "hono";
 import type { Deployment } from "../deployment.ts";
+import { sightingOf } from "../gate/place.ts";
 import type { IntrospectAnswer } from "../instance/contract.ts";
 import { instanceOf, journalOf } from "../objects.ts";
 import { err, ok, type Result } from "../result.ts";
@@ -41,7 +42,10 @@ async function token(
   if (grantType === "refresh_token") {
     const proof = await verifyKey(request, url, nowMs);
     if (!proof.ok) return proof;
-    return concerning({ instance: proof.value.thumbprint }, await refresh(form, proof.value, deployment, nowMs));
+    return concerning(
+      { instance: proof.value.thumbprint },
+      await refresh(form, proof.value, sightingOf(request, nowMs), deployment, nowMs),
+    );
   }
   if (grantType !== TOKEN_EXCHANGE) return failed("unsupported_grant_type", "grant_type");
   const client = await authenticateClient(request, form, deployment.config, nowMs);

@@ -12,6 +12,7 @@ import { type CallRedaction, redactionFor, type SentRequest } from "./call-redac
 import type { RequestHead } from "./describe.ts";
 import { forward } from "./forward.ts";
 import { declaredLength, type HeaderList, recordedHeaders } from "./headers.ts";
+import { sightingOf } from "./place.ts";
 import { type Relayed, relay } from "./relay.ts";
 import { type RequestBody, readRequestBody } from "./request-body.ts";
 import { parseTarget } from "./target.ts";
@@ -64,6 +65,7 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
     denial: call.ok ? null : call.error,
     request: recorded,
     ...(call.ok ? { permit: call.value.permit } : {}),
+    sighting: sightingOf(request, startedAtMs),
   });
   if (!admitted.ok) return refuse(admitted.error);
   // The instance admits only what came here permitted.

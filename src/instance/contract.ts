@@ -1,6 +1,7 @@
 import type { Limits } from "../config/define.ts";
 import type { CloseAnswer } from "../control/acknowledgement.ts";
 import type { Opening } from "../control/contract.ts";
+import type { Sighting } from "../control/second-copy.ts";
 import type { Switch } from "../control/switch.ts";
 import type { Denial } from "../denial.ts";
 import type { Extent } from "../retention/cover.ts";
@@ -81,6 +82,8 @@ export type EnrolAnswer = { readonly enrolled: true } | { readonly enrolled: fal
 export type EnrolRefusal = "key-enrolled" | "switched" | "replay" | "unavailable";
 
 export interface RenewRequest {
+  /** From where; null where the edge says nothing. */
+  readonly sighting?: Sighting | null;
   readonly refreshDigest: string;
   readonly grant: string;
   readonly expiresAtMs: number;
@@ -102,6 +105,8 @@ export interface AdmitRequest {
   readonly deployment: string;
   /** By what the grant allows it: `entry` is the place in `authorization_details`. */
   readonly permit?: Permit;
+  /** From where; null where the edge says nothing. */
+  readonly sighting?: Sighting | null;
 }
 
 export interface RecordedRequest {
