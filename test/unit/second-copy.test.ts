@@ -185,6 +185,12 @@ describe("no copy", () => {
     quiet(life);
   });
 
+  it("is one program of which one library makes its proofs long before they are sent", () => {
+    const life = new Life();
+    for (let i = 0; i < 40; i++) life.call(HOME).call(at({ tls: "python" }), { lateMs: 8_000 + (i % 3) * 4_000 });
+    quiet(life);
+  });
+
   it("is a machine whose clock is put right, over IPv4 and IPv6", () => {
     const life = new Life();
     for (let i = 0; i < 20; i++) life.call(i % 2 === 0 ? HOME : HOME_V6, { clockMs: -20_000 });
