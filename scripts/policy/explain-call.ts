@@ -18,15 +18,16 @@ import { ceilingsOf, permitsOf } from "../../src/instance/ceilings.ts";
 import type { Lineage } from "../../src/instance/contract.ts";
 import { err, type Result } from "../../src/result.ts";
 import type { Call, Json } from "../../src/scope/call.ts";
+import { findPermit } from "../../src/scope/decide.ts";
 import type { Entry } from "../../src/scope/entry.ts";
 import { explain, factsOf, type Miss } from "../../src/scope/explain.ts";
 import type { Asked } from "./asked.ts";
 
 export type Verdict = "allowed" | "refused" | "approval";
 
-/** What an entry that allows a call may demand besides. A row for each effect. */
+/** What an entry that fits may demand of a call besides, whichever entry allows it. A row for each effect. */
 const EFFECTS: readonly { readonly verdict: "approval"; readonly isOf: (entry: Entry) => boolean }[] = [
-  { verdict: "approval", isOf: ({ source }) => source["effect"] === "approve" },
+  { verdict: "approval", isOf: (entry) => ((entry as { readonly approval?: unknown }).approval ?? null) !== null },
 ];
 
 export interface LayerVerdict {
@@ -135,7 +136,10 @@ function verdictOf(layer: CallLayer, entries: readonly Entry[], places: readonly
   const { permit, misses } = explain(entries, call);
   if (permit === undefined)
     return { layer, verdict: "refused", misses: misses.map((miss) => ({ ...miss, at: places[miss.entry]! })) };
-  const entry = entries[permit.entry]!;
-  const verdict = EFFECTS.find(({ isOf }) => isOf(entry))?.verdict ?? "allowed";
-  return { layer, verdict, at: places[permit.entry]!, operation: permit.operation, misses: [] };
+  for (const { verdict, isOf } of EFFECTS)
+    for (const [place, entry] of entries.entries()) {
+      const fits = isOf(entry) ? findPermit([entry], call) : undefined;
+      if (fits !== undefined) return { layer, verdict, at: places[place]!, operation: fits.operation, misses: [] };
+    }
+  return { layer, verdict: "allowed", at: places[permit.entry]!, operation: permit.operation, misses: [] };
 }

@@ -45,7 +45,7 @@ export function explainRequest(config: Config, details: readonly Json[], who: Li
   const excess = findExcess(parsed.value, ceilings);
   const asked = parsed.value.flatMap((entry, place) => ceilings.map((ceiling) => ({ entry, place, ceiling })));
   return {
-    verdict: excess === undefined ? "granted" : "refused",
+    verdict: excess === null ? "granted" : "refused",
     layer: excess?.layer ?? null,
     entry: excess?.entry ?? null,
     exceeds: asked.flatMap(({ entry, place, ceiling: { name, entries, places } }) =>

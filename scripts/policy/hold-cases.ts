@@ -2,6 +2,7 @@
 
 import type { Config } from "../../src/config/define.ts";
 import type { CallCase, PolicyCase, RequestCase } from "../../src/config/policy-tests.ts";
+import { emailDigest } from "../../src/identity/email-digest.ts";
 import { lineageOf, PolicyError, parseScope, readCall } from "./asked.ts";
 import { type CallExplanation, explainCall } from "./explain-call.ts";
 import { explainRequest, type RequestExplanation } from "./explain-request.ts";
@@ -33,7 +34,8 @@ export function holdCases(config: Config, cases: readonly PolicyCase[], nowMs: n
       throw cause;
     }
   });
-  return { cases: held, unexercised: placesOf(config).filter((place) => !exercised.has(place)) };
+  const left = [...placesOf(config)].filter(([place]) => !exercised.has(place));
+  return { cases: held, unexercised: left.map(([, written]) => written) };
 }
 
 type Held = HeldCase & { readonly places: readonly string[] };
@@ -52,7 +54,8 @@ function holdCall(config: Config, one: CallCase, nowMs: number): Held {
   }
   const asked = one.layer ?? (scope === null ? "entitlement" : "grant");
   const by = layers.find((candidate) => candidate.layer === asked);
-  const isBy = (one.operation ?? by?.operation) === by?.operation && (one.entry ?? by?.at) === by?.at;
+  const isAt = one.entry === undefined || one.entry === by?.at || one.entry === placesOf(config).get(by?.at ?? "");
+  const isBy = (one.operation ?? by?.operation) === by?.operation && isAt;
   const isNamed = one.operation !== undefined || one.entry !== undefined;
   const parts = [one.operation, one.entry].filter((part) => part !== undefined);
   return {
@@ -85,15 +88,20 @@ function holdRequest(config: Config, { name, request, expect, entry, layer }: Re
   };
 }
 
-/** Every entry that the configuration holds, as ceilings name them. */
-const placesOf = ({ entitlements, agents, boundaries }: Config): readonly string[] => {
-  const each = (place: string, { length }: { readonly length: number }) =>
-    Array.from({ length }, (_, i) => `${place}[${i}]`);
-  return [
-    ...Object.entries(entitlements).flatMap(([kind, table]) =>
-      Object.entries(table).flatMap(([name, entries]) => each(`entitlements.${kind}.${name}`, entries)),
-    ),
-    ...Object.entries(agents).flatMap(([name, { ceiling }]) => each(`agents.${name}.ceiling`, ceiling)),
-    ...each("boundaries", boundaries),
-  ];
-};
+/** Every entry that the configuration holds: its place as records name it, and as the configuration has it. */
+function placesOf({ entitlements, agents, boundaries }: Config): ReadonlyMap<string, string> {
+  const places = new Map<string, string>();
+  const add = (place: string, { length }: { readonly length: number }, written = place): void => {
+    for (let i = 0; i < length; i++) places.set(`${place}[${i}]`, `${written}[${i}]`);
+  };
+  for (const [kind, table] of Object.entries(entitlements))
+    for (const [name, entries] of Object.entries(table)) {
+      const under = `entitlements.${kind}.`;
+      // In records an address has no place: a human named by it goes by its digest.
+      const isAddress = kind !== "groups" && name.includes("@");
+      add(`${under}${isAddress ? emailDigest(name) : name}`, entries, `${under}${name}`);
+    }
+  for (const [name, { ceiling }] of Object.entries(agents)) add(`agents.${name}.ceiling`, ceiling);
+  add("boundaries", boundaries);
+  return places;
+}

@@ -41,7 +41,7 @@ const LAYERS: Readonly<Record<CeilingName, string>> = {
 /** Every entry within every ceiling, each operation by one entry of that ceiling. Says which entry and which layer. */
 export function withinCeilings(scope: readonly Entry[], ceilings: readonly Ceiling[]): Result<null, OAuthError> {
   const excess = findExcess(scope, ceilings);
-  if (excess === undefined) return ok(null);
+  if (excess === null) return ok(null);
   const { entry, layer } = excess;
   return failed("invalid_authorization_details", `authorization_details[${entry}] exceeds ${LAYERS[layer]}`);
 }

@@ -2,7 +2,7 @@ import type { Config } from "../config/define.ts";
 import { absent, type Denial } from "../denial.ts";
 import { err, ok, type Result } from "../result.ts";
 import type { Call, Json } from "../scope/call.ts";
-import { coveredBy, decide, type Layer, type Permit } from "../scope/decide.ts";
+import { decide, findUncovered, type Layer, type Permit } from "../scope/decide.ts";
 import { type Entry, parseEntries } from "../scope/entry.ts";
 
 /** What bounds an instance besides its own grant. */
@@ -74,15 +74,21 @@ const named = ({ name, places }: Ceiling, { entry, operation }: Permit): Ceiling
   operation,
 });
 
-/** An entry of a scope that is not wholly within a ceiling. */
+/** What a scope asks for beyond a ceiling. */
 export interface Excess {
+  /** Its place in the scope. */
   readonly entry: number;
+  /** As it was asked for. */
+  readonly operation: string;
   readonly layer: CeilingName;
 }
 
-/** Pure, asked of a scope before it is granted: the first entry that exceeds a ceiling, and which one. */
-export function findExcess(scope: readonly Entry[], ceilings: readonly Ceiling[]): Excess | undefined {
-  for (const [entry, asked] of scope.entries())
-    for (const { name, entries } of ceilings) if (!coveredBy(entries, asked)) return { entry, layer: name };
-  return undefined;
+/** Pure, asked when somebody is provisioned: every entry within every ceiling, each operation by one entry of that. Null: so it is. */
+export function findExcess(scope: readonly Entry[], ceilings: readonly Ceiling[]): Excess | null {
+  for (const [i, entry] of scope.entries())
+    for (const { name, entries } of ceilings) {
+      const operation = findUncovered(entries, entry);
+      if (operation !== undefined) return { entry: i, operation: operation.text, layer: name };
+    }
+  return null;
 }

@@ -254,14 +254,16 @@ describe("policy explain", () => {
     expect([code, err]).toEqual([2, expect.stringMatching(expected)]);
   });
 
-  it("tells an approval from a permission, by one row", () => {
+  it("tells an approval from a permission, whichever entry allows the call as well", () => {
     const demanding = (entries: readonly Entry[]) =>
-      entries.map((entry): Entry => ({ ...entry, source: { ...entry.source, effect: "approve" } }));
-    const config = { ...example, boundaries: demanding(example.boundaries) };
+      entries.map((entry, i): Entry => Object.assign({ ...entry }, { approval: i === 0 ? null : {} }));
+    const [first] = example.boundaries;
+    const config = { ...example, boundaries: demanding([first!, first!]) };
     const who = lineageOf(config, ENGINEER, 0);
     expect(explainCall(config, readCall(READ, config.origin), who, null)).toMatchObject({
       verdict: "approval",
       layer: "boundaries",
+      layers: [{}, {}, {}, {}, {}, { verdict: "approval", at: "boundaries[1]" }],
     });
     expect(explainCall(config, readCall(OTHER, config.origin), who, null)).toMatchObject({
       verdict: "refused",
