@@ -31,7 +31,8 @@ export function lineageOf(config: Config, { human = "", groups, agent, parentSco
     emailDigest: isAddress ? emailDigest(human) : null,
     agent,
     client,
-    chain: [{ client, agent }],
+    // No ceiling asks for it.
+    chain: [],
     ancestors: [],
     parentScope: parentScope ?? null,
     groups,
