@@ -68,12 +68,6 @@ export function permitsOf(ceilings: readonly Ceiling[], call: Call): Result<read
   return ok(decision.permits.map((permit, i) => named(ceilings[i]!, permit)));
 }
 
-const named = ({ name, places }: Ceiling, { entry, operation }: Permit): CeilingPermit => ({
-  layer: name,
-  at: places[entry]!,
-  operation,
-});
-
 /** What a scope asks for beyond a ceiling. */
 export interface Excess {
   /** Its place in the scope. */
@@ -92,3 +86,9 @@ export function findExcess(scope: readonly Entry[], ceilings: readonly Ceiling[]
     }
   return null;
 }
+
+const named = ({ name, places }: Ceiling, { entry, operation }: Permit): CeilingPermit => ({
+  layer: name,
+  at: places[entry]!,
+  operation,
+});
