@@ -54,7 +54,9 @@ function holdCall(config: Config, one: CallCase, nowMs: number): Held {
   }
   const asked = one.layer ?? (scope === null ? "entitlement" : "grant");
   const by = layers.find((candidate) => candidate.layer === asked);
-  const isAt = one.entry === undefined || one.entry === by?.at || one.entry === placesOf(config).get(by?.at ?? "");
+  // In a table an address stands for its digest, which is what records have.
+  const written = placesOf(config).get(by?.at ?? "") ?? by?.at;
+  const isAt = one.entry === undefined || one.entry === by?.at || one.entry === written;
   const isBy = (one.operation ?? by?.operation) === by?.operation && isAt;
   const isNamed = one.operation !== undefined || one.entry !== undefined;
   const parts = [one.operation, one.entry].filter((part) => part !== undefined);
@@ -64,7 +66,7 @@ function holdCall(config: Config, one: CallCase, nowMs: number): Held {
     expected: isNamed ? `${one.expect}, ${asked} by ${parts.join(" of ")}` : one.expect,
     found:
       isNamed && verdict === one.expect
-        ? `${verdict}, ${asked} by ${by?.operation ?? "nothing"} of ${by?.at ?? "nothing"}`
+        ? `${verdict}, ${asked} by ${by?.operation ?? "nothing"} of ${written ?? "nothing"}`
         : say(verdict, layer),
   };
 }
