@@ -50,6 +50,7 @@ import { type AnswerBody, Lease, type LeaseHost } from "./lease.ts";
 import { Ledger } from "./ledger.ts";
 import { RefusalCount } from "./refusal-count.ts";
 import { RuleWatch } from "./rule-watch.ts";
+import { SecondCopy } from "./second-copy.ts";
 import { CallTicket } from "./ticket.ts";
 import { Wake } from "./wake.ts";
 
@@ -71,6 +72,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   readonly #approvals: Approvals;
   readonly #wake: Wake;
   readonly #leases = new Map<number, Lease>();
+  readonly #copies = new SecondCopy();
   #refusals = new RefusalCount(0);
   #isEnrolling = false;
   /** Ended, and on the roster until every Worker that has confirmed nothing has surely cut by itself. */
@@ -188,6 +190,9 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     if (this.#isReplayed(request.proof, nowMs)) return { renewed: false, reason: "replay" };
     if (enrolment.refreshDigest === null || enrolment.refreshDigest !== request.refreshDigest)
       return { renewed: false, reason: "refresh token" };
+    this.#sawPlace(request, true, nowMs);
+    const stopped = this.#control.deadReason(nowMs);
+    if (stopped !== null) return { renewed: false, reason: stopped };
     this.#ledger.change({ grantsExpireAtMs: Math.max(state.grantsExpireAtMs, request.expiresAtMs) });
     const fields = { issued: request.grant, expires: request.expiresAtMs };
     this.#ledger.record("renewed", nowMs, fields, { deployment: request.deployment, jti: jtiOf(request.proof) });
@@ -269,6 +274,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const { proof, grant, call, denial, request: sent } = request;
     if (!isClaim && this.#isReplayed(proof, nowMs))
       return this.#refuse(request, nowMs, unauthenticated("invalid_dpop_proof", "replay"));
+    if (!isClaim) this.#sawPlace(request, false, nowMs);
     const dead = this.#control.deadReason(nowMs);
     if (dead !== null) return this.#refuse(request, nowMs, unauthenticated("invalid_token", dead));
     if (grant.expiresAtMs <= nowMs) return this.#refuse(request, nowMs, unauthenticated("invalid_token", "expired"));
@@ -351,6 +357,15 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     // What was switched a moment ago stands before it.
     this.#control.keep();
     return this.#approvals.decide(id, request, Date.now());
+  }
+
+  /** INVARIANT: synchronous, and before the call is admitted: of two copies nobody knows which one asks. */
+  #sawPlace(request: AdmitRequest | RenewRequest, isRenewal: boolean, nowMs: number): void {
+    if (this.#control.deadReason(nowMs) !== null) return;
+    const hit = this.#copies.saw(request, isRenewal, nowMs);
+    if (hit === null) return;
+    if (hit.fields !== null) this.#ledger.record("signal", nowMs, hit.fields);
+    this.#control.saw({ kind: "second-copy" }, nowMs);
   }
 
   #refuse(request: AdmitRequest, nowMs: number, denial: Denial): AdmitRefusal {

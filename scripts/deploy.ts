@@ -7,6 +7,7 @@ import { unstable_readConfig } from "wrangler";
 import { type Config, ConfigError } from "../src/config/define.ts";
 import { retention as retentionShape } from "../src/config/retention.ts";
 import { checkRetention, type Found, planBucket, SHORT_LOCK_FLAG, secretsOf, type Wanted } from "./deploy/plan.ts";
+import { findPolicyFault } from "./deploy/policy.ts";
 import {
   act,
   ask,
@@ -21,7 +22,8 @@ import {
 
 const USAGE = `npm run deploy -- [options]
 
-Sets the bucket up as portcullis.config.ts and wrangler.toml say, and deploys the Worker.
+Sets the bucket up as portcullis.config.ts and wrangler.toml say, and deploys the Worker. Refused where the configuration
+is not as portcullis.policy.ts expects.
 
   --dry-run            look what is there, and print what would be run; change nothing
   --lock-days <n>      instead of transcripts.retention.lockDays
@@ -118,6 +120,8 @@ async function deploy(): Promise<void> {
   });
   if (values.help === true) return console.log(USAGE);
   const config = await readConfiguration();
+  const fault = await findPolicyFault(config);
+  if (fault !== undefined) throw new Refusal(fault);
   const wanted = wantedOf(config, {
     lock: values["lock-days"] as string | undefined,
     bodies: values["bodies-days"] as string | undefined,

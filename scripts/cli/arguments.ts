@@ -32,7 +32,7 @@ export function parseArguments<const T extends ParseArgsOptionsConfig>(
   }
   const values = Object.entries(parsed.values).map(([name, value]) => [
     name,
-    typeof value === "string" ? unshield(value) : value,
+    typeof value === "string" ? unshield(value) : Array.isArray(value) ? value.map(unshieldAny) : value,
   ]);
   return {
     operands: parsed.positionals.map((operand) => unshield(operand)),
@@ -41,6 +41,8 @@ export function parseArguments<const T extends ParseArgsOptionsConfig>(
 }
 
 const unshield = (text: string): string => text.replaceAll(SHIELD, "");
+const unshieldAny = (value: string | boolean): string | boolean =>
+  typeof value === "string" ? unshield(value) : value;
 
 /** The operand that a command takes, and no other. */
 export function onlyOperand(operands: readonly string[], name: string): string {

@@ -9,6 +9,7 @@ import { ps, switches } from "./list.ts";
 import { login, logout } from "./login.ts";
 import { mandates, revokeMandate } from "./mandates.ts";
 import { narrow } from "./narrow.ts";
+import { policy } from "./policy.ts";
 import { pull } from "./pull.ts";
 import { show } from "./show.ts";
 import { kill, lift, pause, readOne, resume } from "./switch.ts";
@@ -37,6 +38,7 @@ const commands: ReadonlyMap<string, Command> = new Map([
   ["approvals", approvals],
   ["approve", approve],
   ["deny", deny],
+  ["policy", policy],
   ["agent", agent],
   ["login", login],
   ["logout", logout],

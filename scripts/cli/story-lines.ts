@@ -119,8 +119,10 @@ const EVENTS: Readonly<Record<string, Words>> = Object.assign(Object.create(null
       typeof until === "number" && act !== "narrow" ? ` until ${utc(until)}` : "",
       word(id) === "" ? "" : `  switch ${word(id)}`,
     ].join(""),
-  signal: ({ rule, signal, value, threshold, windowSeconds, mode, act, reach }) =>
-    `SIGNAL ${word(rule)}: ${word(value)} ${word(signal)}${word(windowSeconds) === "" ? "" : ` in ${word(windowSeconds)} s`} (at ${word(threshold)}), ${word(mode)}: ${word(act)} of ${word(reach)}`,
+  signal: ({ rule, signal, value, threshold, windowSeconds, mode, act, reach, seen, differs }) =>
+    rule === null
+      ? `SIGNAL ${word(signal)}: ${word(seen)}, ${word(value)} (at ${word(threshold)})${Array.isArray(differs) ? `; differs: ${differs.map(word).join(", ")}` : ""}`
+      : `SIGNAL ${word(rule)}: ${word(value)} ${word(signal)}${word(windowSeconds) === "" ? "" : ` in ${word(windowSeconds)} s`} (at ${word(threshold)}), ${word(mode)}: ${word(act)} of ${word(reach)}`,
   delegated: ({ act, child, childAgent, purpose, limits, spent }) =>
     act === "return"
       ? `SUB-AGENT ENDED: ${word(child)}, spent ${word(spent)}`

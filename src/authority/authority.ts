@@ -2,6 +2,7 @@ import { Hono } from "hono";
 import { groupsThatCount } from "../config/entitlements.ts";
 import { actOf } from "../delegation/act.ts";
 import type { Deployment } from "../deployment.ts";
+import { sightingOf } from "../gate/place.ts";
 import type { IntrospectAnswer } from "../instance/contract.ts";
 import { instanceOf, journalOf } from "../objects.ts";
 import { err, ok, type Result } from "../result.ts";
@@ -50,7 +51,9 @@ async function token(
     const proof = await verifyKey(request, url, nowMs);
     if (!proof.ok) return concerning(by, proof);
     const who = { ...by, instance: proof.value.thumbprint };
-    return concerning(who, await refresh(form, proof.value, client, deployment, nowMs));
+    // A platform renews from a place of its own: that says nothing of where the key is used.
+    const sighting = client === null ? sightingOf(request, nowMs) : null;
+    return concerning(who, await refresh(form, proof.value, client, sighting, deployment, nowMs));
   }
   if (grantType !== TOKEN_EXCHANGE && grantType !== JWT_BEARER) return failed("unsupported_grant_type", "grant_type");
   if (grantType === TOKEN_EXCHANGE && isByParent(form)) {

@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import type { Sighting } from "../control/second-copy.ts";
 import type { Deployment } from "../deployment.ts";
 import { encodeBase64url } from "../grant/base64url.ts";
 import type { Proof } from "../grant/proof.ts";
@@ -20,6 +21,7 @@ export async function refresh(
   form: Form,
   proof: Proof,
   client: Client | null,
+  sighting: Sighting | null,
   deployment: Deployment,
   nowMs: number,
 ): Promise<Result<TokenAnswer, OAuthError>> {
@@ -50,6 +52,7 @@ export async function refresh(
       expiresAtMs,
       proof: { jti: proof.jti, issuedAtMs: proof.issuedAtMs },
       deployment: version,
+      sighting,
     })
     .catch(() => ({ renewed: false, reason: "unavailable" }));
   if (!renewed.renewed)

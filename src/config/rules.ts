@@ -11,6 +11,7 @@ export const SIGNALS = [
   "calls-burn",
   "bytes-burn",
   "upstream-errors",
+  "second-copy",
 ] as const;
 export type Signal = (typeof SIGNALS)[number];
 

@@ -14,7 +14,9 @@ export type InstanceEvent =
       readonly outcome: Outcome;
       /** Of the upstream; null where it said nothing. */
       readonly status: number | null;
-    };
+    }
+  /** Its key is used from two places: see second-copy.ts. */
+  | { readonly kind: "second-copy" };
 
 export type WindowSignal = Exclude<Signal, "refusals-in-a-row">;
 
@@ -31,12 +33,13 @@ const AMOUNTS: Readonly<Record<WindowSignal, (event: InstanceEvent) => number>> 
   "replayed-proofs": (event) =>
     isRefused(event, (denial) => denial.kind === "unauthenticated" && denial.reason === "replay"),
   "calls-burn": ({ kind }) => (kind === "admitted" ? 1 : 0),
-  "bytes-burn": (event) => (event.kind === "refused" ? 0 : event.bytes),
+  "bytes-burn": (event) => ("bytes" in event ? event.bytes : 0),
   "upstream-errors": (event) =>
     event.kind === "answered" &&
     (event.outcome === "upstream-failed" || event.outcome === "timeout" || (event.status ?? 0) >= 500)
       ? 1
       : 0,
+  "second-copy": ({ kind }) => (kind === "second-copy" ? 1 : 0),
 };
 
 /** How much an event adds to a signal: one or nothing, of a burn the calls or bytes that it took. Pure. */

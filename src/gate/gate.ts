@@ -1,24 +1,22 @@
 import type { UpstreamConfig } from "../config/define.ts";
-import { allEntitled } from "../config/entitlements.ts";
 import { absent, type Denial, unavailable } from "../denial.ts";
 import type { Deployment } from "../deployment.ts";
 import { type Grant, resourceOf } from "../grant/claims.ts";
 import type { DelegationMark, RecordedRequest } from "../instance/contract.ts";
 import { err, ok, type Result } from "../result.ts";
-import type { Call } from "../scope/call.ts";
-import { factsNeeded, findPermit, type Permit } from "../scope/decide.ts";
-import type { Entry } from "../scope/entry.ts";
 import { type Admitted, admit } from "./admit.ts";
 import { answerTo } from "./answer.ts";
 import { authenticate } from "./authenticate.ts";
+import { authorizeBody, authorizeHead, findTooLarge, type Route } from "./authorize.ts";
 import { type CallRedaction, redactionFor, type SentRequest } from "./call-redaction.ts";
 import { delegationFor, delegationMark } from "./delegation.ts";
-import { describeBody, describeHead, type RequestHead, type RuleFacts } from "./describe.ts";
+import type { RequestHead } from "./describe.ts";
 import { forward } from "./forward.ts";
 import { declaredLength, type HeaderList, recordedHeaders } from "./headers.ts";
+import { sightingOf } from "./place.ts";
 import { type Relayed, relay } from "./relay.ts";
 import { type RequestBody, readRequestBody } from "./request-body.ts";
-import { parseTarget, type Target } from "./target.ts";
+import { parseTarget } from "./target.ts";
 
 const NO_BODY: RequestBody = { first: new Uint8Array(0), rest: null };
 
@@ -43,9 +41,9 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
   // passed so far. From here on a refusal is put on record by the instance, which also knows what must be said first (a
   // replay, a switch).
   const head: RequestHead = { target, method: request.method, headers: request.headers };
-  const path = authorizeHead(head, request.body !== null, grant, deployment);
+  const path = authorizeHead(head, request.body !== null, grant, config);
   const body = path.ok && request.body !== null ? await readBody(request.body, head, path.value.route) : ok(NO_BODY);
-  const authorized = !path.ok ? path : !body.ok ? body : authorizeBody(head, body.value, grant, path.value);
+  const authorized = !path.ok ? path : !body.ok ? body : authorizeBody(head, firstRunOf(body.value), grant, path.value);
   const sent = body.ok ? body.value : NO_BODY;
 
   // What no rule lets be written down does not reach the instance; what can't be redacted does not go on.
@@ -71,6 +69,7 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
     request: recorded,
     ...(call.ok ? { permit: call.value.permit } : {}),
     ...(delegation === undefined ? {} : { delegation }),
+    sighting: sightingOf(request, startedAtMs),
   };
   const admitted = await admit(deployment, grant, asked, request.signal);
   if (!admitted.ok) return refuse(admitted.error);
@@ -99,6 +98,9 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
   const relayed = await passing;
   return relayed.ok ? relayed.response : refuse(relayed.denial);
 }
+
+/** Whole, or null where more follows: rules speak of a body that is known to its end. */
+const firstRunOf = ({ first, rest }: RequestBody): Uint8Array | null => (rest === null ? first : null);
 
 const record = (redaction: CallRedaction | null, sent: SentRequest): Recorded =>
   redaction === null
@@ -149,114 +151,18 @@ async function pass(call: Admitted, passing: Passing): Promise<Relayed> {
   });
 }
 
-interface Route {
-  readonly name: string;
-  readonly config: UpstreamConfig;
-}
-
-/** An upstream that is configured, and whose resource URL is in the grant's `aud`. */
-function routeTo(target: Target, grant: Grant, { config }: Deployment): Result<Route, Denial> {
-  const { upstream: name } = target;
-  const upstream = Object.hasOwn(config.upstreams, name) ? config.upstreams[name] : undefined;
-  if (upstream === undefined) return err(absent("route", "no such upstream"));
-  if (!grant.audiences.includes(resourceOf(config.origin, name))) return err(absent("route", "not in the grant's aud"));
-  return ok({ name, config: upstream });
-}
-
-/** A call whose body is still to be read, and what the rules want to know of it. */
-interface Path {
-  readonly route: Route;
-  readonly call: Omit<Call, "body">;
-  readonly rules: RuleFacts;
-  /** By what the grant allows it whatever the body; null: it is asked again when the body is known. */
-  readonly permit: Permit | null;
-}
-
-const NOT_GRANTED = absent("grant", "not within the grant");
-
-/** `routeTo`, `describe`, and the grant's own scope as far as it can be asked without the body. */
-function authorizeHead(
-  head: RequestHead,
-  hasBody: boolean,
-  grant: Grant,
-  deployment: Deployment,
-): Result<Path, Denial> {
-  const found = routeTo(head.target, grant, deployment);
-  if (!found.ok) return found;
-  const { name, config } = found.value;
-  const described = describeHead(head, { upstream: name, encodedSlash: config.encodedSlash });
-  if (!described.ok) return err(absent("describe", described.error));
-  const own = hasBody ? rulesOf(grant.entries, name) : NO_RULES;
-  const others = hasBody ? rulesOfCeilings(deployment, name) : NO_RULES;
-  const rules = { query: own.query || others.query, body: own.body || others.body };
-  const asked: Call = { ...described.value, body: { kind: hasBody ? "opaque" : "none" } };
-  const entries = own.body ? withoutBodyConditions(grant.entries) : grant.entries;
-  const permit = findPermit(entries, asked);
-  if (permit === undefined) return err(NOT_GRANTED);
-  return ok({ route: found.value, call: described.value, rules, permit: own.body ? null : permit });
-}
-
-/** Wider than the grant: what it refuses, no body could make right. */
-const withoutBodyConditions = (entries: readonly Entry[]): readonly Entry[] =>
-  entries.map((entry) => ({
-    ...entry,
-    where: new Map([...entry.where].filter(([name]) => !name.startsWith("body."))),
-  }));
-
 async function readBody(
   stream: ReadableStream,
   { headers }: RequestHead,
-  { config }: Route,
+  route: Route,
 ): Promise<Result<RequestBody, Denial>> {
-  const tooLarge: Denial = { kind: "too-large", reason: "the request's body" };
   const declaredBytes = declaredLength(headers);
-  if ((declaredBytes ?? 0) > config.maxRequestBytes) return err(tooLarge);
+  const declaredTooLarge = findTooLarge(declaredBytes ?? 0, route);
+  if (declaredTooLarge !== undefined) return err(declaredTooLarge);
   const body = await readRequestBody(stream, declaredBytes);
   if (!body.ok) return err(unavailable(body.error));
-  return body.value.first.byteLength > config.maxRequestBytes ? err(tooLarge) : body;
-}
-
-/** The whole call, and what the grant says of its body. The ceilings are the instance's to ask, in `admit`. */
-function authorizeBody(
-  head: RequestHead,
-  { first, rest }: RequestBody,
-  grant: Grant,
-  { call, rules, permit }: Path,
-): Result<{ readonly call: Call; readonly permit: Permit }, Denial> {
-  const body = describeBody(head, rest === null ? first : null, rules);
-  if (!body.ok) return err(absent("describe", body.error));
-  const whole = { ...call, body: body.value };
-  const permitted = permit ?? findPermit(grant.entries, whole);
-  return permitted === undefined ? err(NOT_GRANTED) : ok({ call: whole, permit: permitted });
-}
-
-const NO_RULES: RuleFacts = { query: false, body: false };
-
-function rulesOf(entries: readonly Entry[], upstream: string): RuleFacts {
-  const needed = factsNeeded(entries.filter((entry) => entry.upstream === upstream));
-  return { query: needed.query.size > 0, body: needed.body };
-}
-
-const ceilings = new WeakMap<object, Map<string, RuleFacts>>();
-
-/** Fixed for a configuration, so answered once for each upstream. */
-function rulesOfCeilings({ config }: Deployment, upstream: string): RuleFacts {
-  let known = ceilings.get(config);
-  if (known === undefined) {
-    known = new Map();
-    ceilings.set(config, known);
-  }
-  let rules = known.get(upstream);
-  if (rules === undefined) {
-    const entries = [
-      ...config.boundaries,
-      ...Object.values(config.agents).flatMap((agent) => agent.ceiling),
-      ...allEntitled(config.entitlements),
-    ];
-    rules = rulesOf(entries, upstream);
-    known.set(upstream, rules);
-  }
-  return rules;
+  const tooLarge = findTooLarge(body.value.first.byteLength, route);
+  return tooLarge === undefined ? body : err(tooLarge);
 }
 
 const basesOf = (grant: Grant, { config }: Deployment): [string, string][] =>

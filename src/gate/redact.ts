@@ -1,8 +1,8 @@
 import type { RedactionRule } from "../config/redaction.ts";
 import { findValues } from "../json/find-values.ts";
 import { err, ok, type Result } from "../result.ts";
+import { FIRST_RUN_BYTES } from "./first-run.ts";
 import type { HeaderList } from "./headers.ts";
-import { FIRST_RUN_BYTES } from "./request-body.ts";
 
 /** Pure: what rules leave of a body, a header list and a URL, and what they take out. */
 

@@ -1,7 +1,6 @@
 import { err, ok, type Result } from "../result.ts";
+import { FIRST_RUN_BYTES } from "./first-run.ts";
 
-/** A body up to this is on record in its call's own row, durable with the decision; a longer one is recorded as it passes. */
-export const FIRST_RUN_BYTES = 1_048_576;
 /** How long an agent may take to send the first run. */
 const FIRST_RUN_TIMEOUT_MS = 60_000;
 /** What a body is given before a byte of it arrived, whatever length it declares. */

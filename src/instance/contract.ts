@@ -2,6 +2,7 @@ import type { DecideAnswer, DecideRequest, TicketCalls } from "../approval/contr
 import type { Limits } from "../config/define.ts";
 import type { CloseAnswer } from "../control/acknowledgement.ts";
 import type { Opening } from "../control/contract.ts";
+import type { Sighting } from "../control/second-copy.ts";
 import type { Switch } from "../control/switch.ts";
 import type { Denial } from "../denial.ts";
 import type { Extent } from "../retention/cover.ts";
@@ -98,6 +99,8 @@ export type EnrolAnswer =
 export type EnrolRefusal = "key-enrolled" | "switched" | "replay" | "unavailable";
 
 export interface RenewRequest {
+  /** From where; null where the edge says nothing. */
+  readonly sighting?: Sighting | null;
   readonly refreshDigest: string;
   readonly grant: string;
   readonly expiresAtMs: number;
@@ -119,6 +122,8 @@ export interface AdmitRequest {
   readonly deployment: string;
   /** By what the grant allows it: `entry` is the place in `authorization_details`. */
   readonly permit?: Permit;
+  /** From where; null where the edge says nothing. */
+  readonly sighting?: Sighting | null;
   /** Where the upstream is to be told who acts for whom: what goes on record of that. */
   readonly delegation?: DelegationMark;
 }

@@ -71,6 +71,7 @@ const ONE_OF: Readonly<Record<Signal, InstanceEvent>> = {
   "calls-burn": ADMITTED,
   "bytes-burn": PASSED,
   "upstream-errors": FAILED,
+  "second-copy": { kind: "second-copy" },
 };
 
 describe("a threshold", () => {
@@ -119,6 +120,7 @@ describe("what counts for a signal", () => {
     ["timeout", answered({ outcome: "timeout", status: 200 })],
     ["cut", answered({ outcome: "cut", status: 200 })],
     ["client-gone", answered({ outcome: "client-gone", status: null })],
+    ["second copy", { kind: "second-copy" }],
   ];
   const REFUSALS = [...LAYERS, "replay", "expired", "rate", "concurrency", "budget", "too large", "unavailable"];
   it.each<[Signal, string[]]>([
@@ -129,6 +131,7 @@ describe("what counts for a signal", () => {
     ["replayed-proofs", ["replay"]],
     ["calls-burn", ["admitted"]],
     ["upstream-errors", ["500", "upstream-failed", "timeout"]],
+    ["second-copy", ["second copy"]],
   ])("%s", (signal, expected) => {
     const threshold = signal === "calls-burn" ? 0.01 : 1;
     const counted = EVENTS.filter(([, event]) => new Life({ r: ruleOf(signal, threshold) }).see(event).length > 0);

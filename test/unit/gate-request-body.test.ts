@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { FIRST_RUN_BYTES, MAX_BUFFERED_BYTES, readNextRun, readRequestBody } from "../../src/gate/request-body.ts";
+import { FIRST_RUN_BYTES } from "../../src/gate/first-run.ts";
+import { MAX_BUFFERED_BYTES, readNextRun, readRequestBody } from "../../src/gate/request-body.ts";
 
 afterEach(() => {
   vi.useRealTimers();

@@ -32,6 +32,8 @@ const RULES: Readonly<Record<string, RuleSource>> = {
     act: "kill",
     agents: ["twice"],
   },
+  "copied-paused": { signal: "second-copy", threshold: 1, windowSeconds: 600, mode: "enforce" },
+  "copied-killed": { signal: "second-copy", threshold: 2, windowSeconds: 600, mode: "enforce", act: "kill" },
   "upstream-broken": { signal: "upstream-errors", threshold: 2, windowSeconds: 60, mode: "enforce" },
 };
 

@@ -53,7 +53,8 @@ async function ask(agent: Agent, change: { token?: string; proof?: string; path?
     dpop: change.proof ?? (await agent.prove("GET", path)),
   };
   const ctx = createExecutionContext();
-  const response = await gate(new Request(ORIGIN + path, { headers }), deployment, ctx);
+  const cf = { asn: 64_500, country: "FR" };
+  const response = await gate(new Request(ORIGIN + path, { headers, cf } as RequestInit), deployment, ctx);
   await response.text();
   await waitOnExecutionContext(ctx);
   return { status: response.status, requests };
