@@ -92,6 +92,7 @@ const CLASSES = {
   SWITCHBOARD: "Switchboard",
   JOURNAL: "Journal",
   RETENTION: "Retention",
+  QUOTA: "Quota",
 };
 
 export interface StartedGate extends StartedWorker {

@@ -18,6 +18,7 @@ import type {
   EnrolRequest,
   ErasedBodies,
   IntrospectAnswer,
+  LimitState,
   ProofMark,
   RecordedRequest,
   RenewAnswer,
@@ -26,8 +27,12 @@ import type {
   UnstoredBody,
   UnstoredLines,
 } from "../src/instance/contract.ts";
-import { reserve, unused } from "../src/instance/limits.ts";
-import type { Json } from "../src/scope/call.ts";
+import { limitStateOf, reserve, unused } from "../src/instance/limits.ts";
+import type { Units } from "../src/metering/amounts.ts";
+import { chargesOf, meteredOf, reserveOf } from "../src/metering/charge.ts";
+import type { ShareReport } from "../src/quota/contract.ts";
+import { type Wanted, wantedOf } from "../src/quota/shares.ts";
+import type { Call, Json } from "../src/scope/call.ts";
 import type { BodyPart } from "../src/transcript/body-line.ts";
 import type { BodyReference } from "../src/transcript/envelope.ts";
 import type { RawPart } from "../src/transcript/layout.ts";
@@ -39,12 +44,19 @@ import { type AnswerBody, Lease, type LeaseHost } from "./lease.ts";
 import { Ledger } from "./ledger.ts";
 import { RefusalCount } from "./refusal-count.ts";
 import { RuleWatch } from "./rule-watch.ts";
+import { InstanceShares } from "./shares.ts";
 import { Wake } from "./wake.ts";
 
 /** A Worker says something every five seconds while its call runs; one that was silent for this long is gone. */
 const SILENT_MS = 20_000;
 /** A `jti` is kept this much longer than any proof with it is accepted, against steps of the clock. */
 const JTI_MARGIN_MS = 60_000;
+/** So long a call waits for shared limits; below the gate's own patience. */
+const QUOTA_PATIENCE_MS = 6_000;
+/** Beside what is on its way, a Worker reads so much of an answer before it says so. */
+const READ_AHEAD_BYTES = 65_536;
+/** And an answer that is redacted comes whole. */
+const WHOLE_BYTES = 1_048_576;
 /** A failed flush is tried again after this. */
 const RETRY_MS = 5_000;
 
@@ -53,6 +65,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   readonly #ledger: Ledger;
   readonly #control: InstanceControl;
   readonly #watch: RuleWatch;
+  readonly #shares: InstanceShares;
   readonly #wake: Wake;
   readonly #leases = new Map<number, Lease>();
   #refusals = new RefusalCount(0);
@@ -79,6 +92,8 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     });
     const ledger = () => this.#ledger;
     this.#control = new InstanceControl({ ctx, kept, deployment, ledger, watch, leases: this.#leases, wakeBy });
+    this.#shares = new InstanceShares(ctx, deployment, ledger, this.#leases);
+    this.#shares.begin(Date.now());
     // Whether it has left is not kept: to leave twice is nothing.
     if (this.#ledger.log.isClosed) this.#leaveAtMs = this.#ledger.state.orphaned?.untilMs ?? null;
     this.#wake = new Wake(ctx, () => this.#nextWakeMs());
@@ -177,15 +192,25 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
 
   /** Admits one call, or records its refusal. The answer leaves when the record is durable (output gate). */
   async admit(request: AdmitRequest): Promise<Admission> {
-    if (!(await this.#control.isConfirmed())) return refused(unavailable("no confirmation from the roster"));
-    return this.#admitNow(request, Date.now());
+    const untilMs = Date.now() + QUOTA_PATIENCE_MS;
+    for (let verdict: Denial | null = null; ; ) {
+      if (!(await this.#control.isConfirmed())) return refused(unavailable("no confirmation from the roster"));
+      const nowMs = Date.now();
+      if (nowMs >= untilMs) verdict ??= unavailable("the shared limits did not answer in time");
+      const admission = this.#admitNow(request, nowMs, verdict);
+      if ("admitted" in admission) return admission;
+      // Dying here, nothing is on record, and nothing of a lease was used.
+      verdict = await this.#shares.extend(admission.uncovered);
+    }
   }
 
   /**
    * INVARIANT: synchronous. Between the first check and the record nothing can interleave. Order: what depends on the
-   * credentials alone (replay, switches, the task's end), what the steps before found, ceilings, limits.
+   * credentials alone (replay, switches, the task's end), what the steps before found, ceilings, limits, shared limits last:
+   * no other is asked for a call that is refused here.
+   * @param verdict of the quotas that were asked; null: they were not, or it is to be looked at again
    */
-  #admitNow(request: AdmitRequest, nowMs: number): Admission {
+  #admitNow(request: AdmitRequest, nowMs: number, verdict: Denial | null): Admission | Uncovered {
     const { enrolment, state, log } = this.#ledger;
     if (enrolment === null) return refused(unauthenticated("invalid_token", "no such instance"));
     if (log.isClosed) return refused(unauthenticated("invalid_token", "the transcript has ended"));
@@ -204,30 +229,66 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     if (!permits.ok) return this.#refuse(request, nowMs, permits.error);
     this.#giveUpSilent(nowMs);
     const { open } = this.#ledger.state;
-    const wanted = { running: open.length, bytes: bytesSent(sent), nowMs };
+    const units = this.#unitsOf(call);
+    const wanted = { running: this.#running(nowMs), bytes: bytesSent(sent), units, nowMs };
     const reserved = reserve(state.usage, enrolment.limits, wanted);
     if (!reserved.ok) return this.#refuse(request, nowMs, reserved.denial);
     if (this.#ledger.isFull) return refused(unavailable("the log is full: R2 can't be written"));
+    const { quotas } = this.#deployment.config;
+    const leadBytes = this.#leadBytes(call.upstream);
+    const about = { upstream: call.upstream, units, bytes: bytesSent(sent) + leadBytes };
+    const shared = wantedOf(quotas, enrolment, about);
+    const uncovered = this.#shares.uncovered(shared, nowMs);
+    if (uncovered.length > 0) return verdict === null ? { uncovered } : this.#refuse(request, nowMs, verdict);
 
     const seq = this.#ledger.nextSeq();
     const body = requestBody(sent, seq);
     this.#ledger.change({ usage: reserved.usage, open: [...open, seq] });
-    this.#ledger.record("call", nowMs, callFields(request, call.upstream, body.reference, permits.value), {
+    const tickets = this.#shares.take(shared, leadBytes, nowMs);
+    this.#ledger.record("call", nowMs, callFields(request, call.upstream, body.reference, permits.value, units), {
       deployment: request.deployment,
       grant: grant.id,
       jti: jtiOf(proof),
       body: body.piece,
     });
-    const lease = new Lease(this, seq, call.upstream, body.writer, grant.id);
+    const lease = new Lease(this, seq, call.upstream, body.writer, grant.id, { units, tickets });
     this.#leases.set(seq, lease);
     this.#control.saw({ kind: "admitted", bytes: bytesSent(sent) }, nowMs);
-    return { admitted: true, seq, lease };
+    return { admitted: true, seq, lease, limits: this.#limitState(nowMs) };
+  }
+
+  /** Whose Workers may pass bytes: those of an earlier life of this object, which it does not hear, too. */
+  #running(nowMs: number): number {
+    return this.#leases.size + this.#ledger.orphanedAt(nowMs);
+  }
+
+  #limitState(nowMs: number): LimitState {
+    const { enrolment, state } = this.#ledger;
+    const { limits, task } = enrolment!;
+    return limitStateOf(state.usage, limits, { running: this.#running(nowMs), deadlineMs: task.deadlineMs, nowMs });
+  }
+
+  /** What is reserved of metered units. */
+  #unitsOf(call: Call): Units {
+    const { upstreams } = this.#deployment.config;
+    const upstream = Object.hasOwn(upstreams, call.upstream) ? upstreams[call.upstream] : undefined;
+    const metered = upstream === undefined ? null : meteredOf(upstream, call);
+    return metered === null ? {} : reserveOf(metered);
+  }
+
+  /** What of a running call may have passed, and not been counted yet. */
+  #leadBytes(name: string): number {
+    const { upstreams, transcripts } = this.#deployment.config;
+    const lead = transcripts.streamLeadBytes + READ_AHEAD_BYTES;
+    const redacts = Object.hasOwn(upstreams, name) && upstreams[name]!.redact.length > 0;
+    return redacts ? Math.max(lead, WHOLE_BYTES) : lead;
   }
 
   #refuse(request: AdmitRequest, nowMs: number, denial: Denial): AdmitRefusal {
     this.#recordRefusal(request, nowMs, denial);
     this.#control.saw({ kind: "refused", denial }, nowMs);
-    return refused(denial);
+    const isLimit = denial.kind === "limited" || denial.kind === "exhausted";
+    return isLimit ? { ...refused(denial), limits: this.#limitState(nowMs) } : refused(denial);
   }
 
   #recordRefusal(request: AdmitRequest, nowMs: number, denial: Denial): void {
@@ -267,24 +328,33 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     else if (Date.now() >= this.#ledger.enrolment!.task.deadlineMs) lease.break("expired");
   }
 
-  appendPiece(piece: Piece, bytes: number): Cause | null {
+  appendPiece(lease: Lease, piece: Piece, bytes: number): Cause | null {
     this.#ledger.appendBody(piece);
     const usage = this.#ledger.countBytes(bytes);
+    this.#shares.count(lease.taken.tickets, bytes);
     this.#control.saw({ kind: "passed", bytes }, Date.now());
     if (usage.bytes > this.#ledger.enrolment!.limits.bytes) return "budget";
     return this.#ledger.isFull ? "log-full" : null;
   }
 
-  pace(): Promise<void> {
-    return this.#ledger.pace();
+  async pace(lease: Lease): Promise<void> {
+    await this.#ledger.pace();
+    if (!(await this.#shares.extendBytes(lease.taken.tickets))) lease.break("budget");
   }
 
   recordAnswer(lease: Lease, settlement: Settlement, answer: AnswerBody): void {
     const bytes = settlement.redaction?.body?.trueBytes ?? settlement.tail.length;
     this.#ledger.countBytes(bytes);
+    const { units, tickets } = lease.taken;
+    const said = settlement.outcome === "not-sent" ? NOTHING_SPENT(units) : (settlement.units ?? null);
+    const charges = chargesOf(units, said);
+    const cost = Object.fromEntries(Object.entries(charges).map(([unit, { charged }]) => [unit, charged]));
+    this.#ledger.chargeUnits(units, cost);
+    this.#shares.count(tickets, bytes);
+    this.#shares.settle(tickets, cost);
     if (lease.switchId !== null) this.#ledger.countCut(lease.switchId);
     const beside = { grant: lease.grant, ...(answer.tail === null ? {} : { body: answer.tail }) };
-    this.#ledger.recordAnswer(lease.seq, Date.now(), answerFields(lease, settlement, answer), beside);
+    this.#ledger.recordAnswer(lease.seq, Date.now(), answerFields(lease, settlement, answer, charges), beside);
     // It is over, and on record as it was: what this trips cuts other calls.
     this.release(lease);
     const { outcome, head } = settlement;
@@ -293,7 +363,10 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
 
   recordLost(lease: Lease): void {
     if (this.#ledger.log.isClosed) return;
-    const fields = lostFields(lease, this.#deployment.config.transcripts.streamLeadBytes);
+    const { units, tickets } = lease.taken;
+    const lead = this.#deployment.config.transcripts.streamLeadBytes;
+    const fields = lostFields(lease, lead, chargesOf(units, null));
+    this.#shares.settle(tickets, null);
     this.#ledger.recordAnswer(lease.seq, Date.now(), fields, { grant: lease.grant });
   }
 
@@ -304,6 +377,11 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   /** A Worker that died without a word holds no place: its call is recorded as lost, and what it may still say is refused. */
   #giveUpSilent(nowMs: number): void {
     for (const lease of [...this.#leases.values()]) if (lease.heardAtMs < nowMs - SILENT_MS) lease.abandon();
+  }
+
+  /** A quota's word, in one turn with what it voids. */
+  async recall(quota: string): Promise<ShareReport | null> {
+    return this.#ledger.enrolment === null ? null : this.#shares.recall(quota, Date.now());
   }
 
   // --- control ----------------------------------------------------------------------------------------------------
@@ -416,6 +494,14 @@ const unfinished = (reference: Json): Json => ({ ...(reference as unknown as Bod
 
 /** A rule may have made the recorded body shorter or longer than the one that passes. */
 const bytesSent = ({ body, redaction }: RecordedRequest): number => redaction?.body?.trueBytes ?? body.length;
+
+/** Nothing has left, so nothing was spent. */
+const NOTHING_SPENT = (reserved: Units): Units => Object.fromEntries(Object.keys(reserved).map((unit) => [unit, 0]));
+
+/** Shared limits that no lease covers yet. */
+interface Uncovered {
+  readonly uncovered: readonly Wanted[];
+}
 
 const refused = (denial: Denial): AdmitRefusal => ({ admitted: false, denial });
 

@@ -2,6 +2,9 @@ import { SILENT_WORKER_CUT_MS } from "../src/control/acknowledgement.ts";
 import type { Deployment } from "../src/deployment.ts";
 import type { Enrolment, ErasedBodies, UnstoredBody } from "../src/instance/contract.ts";
 import type { Usage } from "../src/instance/limits.ts";
+import { addUnits, own, type Units } from "../src/metering/amounts.ts";
+import { chargesOf } from "../src/metering/charge.ts";
+import type { Shares } from "../src/quota/shares.ts";
 import type { Json } from "../src/scope/call.ts";
 import type { BodyPart } from "../src/transcript/body-line.ts";
 import type { BodyReference, Fields, RecordType } from "../src/transcript/envelope.ts";
@@ -35,6 +38,8 @@ export interface State {
   readonly cuts?: Readonly<Record<string, number>>;
   /** Calls that died with an earlier life of this object, or that its end gave up: their Workers cut by themselves until then, and confirm it to nobody. */
   readonly orphaned?: { readonly calls: number; readonly untilMs: number };
+  /** What was used of shared limits. */
+  readonly shares?: Shares;
 }
 
 const NEW: State = {
@@ -115,6 +120,13 @@ export class Ledger {
     const { usage } = this.#state;
     this.change({ usage: { ...usage, bytes: usage.bytes + bytes } });
     return this.#state.usage;
+  }
+
+  /** What a metered call cost, in the place of what was reserved for it. */
+  chargeUnits(reserved: Units, cost: Units): void {
+    const { usage } = this.#state;
+    const less = Object.fromEntries(Object.keys(cost).map((unit) => [unit, -own(reserved, unit)]));
+    this.change({ usage: { ...usage, units: addUnits(addUnits(usage.units, less), cost) } });
   }
 
   countCut(switchId: string): void {
@@ -276,8 +288,10 @@ export class Ledger {
     const call = this.log.recordOf(seq);
     const sent = call?.["body"] as BodyReference | null | undefined;
     const requestBody = sent?.digest === null ? request.reference(0, sent) : null;
+    const reserved = (call?.["reserved"] ?? {}) as Units;
     const beside = typeof call?.["grant"] === "string" ? { grant: call["grant"] } : {};
-    this.recordAnswer(seq, nowMs, orphanFields(seq, answer.reference(streamLeadBytes, null), requestBody), beside);
+    const fields = orphanFields(seq, answer.reference(streamLeadBytes, null), requestBody, chargesOf(reserved, null));
+    this.recordAnswer(seq, nowMs, fields, beside);
   }
 
   /** More calls whose Workers nobody waits for any more. They cut by themselves, by `orphaned.untilMs`. */
@@ -316,8 +330,9 @@ export class Ledger {
   /** The last record, and its seal. */
   end(nowMs: number): void {
     const { usage, stopped } = this.#state;
-    const { calls, bytes } = usage;
-    this.record("ended", nowMs, { cause: stopped ?? "deadline", calls, bytes });
+    const { calls, bytes, units } = usage;
+    const metered = Object.keys(units).length === 0 ? {} : { units: { ...units } };
+    this.record("ended", nowMs, { cause: stopped ?? "deadline", calls, bytes, ...metered });
     this.log.seal(this.#sealing(), true, nowMs);
   }
 

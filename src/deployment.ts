@@ -9,6 +9,7 @@ export interface Env {
   readonly SWITCHBOARD: DurableObjectNamespace;
   readonly JOURNAL: DurableObjectNamespace;
   readonly RETENTION: DurableObjectNamespace;
+  readonly QUOTA: DurableObjectNamespace;
   readonly TRANSCRIPTS: R2Bucket;
   readonly VERSION?: { readonly id: string };
   readonly [name: string]: unknown;

@@ -7,6 +7,7 @@ import { signals } from "./signals/signals.ts";
 
 export { AgentInstance } from "../durable-objects/agent-instance.ts";
 export { Journal } from "../durable-objects/journal.ts";
+export { Quota } from "../durable-objects/quota.ts";
 export { Retention } from "../durable-objects/retention.ts";
 export { Roster } from "../durable-objects/roster.ts";
 export { Switchboard } from "../durable-objects/switchboard.ts";

@@ -2,6 +2,7 @@ import type { Config } from "./config/define.ts";
 import type { JournalCalls, RosterCalls, SwitchboardCalls } from "./control/contract.ts";
 import type { Deployment } from "./deployment.ts";
 import type { AgentInstanceCalls } from "./instance/contract.ts";
+import type { QuotaCalls } from "./quota/contract.ts";
 import type { RetentionCalls } from "./retention/contract.ts";
 import { indexJournalName } from "./transcript/segment-index.ts";
 
@@ -15,6 +16,10 @@ export const rosterOf = ({ env, config }: Deployment, shard: number): RosterCall
 
 export const retentionOf = ({ env, config }: Deployment): RetentionCalls =>
   stub<RetentionCalls>(env.RETENTION, config, "retention");
+
+/** @param name `<quota>.<key>` */
+export const quotaOf = ({ env, config }: Deployment, name: string): QuotaCalls =>
+  stub<QuotaCalls>(env.QUOTA, config, name);
 
 export const switchboardOf = ({ env, config }: Deployment): SwitchboardCalls =>
   stub<SwitchboardCalls>(env.SWITCHBOARD, config, "switchboard");

@@ -1,4 +1,6 @@
 import { z } from "zod";
+import type { Limits } from "../config/define.ts";
+import { unitName } from "../config/names.ts";
 import type { Deployment } from "../deployment.ts";
 import type { Enrolment } from "../instance/contract.ts";
 import { parseStrictJson } from "../json/strict-json.ts";
@@ -9,6 +11,9 @@ import { failed, type OAuthError } from "./oauth-error.ts";
 const taskLimits = z.strictObject({
   calls: z.number().int().positive().optional(),
   bytes: z.number().int().positive().optional(),
+  concurrency: z.number().int().positive().optional(),
+  callsPerSecond: z.number().positive().optional(),
+  units: z.record(unitName, z.number().positive()).optional(),
 });
 
 export type TaskRequest = Pick<Enrolment, "task" | "agentVersion" | "limits">;
@@ -37,15 +42,29 @@ export function parseTask(
   const asked = form.get("task_limits");
   const json = asked === undefined ? ok({}) : parseStrictJson(asked);
   const lower = json.ok ? taskLimits.safeParse(json.value) : undefined;
-  if (lower?.success !== true) return bad("task_limits must be an object with calls or bytes");
+  if (lower?.success !== true)
+    return bad("task_limits must be an object with calls, bytes, concurrency, callsPerSecond or units");
   return ok({
     // Namespaced by the platform that names it; client names hold no underscore.
     task: { id: `${client}_${id}`, purpose, deadlineMs },
     agentVersion,
-    limits: {
-      ...agent.limits,
-      calls: Math.min(agent.limits.calls, lower.data.calls ?? Number.POSITIVE_INFINITY),
-      bytes: Math.min(agent.limits.bytes, lower.data.bytes ?? Number.POSITIVE_INFINITY),
-    },
+    limits: lowered(agent.limits, lower.data),
   });
+}
+
+/** Each the lower of the two. A unit that the agent's limits do not bound is bounded by what is asked. */
+function lowered(limits: Limits, asked: z.output<typeof taskLimits>): Limits {
+  const least = (own: number, other = Number.POSITIVE_INFINITY) => Math.min(own, other);
+  const units = Object.entries(asked.units ?? {}).map(([unit, amount]) => [
+    unit,
+    least(amount, Object.hasOwn(limits.units, unit) ? limits.units[unit] : undefined),
+  ]);
+  return {
+    ...limits,
+    calls: least(limits.calls, asked.calls),
+    bytes: least(limits.bytes, asked.bytes),
+    concurrency: least(limits.concurrency, asked.concurrency),
+    callsPerSecond: least(limits.callsPerSecond, asked.callsPerSecond),
+    units: { ...limits.units, ...Object.fromEntries(units) },
+  };
 }

@@ -1,6 +1,7 @@
 import { isLoopback } from "../loopback.ts";
 import type { Entry } from "../scope/entry.ts";
 import { findForwardingFault } from "./forward-headers.ts";
+import { findMeterFaults } from "./meters.ts";
 import type { Config } from "./shape.ts";
 
 /** What is wrong, and where. */
@@ -18,6 +19,8 @@ const FINDERS: readonly ((config: Config) => readonly Fault[])[] = [
   findUnknownUpstreams,
   findForwardingFaults,
   findPlainHttp,
+  findMeteringFaults,
+  findQuotaFaults,
 ];
 
 export const findFaults = (config: Config): readonly Fault[] => FINDERS.flatMap((find) => find(config));
@@ -108,4 +111,33 @@ function findPlainHttp({ origin, upstreams, identityProviders, transmitters }: C
   return urls
     .filter(([, url]) => !url.startsWith("https:"))
     .map(([path]) => fault(path, "plain http is only for a gate that itself runs on loopback"));
+}
+
+function findMeteringFaults({ upstreams }: Config): Fault[] {
+  return Object.entries(upstreams).flatMap(([name, upstream]) =>
+    findMeterFaults(upstream).map(({ path, message }) => fault(["upstreams", name, ...path], message)),
+  );
+}
+
+/** A budget of a unit that nothing meters would bound nothing. */
+function findQuotaFaults({ quotas, agents, upstreams }: Config): Fault[] {
+  const metered = new Set(
+    Object.values(upstreams).flatMap(({ meters, prices }) => [...Object.keys(meters), ...Object.keys(prices)]),
+  );
+  const unmetered = (path: Fault["path"], units: object) =>
+    Object.keys(units)
+      .filter((unit) => !metered.has(unit))
+      .map((unit) => fault([...path, unit], `no upstream has a meter or a price "${unit}"`));
+  return [
+    ...Object.entries(agents).flatMap(([name, { limits }]) =>
+      unmetered(["agents", name, "limits", "units"], limits.units),
+    ),
+    ...Object.entries(quotas).flatMap(([name, { agents: ofAgents = [], upstreams: ofUpstreams = [], units }]) => [
+      ...ofAgents.flatMap((one, i) => unknown(["quotas", name, "agents", i], "agent", one, agents, "agents")),
+      ...ofUpstreams.flatMap((one, i) =>
+        unknown(["quotas", name, "upstreams", i], "upstream", one, upstreams, "upstreams"),
+      ),
+      ...unmetered(["quotas", name, "units"], units),
+    ]),
+  ];
 }

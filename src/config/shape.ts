@@ -4,6 +4,7 @@ import { agent } from "./agents.ts";
 import { identityProvider, platform, transmitter } from "./identity.ts";
 import { entries } from "./layers.ts";
 import { agentName, clientName, httpUrl, positive, secretName, transmitterName, upstreamName } from "./names.ts";
+import { quota, quotaName } from "./quotas.ts";
 import { retention } from "./retention.ts";
 import { rule, ruleName } from "./rules.ts";
 import { upstream } from "./upstream.ts";
@@ -58,6 +59,8 @@ export const shape = z.strictObject({
       shards: positive.max(256).default(4),
     })
     .prefault({}),
+  /** Limits that instances share. */
+  quotas: z.record(quotaName, quota).default({}),
   /** Switches that close by themselves. */
   rules: z.record(ruleName, rule).default({}),
   placement: z

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { meters, prices } from "./meters.ts";
 import { httpUrl, positive, secretName } from "./names.ts";
 import { redactionRules } from "./redaction.ts";
 
@@ -37,6 +38,9 @@ export const upstream = z.strictObject({
     .default([]),
   /** What of its calls is not written down. */
   redact: redactionRules.default([]),
+  /** What its answers say was used, by unit, and units that are computed from those: money. */
+  meters,
+  prices,
   firstByteTimeoutMs: positive.default(60_000),
   idleTimeoutMs: positive.default(120_000),
   totalTimeoutMs: positive.default(900_000),

@@ -1,7 +1,14 @@
-import { type Denial, unavailable } from "../denial.ts";
+import { unavailable } from "../denial.ts";
 import type { Deployment } from "../deployment.ts";
 import type { Grant } from "../grant/claims.ts";
-import type { Admission, AdmitRequest, LeaseCalls, Settlement } from "../instance/contract.ts";
+import type {
+  Admission,
+  AdmitRefusal,
+  AdmitRequest,
+  LeaseCalls,
+  LimitState,
+  Settlement,
+} from "../instance/contract.ts";
 import { instanceOf } from "../objects.ts";
 import { err, ok, type Result } from "../result.ts";
 import { within } from "../within.ts";
@@ -15,9 +22,12 @@ export interface Admitted {
   readonly seq: number;
   readonly lease: LeaseCalls & Partial<Disposable>;
   readonly stop: Stop;
+  readonly limits: LimitState;
   /** From here on a switch cuts the call at once. Streams begin with it; anything else comes to it by time. */
   listen(): void;
 }
+
+export type Refusal = Pick<AdmitRefusal, "denial" | "limits">;
 
 /** An instance that has not answered by then counts as unreachable. */
 const ADMIT_TIMEOUT_MS = 10_000;
@@ -36,7 +46,7 @@ export async function admit(
   deployment: Deployment,
   grant: Grant,
   request: Omit<AdmitRequest, "grant" | "deployment">,
-): Promise<Result<Admitted, Denial>> {
+): Promise<Result<Admitted, Refusal>> {
   const stop = new Stop();
   const listener = new Listener(stop);
   // The earliest time first: the call's one timer is set once.
@@ -51,18 +61,18 @@ export async function admit(
     const admission = await stop.orStopped(asked);
     if (admission === undefined) {
       giveBack(asked);
-      return err(unavailable("the instance did not answer"));
+      return err({ denial: unavailable("the instance did not answer") });
     }
     if (!admission.admitted) {
       stop.end();
-      return err(admission.denial);
+      return err(admission);
     }
-    const { lease, seq } = admission;
+    const { lease, seq, limits } = admission;
     listener.hold(lease);
-    return ok({ seq, lease, stop, listen: () => listener.listen() } as unknown as Admitted);
+    return ok({ seq, lease, stop, limits, listen: () => listener.listen() } as unknown as Admitted);
   } catch {
     stop.end();
-    return err(unavailable("the instance could not be reached"));
+    return err({ denial: unavailable("the instance could not be reached") });
   }
 }
 

@@ -3,6 +3,7 @@ import { absent, type Denial, unavailable } from "../denial.ts";
 import type { Deployment } from "../deployment.ts";
 import { type Grant, resourceOf } from "../grant/claims.ts";
 import type { RecordedRequest } from "../instance/contract.ts";
+import { type Metered, meteredOf } from "../metering/charge.ts";
 import { err, ok, type Result } from "../result.ts";
 import type { Call } from "../scope/call.ts";
 import { factsNeeded, findPermit, type Permit } from "../scope/decide.ts";
@@ -14,6 +15,7 @@ import { type CallRedaction, redactionFor, type SentRequest } from "./call-redac
 import { describeBody, describeHead, type RequestHead, type RuleFacts } from "./describe.ts";
 import { forward } from "./forward.ts";
 import { declaredLength, type HeaderList, recordedHeaders } from "./headers.ts";
+import { limitHeaders, withLimits } from "./limit-headers.ts";
 import { type Relayed, relay } from "./relay.ts";
 import { type RequestBody, readRequestBody } from "./request-body.ts";
 import { parseTarget, type Target } from "./target.ts";
@@ -67,7 +69,7 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
     request: recorded,
     ...(call.ok ? { permit: call.value.permit } : {}),
   });
-  if (!admitted.ok) return refuse(admitted.error);
+  if (!admitted.ok) return withLimits(refuse(admitted.error.denial), admitted.error.limits);
   // The instance admits only what came here permitted.
   if (!path.ok || !call.ok) throw new Error("admitted what was refused");
 
@@ -82,6 +84,7 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
     body: sent,
     grant,
     upstream: path.value.route.config,
+    metered: meteredOf(path.value.route.config, path.value.call),
     redaction,
     startedAtMs,
     deployment,
@@ -112,6 +115,8 @@ interface Passing {
   readonly body: RequestBody;
   readonly grant: Grant;
   readonly upstream: UpstreamConfig;
+  /** Null: nothing of the call is metered. */
+  readonly metered: Metered | null;
   readonly redaction: CallRedaction | null;
   readonly startedAtMs: number;
   readonly deployment: Deployment;
@@ -119,7 +124,8 @@ interface Passing {
 }
 
 async function pass(call: Admitted, passing: Passing): Promise<Relayed> {
-  const { request, rawTarget, headers, body, grant, upstream, redaction, startedAtMs, deployment, ctx } = passing;
+  const { request, rawTarget, headers, body, grant, upstream, metered, redaction, startedAtMs, deployment, ctx } =
+    passing;
   const { method } = request;
   const declaredBytes = declaredLength(request.headers);
   const asked = { upstream, method, rawTarget, headers, body, declaredBytes, startedAtMs };
@@ -132,6 +138,8 @@ async function pass(call: Admitted, passing: Passing): Promise<Relayed> {
       askedUrl: upstream.baseUrl + rawTarget,
       bases: () => basesOf(grant, deployment),
     },
+    limitHeaders: limitHeaders(call.limits),
+    metered,
     redaction,
     isHead: method === "HEAD",
     startedAtMs,

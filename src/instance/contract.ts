@@ -3,6 +3,8 @@ import type { CloseAnswer } from "../control/acknowledgement.ts";
 import type { Opening } from "../control/contract.ts";
 import type { Switch } from "../control/switch.ts";
 import type { Denial } from "../denial.ts";
+import type { Units } from "../metering/amounts.ts";
+import type { ShareReport } from "../quota/contract.ts";
 import type { Extent } from "../retention/cover.ts";
 import type { Call, Json } from "../scope/call.ts";
 import type { Permit } from "../scope/decide.ts";
@@ -194,6 +196,8 @@ export interface Settlement {
   readonly forwardedBytes: number;
   readonly timing: Timing;
   readonly reason: string | null;
+  /** Of a metered call: what its whole answer says that it cost. A unit that is not here costs its reserve. */
+  readonly units?: Units;
   /** Where rules concern the answer: what they have done to its head and its body. */
   readonly redaction?: Redaction;
 }
@@ -217,9 +221,27 @@ export interface LeaseCalls {
 
 export type Admission =
   | AdmitRefusal
-  | { readonly admitted: true; readonly seq: number; readonly lease: LeaseCalls & Partial<Disposable> };
+  | {
+      readonly admitted: true;
+      readonly seq: number;
+      readonly lease: LeaseCalls & Partial<Disposable>;
+      readonly limits: LimitState;
+    };
 
-export type AdmitRefusal = { readonly admitted: false; readonly denial: Denial };
+/** `limits` with those of a limit. */
+export type AdmitRefusal = { readonly admitted: false; readonly denial: Denial; readonly limits?: LimitState };
+
+/** The instance's own limits, and what is left of each: nothing that others share. */
+export interface LimitState {
+  readonly limits: Limits;
+  readonly calls: number;
+  readonly bytes: number;
+  readonly units: Units;
+  readonly concurrency: number;
+  /** Whole tokens of the rate's bucket. */
+  readonly tokens: number;
+  readonly deadlineInMs: number;
+}
 
 export interface IntrospectAnswer {
   /** `unknown`: the roster could not be asked, and nobody may be told that the instance is inactive. */
@@ -255,6 +277,8 @@ export interface AgentInstanceCalls {
   readRaw(seq: number, part: RawPart, no: number): Promise<Uint8Array | null>;
   /** Bodies of records up to then go where they lie here; those in the bucket are the asker's. Null: there is no such instance. */
   erase(beforeMs: number): Promise<ErasedBodies | "later" | null>;
+  /** A quota wants back what it has leased: from here on this instance has none of it, and says what it has used. */
+  recall(quota: string): Promise<ShareReport | null>;
 }
 
 /** How far the erasure reaches in this transcript, and how many bodies went here. `later`: what is sealed must reach the bucket first. */

@@ -1,5 +1,7 @@
 import type { Limits } from "../config/define.ts";
 import type { Denial } from "../denial.ts";
+import { addUnits, own, toMillionths, type Units } from "../metering/amounts.ts";
+import type { LimitState } from "./contract.ts";
 
 /** What an instance has used. Part of every record's state, so that it is as durable as the record. */
 export interface Usage {
@@ -23,12 +25,16 @@ export const unused = (limits: Limits, nowMs: number): Usage => ({
 export function reserve(
   usage: Usage,
   limits: Limits,
-  want: { readonly running: number; readonly bytes: number; readonly nowMs: number },
+  want: { readonly running: number; readonly bytes: number; readonly units: Units; readonly nowMs: number },
 ): { readonly ok: true; readonly usage: Usage } | { readonly ok: false; readonly denial: Denial } {
   const elapsedSeconds = Math.max(0, want.nowMs - usage.tokensAtMs) / 1000;
   const tokens = Math.min(limits.burst, usage.tokens + elapsedSeconds * limits.callsPerSecond);
   if (usage.calls + 1 > limits.calls) return { ok: false, denial: { kind: "exhausted", budget: "calls" } };
   if (usage.bytes + want.bytes >= limits.bytes) return { ok: false, denial: { kind: "exhausted", budget: "bytes" } };
+  const spent = addUnits(usage.units, want.units);
+  for (const unit of Object.keys(want.units))
+    if (Object.hasOwn(limits.units, unit) && toMillionths(own(spent, unit)) > toMillionths(limits.units[unit]!))
+      return { ok: false, denial: { kind: "exhausted", budget: `units.${unit}` } };
   if (want.running + 1 > limits.concurrency)
     return { ok: false, denial: { kind: "limited", limit: "concurrency", retryAfterSeconds: 1 } };
   if (tokens < 1) {
@@ -41,8 +47,30 @@ export function reserve(
       ...usage,
       calls: usage.calls + 1,
       bytes: usage.bytes + want.bytes,
+      units: spent,
       tokens: tokens - 1,
       tokensAtMs: Math.max(usage.tokensAtMs, want.nowMs),
     },
+  };
+}
+
+/** What is left. Pure. */
+export function limitStateOf(
+  usage: Usage,
+  limits: Limits,
+  { running, deadlineMs, nowMs }: { readonly running: number; readonly deadlineMs: number; readonly nowMs: number },
+): LimitState {
+  const elapsedSeconds = Math.max(0, nowMs - usage.tokensAtMs) / 1000;
+  const left = (limit: number, used: number): number => Math.max(0, limit - used);
+  return {
+    limits,
+    calls: left(limits.calls, usage.calls),
+    bytes: left(limits.bytes, usage.bytes),
+    units: Object.fromEntries(
+      Object.entries(limits.units).map(([unit, limit]) => [unit, left(limit, own(usage.units, unit))]),
+    ),
+    concurrency: left(limits.concurrency, running),
+    tokens: Math.floor(Math.min(limits.burst, usage.tokens + elapsedSeconds * limits.callsPerSecond)),
+    deadlineInMs: left(deadlineMs, nowMs),
   };
 }

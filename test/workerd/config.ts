@@ -1,5 +1,6 @@
 import { defineConfig } from "../../src/config/define.ts";
 import type { ScopeEntry } from "../../src/config/layers.ts";
+import { modelCalls, modelUpstream, quotas, spenders } from "./quotas-config.ts";
 import { rules, watched } from "./rules-config.ts";
 
 /** The deployment that tests inside of workerd run against. Upstreams are reached through the run's outbound service. */
@@ -31,6 +32,7 @@ export default defineConfig({
   rules,
   agents: {
     ...watched({ versions: { "1.0.0": { model: "m", promptDigest: "sha256:0" } }, ceiling: [ISSUES] }),
+    ...spenders([ISSUES, modelCalls]),
     "triage-bot": {
       versions: { "1.0.0": { model: "m", promptDigest: "sha256:0", tools: {} } },
       ceiling: [ISSUES],
@@ -42,9 +44,11 @@ export default defineConfig({
       baseUrl: "https://github.test",
       credential: { kind: "header", header: "Authorization", secret: "GITHUB_TOKEN" },
     },
+    model: modelUpstream,
   },
-  entitlements: { groups: { engineering: [ISSUES], nobody: [] } },
-  boundaries: [ISSUES],
+  entitlements: { groups: { engineering: [ISSUES, modelCalls], nobody: [] } },
+  boundaries: [ISSUES, modelCalls],
+  quotas,
   admins: {
     identityProvider: "corp",
     audience: "portcullis-admin",
