@@ -7,6 +7,7 @@ import { type AdminHono, PATH_MAX_CHARS, problem, readBody, record, requireRole 
 import { instanceRoutes } from "./instances.ts";
 import { objectRoutes } from "./objects.ts";
 import { openApiRoute } from "./openapi.ts";
+import { quotaRoutes } from "./quotas.ts";
 import { retentionRoutes } from "./retention.ts";
 import { segmentRoutes } from "./segments.ts";
 import { switchRoutes } from "./switches.ts";
@@ -36,6 +37,7 @@ admin.use(async (c, next) => {
 
 switchRoutes(admin);
 instanceRoutes(admin);
+quotaRoutes(admin);
 segmentRoutes(admin);
 objectRoutes(admin);
 retentionRoutes(admin);

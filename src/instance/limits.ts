@@ -1,6 +1,6 @@
 import type { Limits } from "../config/define.ts";
 import type { Denial } from "../denial.ts";
-import { addUnits, own, toMillionths, type Units } from "../metering/amounts.ts";
+import { add, addUnits, own, toMillionths, type Units } from "../metering/amounts.ts";
 import type { LimitState } from "./contract.ts";
 
 /** What an instance has used. Part of every record's state, so that it is as durable as the record. */
@@ -67,7 +67,7 @@ export function limitStateOf(
     calls: left(limits.calls, usage.calls),
     bytes: left(limits.bytes, usage.bytes),
     units: Object.fromEntries(
-      Object.entries(limits.units).map(([unit, limit]) => [unit, left(limit, own(usage.units, unit))]),
+      Object.entries(limits.units).map(([unit, limit]) => [unit, Math.max(0, add(limit, -own(usage.units, unit)))]),
     ),
     concurrency: left(limits.concurrency, running),
     tokens: Math.floor(Math.min(limits.burst, usage.tokens + elapsedSeconds * limits.callsPerSecond)),

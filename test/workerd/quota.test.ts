@@ -199,22 +199,38 @@ describe("a rate", () => {
 
 describe("a period", () => {
   const HOUR = 3_600_000;
-  const start = Math.ceil(Date.now() / HOUR) * HOUR - 1_000;
 
   it("that is over has new budgets, for each pair by itself, and a clock that goes back finds the later one", async () => {
-    const nowMs = Date.now();
+    const boundaryMs = (Math.floor(Date.now() / HOUR) + 2) * HOUR;
+    const clock = vi.spyOn(Date, "now").mockReturnValue(boundaryMs - 20_000);
     const { members, task } = await team("hourly-bot", 3);
-    const clock = vi.spyOn(Date, "now").mockReturnValue(nowMs);
-    const all = () =>
-      Promise.all(members.flatMap((member) => Array.from({ length: 3 }, () => verdict(refreshed(member)))));
-    const refreshed = (member: (typeof members)[0]) => ask(member);
+    const all = () => Promise.all(members.flatMap((member) => Array.from({ length: 3 }, () => verdict(ask(member)))));
     expect(count(await all())).toEqual({ admitted: 4, "exhausted by hourly": 5 });
-    const last = await ask(members[0]!);
-    expect(last).toMatchObject({
-      denial: { budget: "calls", quota: `hourly.${task}.github`, retryAfterSeconds: expect.any(Number) },
+    expect(await ask(members[0]!)).toMatchObject({
+      denial: { budget: "calls", quota: `hourly.${task}.github`, retryAfterSeconds: 20 },
     });
-    expect(start).toBeGreaterThan(0);
-    clock.mockRestore();
+    clock.mockReturnValue(boundaryMs - 1);
+    expect(count(await all())).toEqual({ "exhausted by hourly": 9 });
+    clock.mockReturnValue(boundaryMs + 600);
+    expect(count(await all())).toEqual({ admitted: 4, "exhausted by hourly": 5 });
+    expect((await readQuota(`hourly.${task}.github`))!.period).toEqual({
+      fromMs: boundaryMs,
+      untilMs: boundaryMs + HOUR,
+    });
+    clock.mockReturnValue(boundaryMs - 10_000);
+    expect(count(await all())).toEqual({ "exhausted by hourly": 9 });
+    clock.mockReturnValue(boundaryMs + 10_000);
+    expect(count(await all())).toEqual({ "exhausted by hourly": 9 });
+  });
+
+  it("ends the leases of it: what was not spent is not added to the next one", async () => {
+    const boundaryMs = (Math.floor(Date.now() / HOUR) + 2) * HOUR;
+    const clock = vi.spyOn(Date, "now").mockReturnValue(boundaryMs - 5_000);
+    const { members } = await team("hourly-bot", 1);
+    expect(await verdict(ask(members[0]!))).toBe("admitted");
+    clock.mockReturnValue(boundaryMs + 1_000);
+    const words = await Promise.all(Array.from({ length: 9 }, () => verdict(ask(members[0]!))));
+    expect(count(words)).toEqual({ admitted: 4, "exhausted by hourly": 5 });
   });
 });
 
