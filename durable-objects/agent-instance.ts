@@ -31,7 +31,7 @@ import { limitStateOf, reserve, unused } from "../src/instance/limits.ts";
 import type { Units } from "../src/metering/amounts.ts";
 import { chargesOf, meteredOf, reserveOf } from "../src/metering/charge.ts";
 import type { ShareReport } from "../src/quota/contract.ts";
-import { type Wanted, wantedOf } from "../src/quota/shares.ts";
+import { type Ticket, type Wanted, wantedOf } from "../src/quota/shares.ts";
 import type { Call, Json } from "../src/scope/call.ts";
 import type { BodyPart } from "../src/transcript/body-line.ts";
 import type { BodyReference } from "../src/transcript/envelope.ts";
@@ -245,6 +245,9 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const body = requestBody(sent, seq);
     this.#ledger.change({ usage: reserved.usage, open: [...open, seq] });
     const tickets = this.#shares.take(shared, leadBytes, nowMs);
+    const counting = countingBytes(tickets);
+    const runBytes = sent.bodyFollows ? sent.body.length : 0;
+    if (runBytes > 0 || counting.length > 0) this.#ledger.countPassing(seq, runBytes, counting);
     this.#ledger.record("call", nowMs, callFields(request, call.upstream, body.reference, permits.value, units), {
       deployment: request.deployment,
       grant: grant.id,
@@ -332,6 +335,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     this.#ledger.appendBody(piece);
     const usage = this.#ledger.countBytes(bytes);
     this.#shares.count(lease.taken.tickets, bytes);
+    this.#ledger.countPassing(lease.seq, bytes, countingBytes(lease.taken.tickets));
     this.#control.saw({ kind: "passed", bytes }, Date.now());
     if (usage.bytes > this.#ledger.enrolment!.limits.bytes) return "budget";
     return this.#ledger.isFull ? "log-full" : null;
@@ -494,6 +498,9 @@ const unfinished = (reference: Json): Json => ({ ...(reference as unknown as Bod
 
 /** A rule may have made the recorded body shorter or longer than the one that passes. */
 const bytesSent = ({ body, redaction }: RecordedRequest): number => redaction?.body?.trueBytes ?? body.length;
+
+const countingBytes = (tickets: readonly Ticket[]): readonly string[] =>
+  tickets.flatMap(({ name, need }) => (Object.hasOwn(need, "bytes") ? [name] : []));
 
 /** Nothing has left, so nothing was spent. */
 const NOTHING_SPENT = (reserved: Units): Units => Object.fromEntries(Object.keys(reserved).map((unit) => [unit, 0]));

@@ -251,3 +251,35 @@ describe("a deployment", () => {
     }
   });
 });
+
+describe("bytes", () => {
+  const RUN = new Uint8Array(200_000);
+  /** What a running call may pass before it is counted, as `agent-instance.ts` has it. */
+  const LEAD = 262_144 + 65_536;
+
+  it("are counted as they pass, and a stream that finds nothing left is cut within what it had reserved", async () => {
+    const { members, task } = await team("bytes-bot", 1);
+    const { lease } = await admitted(ask(members[0]!));
+    let passed = 0;
+    while (await lease.append(RUN)) passed += RUN.length;
+    expect(await lease.broken()).toBe("budget");
+    // The last run was on its way, as part of the reserve.
+    expect(passed + LEAD).toBeLessThanOrEqual(1_048_576);
+    expect(passed + LEAD + RUN.length).toBeGreaterThan(1_048_576);
+    await lease.settle(settlement({ outcome: "cut", tail: new Uint8Array(0) }));
+    expect(await verdict(ask(members[0]!))).toBe("exhausted by mebibytes");
+    expect((await readQuota(`mebibytes.${task}`))!.dimensions[0]).toMatchObject({ limit: 1_048_576 });
+  });
+
+  it("that were durable when the object died are counted, and what it had reserved stays so", async () => {
+    const { members, task } = await team("bytes-bot", 1);
+    const { lease } = await admitted(ask(members[0]!));
+    for (let i = 0; i < 3; i++) expect(await lease.append(RUN)).toBe(true);
+    await abortInstance(members[0]!);
+    await runDurableObjectAlarm(quotaStub(`mebibytes.${task}`));
+    const clock = later(120_000);
+    await runDurableObjectAlarm(quotaStub(`mebibytes.${task}`));
+    clock.mockRestore();
+    expect((await readQuota(`mebibytes.${task}`))!.dimensions[0]!.spent).toBe(3 * RUN.length + LEAD);
+  });
+});
