@@ -7,6 +7,7 @@ import { hold, holds } from "./holds.ts";
 import { ps, switches } from "./list.ts";
 import { login, logout } from "./login.ts";
 import { pull } from "./pull.ts";
+import { quota } from "./quota.ts";
 import { show } from "./show.ts";
 import { kill, lift, pause, readOne, resume } from "./switch.ts";
 import { tail } from "./tail.ts";
@@ -18,6 +19,7 @@ const commands: ReadonlyMap<string, Command> = new Map([
   ["resume", resume],
   ["lift", lift],
   ["ps", ps],
+  ["quota", quota],
   ["switches", switches],
   ["switch", readOne],
   ["tail", tail],
