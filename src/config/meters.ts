@@ -12,7 +12,7 @@ const POINTER = /^(?:\/(?:[^~/]|~[01])*)+$/;
 const pointer = z
   .string()
   .max(MAX_POINTER_LENGTH)
-  .regex(POINTER, "a JSON pointer (RFC 6901) to a member, e.g. /usage/total_tokens")
+  .regex(POINTER)
   .transform((text): readonly string[] =>
     text
       .split("/")
@@ -21,7 +21,9 @@ const pointer = z
   );
 /** Several where an API says it in several places, as its events do. */
 const pointers = z
-  .union([pointer, z.array(pointer).min(1).max(8)])
+  .union([pointer, z.array(pointer).min(1).max(8)], {
+    error: "a JSON pointer (RFC 6901) to a member, e.g. /usage/total_tokens, or up to 8 of them",
+  })
   .transform(
     (one): readonly (readonly string[])[] => (Array.isArray(one[0]) ? one : [one]) as readonly (readonly string[])[],
   );

@@ -17,15 +17,18 @@ const MAX_BYTES = 9_000_000_000_000_000;
 export const quota = z
   .strictObject({
     /** One budget for each of these; of two, for each pair. */
-    per: z.union([
-      sharer.transform((one): readonly Sharer[] => [one]),
-      z
-        .array(sharer.exclude(["everything"]))
-        .min(1)
-        .max(2)
-        .readonly()
-        .refine((names) => new Set(names).size === names.length, "a pair of two different ones"),
-    ]),
+    per: z.union(
+      [
+        sharer.transform((one): readonly Sharer[] => [one]),
+        z
+          .array(sharer.exclude(["everything"]))
+          .min(1)
+          .max(2)
+          .readonly()
+          .refine((names) => new Set(names).size === names.length),
+      ],
+      { error: "task, human, agent, upstream, everything, or a list of two different ones of the first four" },
+    ),
     /** Whose and which calls count; all, where they are left out. */
     agents: z.array(z.string()).min(1).readonly().optional(),
     upstreams: z.array(z.string()).min(1).readonly().optional(),
