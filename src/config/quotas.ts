@@ -12,6 +12,8 @@ export const quotaName = z
 const sharer = z.enum(["task", "human", "agent", "upstream", "everything"]);
 export type Sharer = z.output<typeof sharer>;
 
+const PER = "task, human, agent, upstream, everything, or a list of two different ones of the first four";
+
 const MAX_BYTES = 9_000_000_000_000_000;
 
 export const quota = z
@@ -25,9 +27,9 @@ export const quota = z
           .min(1)
           .max(2)
           .readonly()
-          .refine((names) => new Set(names).size === names.length),
+          .refine((names) => new Set(names).size === names.length, PER),
       ],
-      { error: "task, human, agent, upstream, everything, or a list of two different ones of the first four" },
+      { error: PER },
     ),
     /** Whose and which calls count; all, where they are left out. */
     agents: z.array(z.string()).min(1).readonly().optional(),

@@ -1,8 +1,9 @@
 import { runDurableObjectAlarm } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
+import { AgentInstance } from "../../durable-objects/agent-instance.ts";
 import { Quota } from "../../durable-objects/quota.ts";
 import type { Admission } from "../../src/instance/contract.ts";
-import { deployment, enrolAgent, recordsOf, settlement, verdictOf } from "./kit.ts";
+import { type Agent, deployment, enrolAgent, recordsOf, settlement, verdictOf } from "./kit.ts";
 import { abort, abortInstance, ask, count, ofTask, quotaStub, readQuota, team, verdict } from "./quota-kit.ts";
 
 vi.setConfig({ testTimeout: 60_000 });
@@ -82,7 +83,7 @@ describe("a lease", () => {
   it("that others are short of is recalled before its end", async () => {
     const { task, members } = await team("ten-bot", 2);
     const name = `ten.${task}`;
-    const [holder, other] = members as [(typeof members)[0], (typeof members)[0]];
+    const [holder, other] = members as [Agent, Agent];
     expect(await verdictOf(holder)).toBe("admitted");
     const words = await Promise.all(Array.from({ length: 12 }, () => verdict(ask(other))));
     expect(count(words)["admitted"]).toBeLessThan(9);
@@ -108,7 +109,8 @@ describe("a lease", () => {
   });
 
   it("that was recalled while its answer was on the way is none", async () => {
-    const { members, task } = await team("ten-bot", 1);
+    const { members, task } = await team("ten-bot", 2);
+    const [first, other] = members as [Agent, Agent];
     const name = `ten.${task}`;
     const held = Promise.withResolvers<void>();
     const lease = Quota.prototype.lease;
@@ -117,16 +119,45 @@ describe("a lease", () => {
       await held.promise;
       return answer;
     });
-    const asked = ask(members[0]!);
+    const asked = verdict(ask(first));
     await vi.waitFor(async () => expect((await readQuota(name))!.dimensions[0]!.leased).toBeGreaterThan(0));
     const clock = later(120_000);
     await runDurableObjectAlarm(quotaStub(name));
     clock.mockRestore();
     expect((await readQuota(name))!.dimensions).toEqual([{ dimension: "calls", limit: 10, spent: 0, leased: 0 }]);
+    const words = await Promise.all(Array.from({ length: 10 }, () => verdict(ask(other))));
+    expect(count(words)).toEqual({ admitted: 10 });
     held.resolve();
-    await admitted(asked);
-    const words = await Promise.all(Array.from({ length: 20 }, () => verdict(ask(members[0]!))));
-    expect(count(words)).toEqual({ admitted: 9, "exhausted by ten": 11 });
+    expect(await asked).toBe("exhausted by ten");
+  });
+
+  it("is not taken back by a word that is older than what was given out since", async () => {
+    const { members, task } = await team("ten-bot", 2);
+    const [first, other] = members as [Agent, Agent];
+    const name = `ten.${task}`;
+    expect(await verdictOf(first)).toBe("admitted");
+    const held = Promise.withResolvers<void>();
+    const recall = AgentInstance.prototype.recall;
+    const recalled = vi.spyOn(AgentInstance.prototype, "recall").mockImplementationOnce(async function (
+      this: AgentInstance,
+      quota,
+    ) {
+      const said = await recall.call(this, quota);
+      await held.promise;
+      return said;
+    });
+    const clock = later(120_000);
+    const ringing = runDurableObjectAlarm(quotaStub(name));
+    await vi.waitFor(() => expect(recalled).toHaveBeenCalledOnce());
+    clock.mockRestore();
+    expect(await verdict(ask(first))).toBe("admitted");
+    held.resolve();
+    await ringing;
+    const words = await Promise.all([
+      ...Array.from({ length: 12 }, () => verdict(ask(other))),
+      ...Array.from({ length: 6 }, () => verdict(ask(first))),
+    ]);
+    expect(count(words)["admitted"]).toBeLessThanOrEqual(8);
   });
 });
 
@@ -161,7 +192,7 @@ describe("a quota that can't be asked", () => {
 describe("places of running calls", () => {
   it("are free when calls end, and those of a dead object when their Workers must have cut", async () => {
     const { members, task } = await team("places-bot", 2);
-    const [first, second] = members as [(typeof members)[0], (typeof members)[0]];
+    const [first, second] = members as [Agent, Agent];
     const running = await Promise.all([admitted(ask(first)), admitted(ask(first)), admitted(ask(first))]);
     expect(await verdict(ask(second))).toBe("limited by places");
     await running[0]!.lease.settle(settlement());
@@ -177,8 +208,11 @@ describe("places of running calls", () => {
     await runDurableObjectAlarm(quotaStub(name));
     expect(await verdict(ask(second))).toBe("limited by places");
     const clock = later(31_000);
-    await runDurableObjectAlarm(quotaStub(name));
-    expect(await verdict(ask(second))).toBe("admitted");
+    // Its own, whose Worker was silent as well, and the two of the object that died.
+    for (let i = 0; i < 3; i++) {
+      await runDurableObjectAlarm(quotaStub(name));
+      expect(await verdict(ask(second))).toBe("admitted");
+    }
     clock.mockRestore();
   });
 });
