@@ -120,8 +120,9 @@ export class Quota extends DurableObject<Env> implements QuotaCalls {
    * it keeps what it has, and is asked again.
    */
   async #recall(instance: string, asked: Holder): Promise<void> {
-    const recalling = instanceOf(this.#deployment, instance).recall(this.#name);
-    const said = await within(RECALL_TIMEOUT_MS, recalling).catch(() => undefined);
+    const recall = () => instanceOf(this.#deployment, instance).recall(this.#name);
+    // An object that has died since it was heard last rejects once; the one that starts anew knows what it used.
+    const said = await within(RECALL_TIMEOUT_MS, recall().catch(recall)).catch(() => undefined);
     const quota = this.#quota;
     const holder = this.#holder(instance);
     if (quota === undefined || holder === null || holder.version !== asked.version) return;
