@@ -204,6 +204,7 @@ describe("places of running calls", () => {
       { timeout: 10_000, interval: 200 },
     );
     await abortInstance(first);
+    expect(await verdict(ask(first))).toBe("limited by places");
     await runDurableObjectAlarm(quotaStub(name));
     expect(await verdict(ask(second))).toBe("limited by places");
     const clock = later(31_000);
