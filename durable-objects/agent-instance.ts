@@ -6,6 +6,7 @@ import type { Switch } from "../src/control/switch.ts";
 import { absent, type Denial, unauthenticated, unavailable } from "../src/denial.ts";
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
 import { isFresh, PROOF_MAX_AGE_MS } from "../src/grant/proof.ts";
+import { amountsOf, leadBytesOf, settledCharges, unitsOf } from "../src/instance/call-cost.ts";
 import { type Ceiling, ceilingsOf, permitsOf } from "../src/instance/ceilings.ts";
 import type {
   Admission,
@@ -28,11 +29,10 @@ import type {
   UnstoredLines,
 } from "../src/instance/contract.ts";
 import { limitStateOf, reserve, unused } from "../src/instance/limits.ts";
-import type { Units } from "../src/metering/amounts.ts";
-import { chargesOf, meteredOf, reserveOf } from "../src/metering/charge.ts";
+import { chargesOf } from "../src/metering/charge.ts";
 import type { ShareReport } from "../src/quota/contract.ts";
 import { type Ticket, type Wanted, wantedOf } from "../src/quota/shares.ts";
-import type { Call, Json } from "../src/scope/call.ts";
+import type { Json } from "../src/scope/call.ts";
 import type { BodyPart } from "../src/transcript/body-line.ts";
 import type { BodyReference } from "../src/transcript/envelope.ts";
 import type { RawPart } from "../src/transcript/layout.ts";
@@ -53,10 +53,6 @@ const SILENT_MS = 20_000;
 const JTI_MARGIN_MS = 60_000;
 /** So long a call waits for shared limits; below the gate's own patience. */
 const QUOTA_PATIENCE_MS = 6_000;
-/** Beside what is on its way, a Worker reads so much of an answer before it says so. */
-const READ_AHEAD_BYTES = 65_536;
-/** And an answer that is redacted comes whole. */
-const WHOLE_BYTES = 1_048_576;
 /** A failed flush is tried again after this. */
 const RETRY_MS = 5_000;
 
@@ -229,15 +225,14 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     if (!permits.ok) return this.#refuse(request, nowMs, permits.error);
     this.#giveUpSilent(nowMs);
     const { open } = this.#ledger.state;
-    const units = this.#unitsOf(call);
+    const units = unitsOf(this.#deployment.config, call);
     const wanted = { running: this.#running(nowMs), bytes: bytesSent(sent), units, nowMs };
     const reserved = reserve(state.usage, enrolment.limits, wanted);
     if (!reserved.ok) return this.#refuse(request, nowMs, reserved.denial);
     if (this.#ledger.isFull) return refused(unavailable("the log is full: R2 can't be written"));
-    const { quotas } = this.#deployment.config;
-    const leadBytes = this.#leadBytes(call.upstream);
+    const leadBytes = leadBytesOf(this.#deployment.config, call.upstream);
     const about = { upstream: call.upstream, units, bytes: bytesSent(sent) + leadBytes };
-    const shared = wantedOf(quotas, enrolment, about);
+    const shared = wantedOf(this.#deployment.config.quotas, enrolment, about);
     const uncovered = this.#shares.uncovered(shared, nowMs);
     if (uncovered.length > 0) return verdict === null ? { uncovered } : this.#refuse(request, nowMs, verdict);
 
@@ -269,22 +264,6 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const { enrolment, state } = this.#ledger;
     const { limits, task } = enrolment!;
     return limitStateOf(state.usage, limits, { running: this.#running(nowMs), deadlineMs: task.deadlineMs, nowMs });
-  }
-
-  /** What is reserved of metered units. */
-  #unitsOf(call: Call): Units {
-    const { upstreams } = this.#deployment.config;
-    const upstream = Object.hasOwn(upstreams, call.upstream) ? upstreams[call.upstream] : undefined;
-    const metered = upstream === undefined ? null : meteredOf(upstream, call);
-    return metered === null ? {} : reserveOf(metered);
-  }
-
-  /** What of a running call may have passed, and not been counted yet. */
-  #leadBytes(name: string): number {
-    const { upstreams, transcripts } = this.#deployment.config;
-    const lead = transcripts.streamLeadBytes + READ_AHEAD_BYTES;
-    const redacts = Object.hasOwn(upstreams, name) && upstreams[name]!.redact.length > 0;
-    return redacts ? Math.max(lead, WHOLE_BYTES) : lead;
   }
 
   #refuse(request: AdmitRequest, nowMs: number, denial: Denial): AdmitRefusal {
@@ -350,9 +329,8 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const bytes = settlement.redaction?.body?.trueBytes ?? settlement.tail.length;
     this.#ledger.countBytes(bytes);
     const { units, tickets } = lease.taken;
-    const said = settlement.outcome === "not-sent" ? NOTHING_SPENT(units) : (settlement.units ?? null);
-    const charges = chargesOf(units, said);
-    const cost = Object.fromEntries(Object.entries(charges).map(([unit, { charged }]) => [unit, charged]));
+    const charges = settledCharges(units, settlement);
+    const cost = amountsOf(charges);
     this.#ledger.chargeUnits(units, cost);
     this.#shares.count(tickets, bytes);
     this.#shares.settle(tickets, cost);
@@ -501,9 +479,6 @@ const bytesSent = ({ body, redaction }: RecordedRequest): number => redaction?.b
 
 const countingBytes = (tickets: readonly Ticket[]): readonly string[] =>
   tickets.flatMap(({ name, need }) => (Object.hasOwn(need, "bytes") ? [name] : []));
-
-/** Nothing has left, so nothing was spent. */
-const NOTHING_SPENT = (reserved: Units): Units => Object.fromEntries(Object.keys(reserved).map((unit) => [unit, 0]));
 
 /** Shared limits that no lease covers yet. */
 interface Uncovered {

@@ -5,6 +5,7 @@ import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts
 import { instanceOf } from "../src/objects.ts";
 import type { LeaseAnswer, LeaseRequest, QuotaCalls, QuotaReading, ShareReport } from "../src/quota/contract.ts";
 import { EMPTY, giveBack, type Holder, lease, leaseMs, reading, type Totals } from "../src/quota/decide.ts";
+import { dimensionsOf, of } from "../src/quota/dimensions.ts";
 import { within } from "../src/within.ts";
 import { Wake } from "./wake.ts";
 
@@ -69,7 +70,7 @@ export class Quota extends DurableObject<Env> implements QuotaCalls {
     const nowMs = Date.now();
     const state = { totals: this.#totals, holder: this.#holder(request.instance), holders: this.#countHolders(nowMs) };
     const { totals, holder, answer } = lease(quota, state, request, nowMs);
-    this.#keep(totals, request.instance, holder, nowMs + leaseMs(quota), true);
+    this.#keep(totals, request.instance, holder, nowMs + leaseMs(quota), isToRecall(holder, request));
     if (answer.short !== null && answer.short.dimension !== "rate") {
       this.#isShort = true;
       this.#wake.by(Math.max(nowMs, this.#recalledAtMs + RECALL_PAUSE_MS));
@@ -171,6 +172,10 @@ export class Quota extends DurableObject<Env> implements QuotaCalls {
     return row?.at == null ? null : row.at + MARGIN_MS;
   }
 }
+
+/** It holds something, or what it has used will change. */
+const isToRecall = ({ granted, used }: Holder, { running }: LeaseRequest): boolean =>
+  running > 0 || dimensionsOf(granted).some((one) => of(granted, one) !== of(used, one));
 
 /** Of an object that is nobody's: it was never enrolled, and has admitted nothing. */
 const NOTHING_USED: ShareReport = { period: 0, used: {}, running: 0 };

@@ -30,6 +30,7 @@ const SHORT_PAUSE_MS = 500;
 const AHEAD_CALLS = 3;
 /** Who has made so many calls since it asked last is busy, and asks again ahead of need. */
 const BUSY_CALLS = 3;
+const EXTEND_TRIES = 8;
 
 /** What is held of one quota. In memory alone: an object that starts anew asks, and is told. */
 interface Held {
@@ -42,7 +43,7 @@ interface Held {
   /** What waits for the next question. */
   readonly waiting: Set<Some>;
   /** What was used when it was asked last, and how many calls have come since. */
-  usedAtAsk: Some;
+  usedAtAsk: Some | null;
   callsSinceAsk: number;
   /** Of what there was not enough, and until when nobody asks again. */
   short: {
@@ -108,22 +109,21 @@ export class InstanceShares {
     return tickets;
   }
 
-  /** Bytes of a running call that passed. True: covered by what is leased. */
-  count(tickets: readonly Ticket[], bytes: number): boolean {
-    const counted = tickets.filter(({ need }) => Object.hasOwn(need, "bytes"));
-    for (const { name } of counted) {
+  /** Bytes of a running call that passed. */
+  count(tickets: readonly Ticket[], bytes: number): void {
+    for (const { name } of countingBytes(tickets)) {
       const share = shareOf(this.#shares, name);
       this.#set(name, { ...share, used: plus(share.used, { bytes }) });
     }
-    return this.#hasBytes(counted);
   }
 
   /** Leases more, where the bytes that passed need it. False: there are none. */
   async extendBytes(tickets: readonly Ticket[]): Promise<boolean> {
-    const counted = tickets.filter(({ need }) => Object.hasOwn(need, "bytes"));
-    if (this.#hasBytes(counted)) return true;
+    const counted = countingBytes(tickets);
     const wanted = counted.map(({ name, need }) => ({ name, need: { bytes: of(need, "bytes") } }));
-    await this.extend(wanted);
+    // What was on its way for others may not be enough for this one; asked for itself it is, or there is none.
+    for (let tries = 0; tries < EXTEND_TRIES && !this.#hasBytes(counted); tries++)
+      if ((await this.extend(wanted)) !== null) break;
     return this.#hasBytes(counted);
   }
 
@@ -245,7 +245,7 @@ export class InstanceShares {
       ),
     );
     const report = this.#report(name, nowMs);
-    const sinceAsk = minus(report.used, held.usedAtAsk);
+    const sinceAsk = held.usedAtAsk === null ? {} : minus(report.used, held.usedAtAsk);
     const ahead = map({ ...least, ...held.lease?.granted }, (one) => {
       if (one === "concurrency") return 1;
       return Math.max(2 * of(sinceAsk, one), held.lease === null ? AHEAD_CALLS * of(least, one) : 0);
@@ -278,7 +278,7 @@ export class InstanceShares {
         recalls: 0,
         asking: null,
         waiting: new Set(),
-        usedAtAsk: {},
+        usedAtAsk: null,
         callsSinceAsk: 0,
         short: null,
         isReachable: true,
@@ -288,6 +288,9 @@ export class InstanceShares {
     return held;
   }
 }
+
+const countingBytes = (tickets: readonly Ticket[]): readonly Ticket[] =>
+  tickets.filter(({ need }) => Object.hasOwn(need, "bytes"));
 
 function denialOf(name: string, { dimension, retryAfterSeconds }: Short): Denial {
   if (dimension === "rate" || dimension === "concurrency")
