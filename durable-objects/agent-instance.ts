@@ -226,7 +226,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     this.#giveUpSilent(nowMs);
     const { open } = this.#ledger.state;
     const units = unitsOf(this.#deployment.config, call);
-    const wanted = { running: this.#running(nowMs), bytes: bytesSent(sent), units, nowMs };
+    const wanted = { running: open.length, bytes: bytesSent(sent), units, nowMs };
     const reserved = reserve(state.usage, enrolment.limits, wanted);
     if (!reserved.ok) return this.#refuse(request, nowMs, reserved.denial);
     if (this.#ledger.isFull) return refused(unavailable("the log is full: R2 can't be written"));
@@ -255,15 +255,10 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     return { admitted: true, seq, lease, limits: this.#limitState(nowMs) };
   }
 
-  /** Whose Workers may pass bytes: those of an earlier life of this object, which it does not hear, too. */
-  #running(nowMs: number): number {
-    return this.#leases.size + this.#ledger.orphanedAt(nowMs);
-  }
-
   #limitState(nowMs: number): LimitState {
     const { enrolment, state } = this.#ledger;
     const { limits, task } = enrolment!;
-    return limitStateOf(state.usage, limits, { running: this.#running(nowMs), deadlineMs: task.deadlineMs, nowMs });
+    return limitStateOf(state.usage, limits, { running: state.open.length, deadlineMs: task.deadlineMs, nowMs });
   }
 
   #refuse(request: AdmitRequest, nowMs: number, denial: Denial): AdmitRefusal {
