@@ -13,7 +13,7 @@ export class Roster extends RealRoster {
     const { sql } = this.ctx.storage;
     for (let i = 0; i < count; i++)
       sql.exec(
-        "INSERT INTO members VALUES (?, ?, NULL, ?, 'bench-bot', '1', 'bench', ',saas,', ',,', ?, 0, 0, 0)",
+        "INSERT INTO members VALUES (?, ?, NULL, 0, ?, 'bench-bot', '1', 'bench', ',saas,', ',,', ?, 0, 0, 0)",
         `idle-${shard}-${i}`,
         `human-${i % 1_000}`,
         `bench_task-${i % 10_000}`,

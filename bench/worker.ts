@@ -93,6 +93,8 @@ const CLASSES = {
   JOURNAL: "Journal",
   RETENTION: "Retention",
   QUOTA: "Quota",
+  MANDATE_BOOK: "MandateBook",
+  MANDATE_INDEX: "MandateIndex",
 };
 
 export interface StartedGate extends StartedWorker {

@@ -7,7 +7,6 @@ import { absent, type Denial, unauthenticated, unavailable } from "../src/denial
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
 import { isFresh, PROOF_MAX_AGE_MS } from "../src/grant/proof.ts";
 import { amountsOf, leadBytesOf, settledCharges, unitsOf } from "../src/instance/call-cost.ts";
-import { type Ceiling, ceilingsOf, permitsOf } from "../src/instance/ceilings.ts";
 import type {
   Admission,
   AdmitRefusal,
@@ -38,7 +37,14 @@ import type { BodyReference } from "../src/transcript/envelope.ts";
 import type { RawPart } from "../src/transcript/layout.ts";
 import { type Piece, requestBody, wholeBody } from "./bodies.ts";
 import { InstanceControl } from "./instance-control.ts";
-import { answerFields, callFields, enrolledFields, lostFields, refusedFields } from "./instance-fields.ts";
+import {
+  answerFields,
+  callFields,
+  delegationFacts,
+  enrolledFields,
+  lostFields,
+  refusedFields,
+} from "./instance-fields.ts";
 import { Kept } from "./kept.ts";
 import { type AnswerBody, Lease, type LeaseHost } from "./lease.ts";
 import { Ledger } from "./ledger.ts";
@@ -65,7 +71,6 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   readonly #wake: Wake;
   readonly #leases = new Map<number, Lease>();
   #refusals = new RefusalCount(0);
-  #ceilings: readonly Ceiling[] | null = null;
   #isEnrolling = false;
   /** Ended, and on the roster until every Worker that has confirmed nothing has surely cut by itself. */
   #leaveAtMs: number | null = null;
@@ -124,6 +129,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const enlisted = await this.#control.enlist(enrolment).finally(() => {
       this.#isEnrolling = false;
     });
+    if (enlisted.kind === "narrowed") return { enrolled: false, reason: "narrowed", groups: enlisted.groups };
     // Dying here leaves a member on the roster that never enrolled: it is listed, and can be killed.
     if (enlisted.kind !== "enlisted")
       return { enrolled: false, reason: enlisted.kind === "refused" ? "switched" : "unavailable" };
@@ -181,7 +187,8 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const isKnown = await this.#control.isConfirmed();
     const { enrolment } = this.#ledger;
     const lives = enrolment !== null && this.#control.deadReason(Date.now()) === null;
-    return { state: !lives ? "inactive" : isKnown ? "active" : "unknown", enrolment };
+    const groups = enrolment === null ? [] : this.#control.ceilings.groupsOf(enrolment);
+    return { state: !lives ? "inactive" : isKnown ? "active" : "unknown", enrolment, groups };
   }
 
   // --- the gate's door --------------------------------------------------------------------------------------------
@@ -220,8 +227,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     if (call === null) return this.#refuse(request, nowMs, absent("describe", "no call"));
     if (this.#control.hasClosed(call.upstream))
       return this.#refuse(request, nowMs, absent("switch", "a switch of this upstream"));
-    this.#ceilings ??= ceilingsOf(this.#deployment.config, enrolment);
-    const permits = permitsOf(this.#ceilings, call);
+    const permits = this.#control.ceilings.permitsOf(enrolment, call);
     if (!permits.ok) return this.#refuse(request, nowMs, permits.error);
     this.#giveUpSilent(nowMs);
     const { open } = this.#ledger.state;
@@ -249,10 +255,11 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       jti: jtiOf(proof),
       body: body.piece,
     });
-    const lease = new Lease(this, seq, call.upstream, body.writer, grant.id, { units, tickets });
+    const lease = new Lease(this, seq, call, body.writer, grant.id, { units, tickets });
     this.#leases.set(seq, lease);
     this.#control.saw({ kind: "admitted", bytes: bytesSent(sent) }, nowMs);
-    return { admitted: true, seq, lease, limits: this.#limitState(nowMs) };
+    const facts = request.delegation === undefined ? {} : { delegation: delegationFacts(enrolment) };
+    return { admitted: true, seq, lease, limits: this.#limitState(nowMs), ...facts };
   }
 
   #limitState(nowMs: number): LimitState {

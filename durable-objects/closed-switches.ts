@@ -44,10 +44,10 @@ export class ClosedSwitches {
     return taken;
   }
 
-  /** The pause that was closed until now; undefined: it was not. What was killed stays so. */
+  /** The pause that was closed until now; undefined: it was not. What was killed stays so, and what was lost stays lost. */
   open(id: string): Switch | undefined {
     const known = this.#known.get(id);
-    if (known === undefined || known.isOpen || known.sw.act === "kill") return undefined;
+    if (known === undefined || known.isOpen || known.sw.act !== "pause") return undefined;
     const opened = { sw: known.sw, isOpen: true };
     this.#kept.put("switch", id, opened);
     this.#known.set(id, opened);

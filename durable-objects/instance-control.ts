@@ -13,6 +13,7 @@ import { attributesOf } from "./instance-fields.ts";
 import type { Kept } from "./kept.ts";
 import type { Lease } from "./lease.ts";
 import type { Ledger } from "./ledger.ts";
+import { LiveCeilings } from "./live-ceilings.ts";
 import type { RuleWatch } from "./rule-watch.ts";
 
 /** How long a Worker has to confirm a cut before the instance answers without it. */
@@ -21,6 +22,8 @@ const CUT_CONFIRM_MS = 5_000;
 const KEEP_AFTER_MS = 250;
 /** Who is paused asks at most so often whether it still is. */
 const PAUSE_RECHECK_MS = 1_000;
+/** Another group may be lost between two questions. */
+const ENLIST_TRIES = 3;
 
 export interface ControlOptions {
   readonly ctx: DurableObjectState;
@@ -36,18 +39,22 @@ export interface ControlOptions {
 export type Enlisting =
   | { readonly kind: "enlisted"; readonly sentAtMs: number; readonly answer: EnlistAnswer }
   | { readonly kind: "refused" }
+  /** Its scope is more than the groups allow that are left. Nothing stands on the roster. */
+  | { readonly kind: "narrowed"; readonly groups: readonly string[] }
   | { readonly kind: "unavailable" };
 
 /** What stops an instance, and who says that it may go on: switches, the roster's confirmation, its own rules. */
 export class InstanceControl {
   readonly #options: ControlOptions;
   readonly #switches: ClosedSwitches;
+  readonly ceilings: LiveCeilings;
   readonly #confirmation: Confirmation;
   readonly #cuts = new Map<string, Cut>();
 
   constructor(options: ControlOptions) {
     this.#options = options;
     this.#switches = new ClosedSwitches(options.kept);
+    this.ceilings = new LiveCeilings(options.deployment, () => this.#switches.closed);
     this.#confirmation = new Confirmation(
       options.deployment,
       () => options.leases.size > 0,
@@ -78,16 +85,28 @@ export class InstanceControl {
   async enlist(enrolment: Enrolment): Promise<Enlisting> {
     const sentAtMs = Date.now();
     const pausesBefore = this.#switches.pauses;
-    const enlisting = rosterOf(this.#options.deployment(), enrolment.rosterShard).enlist(attributesOf(enrolment));
-    const answer = (await within(ROSTER_ANSWER_MS, enlisting).catch(() => undefined)) ?? null;
-    if (answer === null) return { kind: "unavailable" };
+    let answer = await this.#askToEnlist(enrolment, []);
+    for (let tries = 0; tries < ENLIST_TRIES && isNarrowed(answer); tries++) {
+      // Some groups were lost since the identity token. What is left may do for this scope, and may not.
+      const groups = this.ceilings.exceeding(enrolment, answer.closed);
+      if (groups !== null) return { kind: "narrowed", groups };
+      const reckoned = answer.closed.map(({ id }) => id);
+      answer = await this.#askToEnlist(enrolment, reckoned);
+    }
+    if (answer === null || isNarrowed(answer)) return { kind: "unavailable" };
     // A pause that was pushed to an enrolment that broke off, and resumed since.
     this.#reopenUnnamed(pausesBefore, answer.closed);
     const isKeptOut = !answer.enlisted || this.#switches.closed.some(refusesNewcomer);
     return isKeptOut ? { kind: "refused" } : { kind: "enlisted", sentAtMs, answer };
   }
 
-  /** With the record of the enrolment. What is closed for a newcomer is of one upstream alone: anything else keeps it out. */
+  async #askToEnlist(enrolment: Enrolment, reckoned: readonly string[]): Promise<EnlistAnswer | null> {
+    const roster = rosterOf(this.#options.deployment(), enrolment.rosterShard);
+    const enlisting = roster.enlist(attributesOf(enrolment), reckoned);
+    return (await within(ROSTER_ANSWER_MS, enlisting).catch(() => undefined)) ?? null;
+  }
+
+  /** With the record of the enrolment. What is closed for a newcomer is of one upstream alone, or narrows: anything else keeps it out. */
   begin({ sentAtMs, answer }: Extract<Enlisting, { readonly kind: "enlisted" }>): void {
     this.#confirmation.extend(sentAtMs, answer.validMs);
     for (const sw of answer.closed) this.take(sw);
@@ -174,14 +193,20 @@ export class InstanceControl {
     const known = this.#cuts.get(sw.id);
     if (known !== undefined) return known;
     const isNew = this.#switches.take(sw);
-    const leases = isNew ? [...this.#options.leases.values()].filter(({ upstream }) => closes(sw, upstream)) : [];
-    const cut = new Cut(leases, isWhole(sw) ? "switched" : "upstream-switched", sw.id);
+    const cut = new Cut(isNew ? this.#inReach(sw) : [], causeOf(sw), sw.id);
     this.#cuts.set(sw.id, cut);
     // A kill is final, whatever becomes of its switch.
     if (sw.act === "kill" && isWhole(sw)) this.#ledger.change({ stopped: this.#ledger.state.stopped ?? "switched" });
     // With the next record, and that is soon: what the Workers say. Nobody waits for a write before they are told.
     if (isNew) setTimeout(() => this.keep(), KEEP_AFTER_MS);
     return cut;
+  }
+
+  /** Running calls that may not go on. */
+  #inReach(sw: Switch): readonly Lease[] {
+    const leases = this.#options.leases.values();
+    if (sw.act === "narrow") return this.ceilings.narrow(this.#ledger.enrolment, leases);
+    return [...leases].filter(({ upstream }) => closes(sw, upstream));
   }
 
   /** Puts on record what was taken. Dying before this, the object that starts anew hears of it from the roster. */
@@ -235,3 +260,10 @@ export class InstanceControl {
     }
   }
 }
+
+/** Kept out by nothing but groups that it was not known to have lost. */
+const isNarrowed = (answer: EnlistAnswer | null): answer is EnlistAnswer & { readonly enlisted: false } =>
+  answer !== null && !answer.enlisted && !answer.closed.some(refusesNewcomer);
+
+const causeOf = (sw: Switch): Cause =>
+  sw.act === "narrow" ? "narrowed" : isWhole(sw) ? "switched" : "upstream-switched";

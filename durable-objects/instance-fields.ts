@@ -3,6 +3,7 @@ import type { Denial } from "../src/denial.ts";
 import type { CeilingPermit } from "../src/instance/ceilings.ts";
 import type {
   AdmitRequest,
+  DelegationFacts,
   Enrolment,
   Manifest,
   Outcome,
@@ -29,6 +30,8 @@ export const identityFields = (enrolment: Enrolment, grant: string, deployment: 
   human: enrolment.human,
   client: enrolment.client,
   chain: enrolment.chain.map((actor) => ({ ...actor })),
+  // Nobody was there to delegate: by this, a person had approved it.
+  ...(enrolment.mandate === null ? {} : { mandate: enrolment.mandate }),
   grant,
   deployment,
 });
@@ -63,7 +66,7 @@ export const enrolledFields = (enrolment: Enrolment, claims: BodyReference): Fie
 
 /** `entry` and `operation` are of the grant; each ceiling names its own. */
 export const callFields = (
-  { request: sent, permit }: AdmitRequest,
+  { request: sent, permit, delegation }: AdmitRequest,
   upstream: string,
   body: Json,
   ceilings: readonly CeilingPermit[],
@@ -75,6 +78,7 @@ export const callFields = (
   headers: pairs(sent.headers),
   body,
   ...redactionFields(sent.redaction),
+  ...(delegation === undefined ? {} : { delegation: { jti: delegation.jti, aud: delegation.aud } }),
   decision: { allowed: true, ...permit, ceilings: ceilings.map((one) => ({ ...one })) },
   ...(Object.keys(reserved).length === 0 ? {} : { reserved: { ...reserved } }),
 });
@@ -198,15 +202,29 @@ export const upstreamsOf = (enrolment: Enrolment): readonly string[] => [
   ...new Set(enrolment.scope.map((entry) => (entry as { readonly upstream: string }).upstream)),
 ];
 
+/** What an upstream that wants it is told. */
+export const delegationFacts = (enrolment: Enrolment): DelegationFacts => ({
+  human: enrolment.human,
+  instance: enrolment.instance,
+  agent: enrolment.agent,
+  agentVersion: enrolment.agentVersion,
+  client: enrolment.client,
+  chain: enrolment.chain.map((actor) => ({ ...actor })),
+  task: enrolment.task.id,
+  mandate: enrolment.mandate,
+});
+
 export const attributesOf = (enrolment: Enrolment): Attributes => ({
   instance: enrolment.instance,
   human: enrolment.human,
   emailDigest: enrolment.emailDigest,
+  groupsAtMs: enrolment.groupsAtMs,
   task: enrolment.task.id,
   agent: enrolment.agent,
   agentVersion: enrolment.agentVersion,
   client: enrolment.client,
   ancestors: enrolment.ancestors,
+  mandate: enrolment.mandate,
   upstreams: upstreamsOf(enrolment),
   deadlineMs: enrolment.task.deadlineMs,
 });

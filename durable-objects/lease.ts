@@ -2,6 +2,7 @@ import { RpcTarget } from "cloudflare:workers";
 import type { Cause, LeaseCalls, Settlement } from "../src/instance/contract.ts";
 import type { Units } from "../src/metering/amounts.ts";
 import type { Ticket } from "../src/quota/shares.ts";
+import type { Call } from "../src/scope/call.ts";
 import type { BodyReference } from "../src/transcript/envelope.ts";
 import { BodyWriter, type Piece, wholeBody } from "./bodies.ts";
 
@@ -36,6 +37,8 @@ export interface AnswerBody {
  */
 export class Lease extends RpcTarget implements LeaseCalls {
   readonly seq: number;
+  /** What was admitted: asked of the ceilings again when those narrow. */
+  readonly call: Call;
   readonly upstream: string;
   /** `jti` of the grant that the call came with. */
   readonly grant: string;
@@ -55,10 +58,11 @@ export class Lease extends RpcTarget implements LeaseCalls {
   #isSettled = false;
   readonly taken: Taken;
 
-  constructor(host: LeaseHost, seq: number, upstream: string, request: BodyWriter | null, grant: string, taken: Taken) {
+  constructor(host: LeaseHost, seq: number, call: Call, request: BodyWriter | null, grant: string, taken: Taken) {
     super();
     this.seq = seq;
-    this.upstream = upstream;
+    this.call = call;
+    this.upstream = call.upstream;
     this.grant = grant;
     this.taken = taken;
     this.#host = host;

@@ -5,12 +5,14 @@ type MemberRow = {
   instance: string;
   human: string;
   email_digest: string | null;
+  groups_at_ms: number;
   task: string;
   agent: string;
   agent_version: string;
   client: string;
   upstreams: string;
   ancestors: string;
+  mandate: string | null;
   deadline_ms: number;
   enlisted_at_ms: number;
   confirmed_until_ms: number;
@@ -19,8 +21,10 @@ type MemberRow = {
 
 /** `upstreams` and `ancestors` are lists with a comma before and after each name: names hold none. */
 const SCHEMA = `CREATE TABLE IF NOT EXISTS members (
-  instance TEXT PRIMARY KEY, human TEXT NOT NULL, email_digest TEXT, task TEXT NOT NULL, agent TEXT NOT NULL,
+  instance TEXT PRIMARY KEY, human TEXT NOT NULL, email_digest TEXT, groups_at_ms INTEGER NOT NULL,
+  task TEXT NOT NULL, agent TEXT NOT NULL,
   agent_version TEXT NOT NULL, client TEXT NOT NULL, upstreams TEXT NOT NULL, ancestors TEXT NOT NULL,
+  mandate TEXT,
   deadline_ms INTEGER NOT NULL, enlisted_at_ms INTEGER NOT NULL, confirmed_until_ms INTEGER NOT NULL,
   running INTEGER NOT NULL) WITHOUT ROWID`;
 
@@ -32,9 +36,10 @@ const CONDITIONS: Readonly<Record<TargetMember, string>> = {
   agent: "agent = ?1",
   agentVersion: "agent_version = ?1",
   upstream: "instr(upstreams, ',' || ?1 || ',') > 0",
+  mandate: "mandate = ?1",
 };
 
-export type Enlisted = Omit<Member, "state">;
+export type Enlisted = Omit<Member, "state" | "narrowedBy">;
 
 /** One that may act. */
 export interface Confirmed extends Enlisted {
@@ -54,20 +59,23 @@ export class Members {
   /** A confirmation that was given is never believed shorter. */
   put(attributes: Attributes, nowMs: number, confirmedUntilMs: number): void {
     this.#sql.exec(
-      `INSERT INTO members VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)
+      `INSERT INTO members VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)
        ON CONFLICT (instance) DO UPDATE SET human = excluded.human, email_digest = excluded.email_digest,
          task = excluded.task, agent = excluded.agent, agent_version = excluded.agent_version,
-         client = excluded.client, upstreams = excluded.upstreams, ancestors = excluded.ancestors,
+         client = excluded.client, upstreams = excluded.upstreams, ancestors = excluded.ancestors, mandate = excluded.mandate,
+         groups_at_ms = excluded.groups_at_ms,
          deadline_ms = excluded.deadline_ms, confirmed_until_ms = max(confirmed_until_ms, excluded.confirmed_until_ms)`,
       attributes.instance,
       attributes.human,
       attributes.emailDigest,
+      attributes.groupsAtMs,
       attributes.task,
       attributes.agent,
       attributes.agentVersion,
       attributes.client,
       listed(attributes.upstreams),
       listed(attributes.ancestors),
+      attributes.mandate,
       attributes.deadlineMs,
       nowMs,
       confirmedUntilMs,
@@ -119,13 +127,14 @@ export class Members {
   }
 
   /** How many in reach hold no confirmation that ended later than this. */
-  countIdle({ target }: Switch, beforeMs: number): number {
+  countIdle({ target, eventAtMs = Number.MAX_SAFE_INTEGER }: Switch, beforeMs: number): number {
     const entries = Object.entries(target) as [TargetMember, string][];
-    const conditions = entries.map(([member], i) => CONDITIONS[member].replaceAll("?1", `?${i + 2}`));
+    const conditions = entries.map(([member], i) => CONDITIONS[member].replaceAll("?1", `?${i + 3}`));
     const { idle } = this.#sql
       .exec<{ idle: number }>(
-        `SELECT count(*) AS idle FROM members WHERE ${["confirmed_until_ms <= ?1", ...conditions].join(" AND ")}`,
+        `SELECT count(*) AS idle FROM members WHERE ${["confirmed_until_ms <= ?1", "groups_at_ms < ?2", ...conditions].join(" AND ")}`,
         beforeMs,
+        eventAtMs,
         ...entries.map(([, value]) => value),
       )
       .one();
@@ -148,12 +157,14 @@ const enlisted = (row: MemberRow): Enlisted => ({
   instance: row.instance,
   human: row.human,
   emailDigest: row.email_digest,
+  groupsAtMs: row.groups_at_ms,
   task: row.task,
   agent: row.agent,
   agentVersion: row.agent_version,
   client: row.client,
   upstreams: unlisted(row.upstreams),
   ancestors: unlisted(row.ancestors),
+  mandate: row.mandate,
   deadlineMs: row.deadline_ms,
   enlistedAtMs: row.enlisted_at_ms,
   confirmedUntilMs: row.confirmed_until_ms,

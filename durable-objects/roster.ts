@@ -14,6 +14,7 @@ import { type Attributes, isInReach, isWhole, refusesNewcomer, type Switch } fro
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
 import { instanceOf, switchboardOf } from "../src/objects.ts";
 import { within } from "../src/within.ts";
+import { type Booked, BookedSwitches } from "./booked-switches.ts";
 import { type Confirmed, type Enlisted, Members } from "./members.ts";
 import { Push } from "./push.ts";
 
@@ -33,19 +34,13 @@ const WAKE_TIMEOUT_MS = 8_000;
 /** Below the instance's own patience with its roster. */
 const JOIN_TIMEOUT_MS = 4_000;
 
-/** In the book of this shard. A lifted kill stays as long as somebody lives who was in its reach: for them it is final. */
-interface Booked {
-  readonly sw: Switch;
-  readonly openedAtMs: number | null;
-}
-
 /**
  * One shard of who is enrolled, and until when each may admit calls without asking again. A copy of every closed switch
  * stands here before any push of it: from then on no new confirmation in reach is given.
  */
 export class Roster extends DurableObject<Env> implements RosterCalls {
   readonly #members: Members;
-  readonly #book = new Map<string, Booked>();
+  readonly #book = new BookedSwitches();
   readonly #pushes = new Map<string, Push>();
   /** Who may act without asking, or did until a moment ago: made anew from the table at every start. */
   readonly #active: Map<string, Confirmed>;
@@ -73,13 +68,16 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
   // --- who is enrolled --------------------------------------------------------------------------------------------
 
   /** Adds a newcomer, unless a closed switch keeps it out. The answer is its first confirmation. */
-  async enlist(attributes: Attributes): Promise<EnlistAnswer | null> {
+  async enlist(attributes: Attributes, reckoned: readonly string[] = []): Promise<EnlistAnswer | null> {
     if (!(await this.#join())) return null;
     // INVARIANT: synchronous from here. A switch that comes later finds the newcomer among the active.
     // A key whose enrolment broke off is no newcomer: what was final for it then is now.
     const enlistedAtMs = this.#members.get(attributes.instance)?.enlistedAtMs ?? Number.POSITIVE_INFINITY;
     const closed = this.#closedFor({ ...attributes, enlistedAtMs });
     if (closed.some(refusesNewcomer)) return { enlisted: false, closed, validMs: 0 };
+    // Its scope is held to what is left first, and it stands here only when it is to be enrolled.
+    if (closed.some(({ act, id }) => act === "narrow" && !reckoned.includes(id)))
+      return { enlisted: false, closed, validMs: 0 };
     const { confirmationMs } = config.roster;
     const nowMs = Date.now();
     this.#members.put(attributes, Math.max(nowMs, this.#lastOpenedAtMs + 1), nowMs + confirmationMs);
@@ -114,14 +112,15 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
   }
 
   #closedFor(member: Attributes & { readonly enlistedAtMs: number }): Switch[] {
-    return [...this.#book.values()].flatMap((booked) => (isClosedFor(booked, member) ? [booked.sw] : []));
+    return [...this.#book.concerning(member)].flatMap((booked) => (isClosedFor(booked, member) ? [booked.sw] : []));
   }
 
   async list(after: string, limit: number): Promise<readonly Member[]> {
     return this.#members.page(after, limit).map((member) => {
-      const whole = this.#closedFor(member).filter(isWhole);
+      const closed = this.#closedFor(member);
+      const whole = closed.filter(isWhole);
       const state = whole.some(({ act }) => act === "kill") ? "killed" : whole.length > 0 ? "paused" : "live";
-      return { ...member, state };
+      return { ...member, state, narrowedBy: closed.flatMap(({ act, id }) => (act === "narrow" ? [id] : [])) };
     });
   }
 
@@ -258,6 +257,10 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
   }
 }
 
-/** A kill that was lifted since is closed for those alone who had come before. */
+/**
+ * A kill that was lifted since is closed for those alone who had come before. One that narrows is closed for whoever works on
+ * an older word of the identity provider, however late they come: a sub-agent has its parent's.
+ */
 const isClosedFor = ({ sw, openedAtMs }: Booked, member: Attributes & { readonly enlistedAtMs: number }): boolean =>
-  (openedAtMs === null || (sw.act === "kill" && member.enlistedAtMs <= openedAtMs)) && isInReach(sw, member);
+  (openedAtMs === null || sw.act === "narrow" || (sw.act === "kill" && member.enlistedAtMs <= openedAtMs)) &&
+  isInReach(sw, member);

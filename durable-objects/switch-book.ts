@@ -1,5 +1,6 @@
 import type { Reached } from "../src/control/acknowledgement.ts";
 import type { FlipRequest, Opening } from "../src/control/contract.ts";
+import type { Narrowing } from "../src/control/narrowing.ts";
 import type { Switch } from "../src/control/switch.ts";
 
 type SwitchRow = {
@@ -36,6 +37,10 @@ const SCHEMA = [
   `CREATE TABLE IF NOT EXISTS idempotency (by_key TEXT PRIMARY KEY, request TEXT NOT NULL, switch TEXT NOT NULL) WITHOUT ROWID`,
   "CREATE INDEX IF NOT EXISTS idempotency_switch ON idempotency (switch)",
   "CREATE TABLE IF NOT EXISTS shards (shard INTEGER PRIMARY KEY)",
+  // Outlives the switches: what a human had approved before stays ended.
+  "CREATE TABLE IF NOT EXISTS human_kills (name TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID",
+  `CREATE TABLE IF NOT EXISTS human_narrowings (name TEXT NOT NULL, switch TEXT NOT NULL, event_at_ms INTEGER NOT NULL,
+     kept TEXT NOT NULL, PRIMARY KEY (name, switch)) WITHOUT ROWID`,
 ];
 
 /** Of one row: a SQLite value holds 2 MB on the platform. */
@@ -69,12 +74,25 @@ export class SwitchBook {
 
   add(sw: Switch, request: FlipRequest): void {
     this.#sql.exec("INSERT INTO switches (id, json) VALUES (?, ?)", sw.id, JSON.stringify(sw));
+    if (sw.reach === "human" && sw.target.human !== undefined) this.#addHuman(sw.target.human, sw);
     if (request.idempotencyKey !== null)
       this.#sql.exec(
         "INSERT INTO idempotency (by_key, request, switch) VALUES (?, ?, ?)",
         keyOf(request),
         fingerprint(request),
         sw.id,
+      );
+  }
+
+  #addHuman(name: string, { id, act, atMs, eventAtMs = atMs, groups = [] }: Switch): void {
+    if (act === "kill") this.#sql.exec("INSERT OR REPLACE INTO human_kills (name, at_ms) VALUES (?, ?)", name, atMs);
+    if (act === "narrow")
+      this.#sql.exec(
+        "INSERT INTO human_narrowings (name, switch, event_at_ms, kept) VALUES (?, ?, ?, ?)",
+        name,
+        id,
+        eventAtMs,
+        JSON.stringify(groups),
       );
   }
 
@@ -221,6 +239,26 @@ export class SwitchBook {
       );
   }
 
+  /** Null: none of these names was ever killed. */
+  humanKilledAtMs(names: readonly string[]): number | null {
+    const rows = names.flatMap((name) =>
+      this.#sql.exec<{ at_ms: number }>("SELECT at_ms FROM human_kills WHERE name = ?", name).toArray(),
+    );
+    return rows.length === 0 ? null : Math.max(...rows.map(({ at_ms }) => at_ms));
+  }
+
+  narrowingsOf(names: readonly string[]): Narrowing[] {
+    return names.flatMap((name) =>
+      this.#sql
+        .exec<{ event_at_ms: number; kept: string }>(
+          "SELECT event_at_ms, kept FROM human_narrowings WHERE name = ?",
+          name,
+        )
+        .toArray()
+        .map(({ event_at_ms, kept }) => ({ eventAtMs: event_at_ms, groups: JSON.parse(kept) as string[] })),
+    );
+  }
+
   join(shard: number): void {
     this.#sql.exec("INSERT OR IGNORE INTO shards (shard) VALUES (?)", shard);
   }
@@ -256,5 +294,7 @@ const fingerprint = ({
   reason,
   cause,
   untilMs,
+  groups = [],
 }: Omit<FlipRequest, "idempotencyKey" | "email">): string =>
-  JSON.stringify([reach, Object.entries(target).sort(), act, reason, cause, untilMs]);
+  // The times of one that narrows are made here, when it is first asked for.
+  JSON.stringify([reach, Object.entries(target).sort(), act, reason, cause, act === "narrow" ? null : untilMs, groups]);

@@ -12,6 +12,8 @@ import type {
   ShardProgress,
   SwitchboardCalls,
 } from "../src/control/contract.ts";
+import type { Narrowing } from "../src/control/narrowing.ts";
+import { narrowingUntilMs } from "../src/control/narrowing.ts";
 import { progressOf } from "../src/control/receipt.ts";
 import { needsTwoToLift, type Switch, switchFields } from "../src/control/switch.ts";
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
@@ -67,8 +69,8 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
     if (repeated !== undefined)
       return { flipped: true, isRepeated: true, state: this.#stateOf(this.#book.get(repeated)!) };
     const nowMs = Date.now();
-    const { id, reach, target, act, reason, by, cause, untilMs } = request;
-    const sw: Switch = { id, reach, target, act, reason, by, cause, atMs: nowMs, untilMs };
+    const sw = switchAt(nowMs, request);
+    const { untilMs } = sw;
     this.#book.add(sw, request);
     this.#keepAct({ deed: "flip", email: request.email, ...switchFields(sw) });
     // From here the flip survives: if this object dies, the alarm carries it on.
@@ -83,6 +85,7 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
     const entry = this.#book.get(id);
     if (entry === undefined) return { kind: "unknown" };
     if (entry.opened !== null) return { kind: "open-already", state: this.#stateOf(entry) };
+    if (entry.sw.act === "narrow") return { kind: "not-lifted", state: this.#stateOf(entry) };
     const nowMs = Date.now();
     if (needsTwoToLift(entry.sw)) {
       this.#book.askLift(id, request.by, nowMs);
@@ -142,6 +145,14 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
 
   async shards(): Promise<readonly number[]> {
     return this.#book.shards();
+  }
+
+  async humanKilledAt(names: readonly string[]): Promise<number | null> {
+    return this.#book.humanKilledAtMs(names);
+  }
+
+  async narrowingsOf(names: readonly string[]): Promise<readonly Narrowing[]> {
+    return this.#book.narrowingsOf(names);
   }
 
   #stateOf({ sw, isDone, isGivenUp, opened }: Entry, outcomes = this.#outcomesOf(sw.id)): FlipState {
@@ -274,4 +285,11 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
     if (this.#book.hasUnfinished || this.#acts.hasUntold) times.push(nowMs + RETRY_MS);
     return times.length === 0 ? null : Math.max(nowMs, Math.min(...times));
   }
+}
+
+function switchAt(nowMs: number, { id, reach, target, act, reason, by, cause, ...request }: FlipRequest): Switch {
+  const sw = { id, reach, target, act, reason, by, cause, atMs: nowMs, untilMs: request.untilMs };
+  if (act !== "narrow") return sw;
+  const { groups = [], eventAtMs = nowMs } = request;
+  return { ...sw, untilMs: narrowingUntilMs(config, eventAtMs), groups, eventAtMs };
 }

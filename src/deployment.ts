@@ -10,6 +10,8 @@ export interface Env {
   readonly JOURNAL: DurableObjectNamespace;
   readonly RETENTION: DurableObjectNamespace;
   readonly QUOTA: DurableObjectNamespace;
+  readonly MANDATE_BOOK: DurableObjectNamespace;
+  readonly MANDATE_INDEX: DurableObjectNamespace;
   readonly TRANSCRIPTS: R2Bucket;
   readonly VERSION?: { readonly id: string };
   readonly [name: string]: unknown;

@@ -3,10 +3,13 @@ import { admin } from "./admin/admin.ts";
 import { authority } from "./authority/authority.ts";
 import { type Deployment, type Env, parseDeployment } from "./deployment.ts";
 import { gate } from "./gate/gate.ts";
+import { mandates } from "./mandates/mandates.ts";
 import { signals } from "./signals/signals.ts";
 
 export { AgentInstance } from "../durable-objects/agent-instance.ts";
 export { Journal } from "../durable-objects/journal.ts";
+export { MandateBook } from "../durable-objects/mandate-book.ts";
+export { MandateIndex } from "../durable-objects/mandate-index.ts";
 export { Quota } from "../durable-objects/quota.ts";
 export { Retention } from "../durable-objects/retention.ts";
 export { Roster } from "../durable-objects/roster.ts";
@@ -42,6 +45,7 @@ function controlDoor(path: string): Door | undefined {
   if (path.startsWith("/oauth/") || path.startsWith("/.well-known/"))
     return (request, deployment, ctx) => authority.fetch(request, { deployment }, ctx);
   if (path.startsWith("/admin/")) return (request, deployment, ctx) => admin.fetch(request, { deployment }, ctx);
+  if (path.startsWith("/mandates/")) return (request, deployment, ctx) => mandates.fetch(request, { deployment }, ctx);
   if (path.startsWith("/ssf/")) return signals;
   return undefined;
 }

@@ -2,6 +2,7 @@ import type { Config } from "./config/define.ts";
 import type { JournalCalls, RosterCalls, SwitchboardCalls } from "./control/contract.ts";
 import type { Deployment } from "./deployment.ts";
 import type { AgentInstanceCalls } from "./instance/contract.ts";
+import type { MandateBookCalls, MandateIndexCalls } from "./mandate/contract.ts";
 import type { QuotaCalls } from "./quota/contract.ts";
 import type { RetentionCalls } from "./retention/contract.ts";
 import { indexJournalName } from "./transcript/segment-index.ts";
@@ -20,6 +21,13 @@ export const retentionOf = ({ env, config }: Deployment): RetentionCalls =>
 /** @param name `<quota>.<key>` */
 export const quotaOf = ({ env, config }: Deployment, name: string): QuotaCalls =>
   stub<QuotaCalls>(env.QUOTA, config, name);
+
+/** One for each human, named by its id. */
+export const mandateBookOf = ({ env, config }: Deployment, human: string): MandateBookCalls =>
+  stub<MandateBookCalls>(env.MANDATE_BOOK, config, human);
+
+export const mandateIndexOf = ({ env, config }: Deployment): MandateIndexCalls =>
+  stub<MandateIndexCalls>(env.MANDATE_INDEX, config, "mandates");
 
 export const switchboardOf = ({ env, config }: Deployment): SwitchboardCalls =>
   stub<SwitchboardCalls>(env.SWITCHBOARD, config, "switchboard");

@@ -6,6 +6,8 @@ import { erase, readErasure } from "./erase.ts";
 import { hold, holds } from "./holds.ts";
 import { ps, switches } from "./list.ts";
 import { login, logout } from "./login.ts";
+import { mandates, revokeMandate } from "./mandates.ts";
+import { narrow } from "./narrow.ts";
 import { pull } from "./pull.ts";
 import { quota } from "./quota.ts";
 import { show } from "./show.ts";
@@ -18,6 +20,7 @@ const commands: ReadonlyMap<string, Command> = new Map([
   ["pause", pause],
   ["resume", resume],
   ["lift", lift],
+  ["narrow", narrow],
   ["ps", ps],
   ["quota", quota],
   ["switches", switches],
@@ -30,6 +33,8 @@ const commands: ReadonlyMap<string, Command> = new Map([
   ["erasure", readErasure],
   ["hold", hold],
   ["holds", holds],
+  ["mandates", mandates],
+  ["revoke-mandate", revokeMandate],
   ["agent", agent],
   ["login", login],
   ["logout", logout],
@@ -37,7 +42,7 @@ const commands: ReadonlyMap<string, Command> = new Map([
 
 const usage = (): string => `portcullis <command> [--help] [--json]
 
-${[...commands].map(([name, { summary }]) => `  ${name.padEnd(10)} ${summary}`).join("\n")}
+${[...commands].map(([name, { summary }]) => `  ${name.padEnd(14)} ${summary}`).join("\n")}
 
 Exit: 0 ok, 1 refused or not as it should be, 2 usage, 3 not signed in or not allowed, 4 the gate could not be reached.`;
 

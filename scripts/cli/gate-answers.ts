@@ -10,17 +10,19 @@ const target = z.object({
   agent: z.string().optional(),
   agentVersion: z.string().optional(),
   upstream: z.string().optional(),
+  mandate: z.string().optional(),
 });
 const booked = z.object({
   id: z.string(),
   reach: z.string(),
   target,
-  act: z.enum(["kill", "pause"]),
+  act: z.enum(["kill", "pause", "narrow"]),
   reason: z.string(),
   by: z.string(),
   cause: z.unknown(),
   atMs: z.number(),
   untilMs: z.number().nullable(),
+  groups: z.array(z.string()).optional(),
 });
 const opened = z.object({ atMs: z.number(), by: z.string(), reason: z.string() }).nullable();
 const status = z.enum(["accepted", "pending", "done", "resumed"]);
@@ -63,6 +65,7 @@ const member = z.looseObject({
   upstreams: z.array(z.string()),
   deadlineMs: z.number(),
   state: z.enum(["live", "paused", "killed"]),
+  narrowedBy: z.array(z.string()).optional(),
 });
 
 export const whereabouts = z.object({ instance: z.string(), human: z.string(), task: z.string() });

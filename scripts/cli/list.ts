@@ -48,7 +48,7 @@ ${CONNECTION_USAGE}`,
       for (const line of table(
         members.map((member) => [
           member.instance,
-          shownState(member, nowMs),
+          `${shownState(member, nowMs)}${(member.narrowedBy ?? []).length === 0 ? "" : ", narrowed"}`,
           `${member.agent} ${member.agentVersion}`,
           member.task,
           member.human,

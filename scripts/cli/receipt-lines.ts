@@ -13,25 +13,33 @@ const HOW_FAR: Readonly<Record<Receipt["status"], string>> = {
   resumed: ", and resumed before all had stopped",
 };
 
+const DID: Readonly<Record<Receipt["switch"]["act"], string>> = {
+  kill: "Killed",
+  pause: "Paused",
+  narrow: "Narrowed",
+};
+
 /** Pure. */
 export function receiptLines(receipt: Receipt, nowMs: number): string[] {
   const { switch: sw, status, opened, unconfirmed, missing, lastStoppedByMs } = receipt;
   const unreached = (receipt.unreached ?? []).slice(0, NAMED_MAX);
-  const did = sw.act === "kill" ? "Killed" : "Paused";
+  const did = DID[sw.act];
+  const does = sw.act === "narrow" ? "works with what is left" : "admits nothing";
   const lines = [
     `${did}${HOW_FAR[status]}: ${describeTarget(sw)}`,
     `  switch ${sw.id} at ${receipt.iss}, ${utc(sw.atMs)}${sw.untilMs === null ? "" : `, until ${utc(sw.untilMs)}`}`,
     `  by ${sw.by}: ${sw.reason}`,
+    ...(sw.act === "narrow" ? [`  groups that are left: ${(sw.groups ?? []).join(", ") || "none"}`] : []),
     `  ${how(receipt)}`,
     `  ${timing(receipt)}`,
   ];
   if (unconfirmed > 0) lines.push(`  not confirmed yet: ${count(unconfirmed, "running call")}`);
   for (const { instance, stoppedByMs } of unreached)
     lines.push(
-      `  not reached: ${instance}, ${stoppedByMs <= nowMs ? "admits nothing since" : "admits nothing from"} ${utc(stoppedByMs)}${stoppedByMs <= nowMs ? "" : " on"}`,
+      `  not reached: ${instance}, ${does} ${stoppedByMs <= nowMs ? "since" : "from"} ${utc(stoppedByMs)}${stoppedByMs <= nowMs ? "" : " on"}`,
     );
   if (missing > unreached.length) {
-    const last = lastStoppedByMs === null ? "" : `, the last admits nothing from ${utc(lastStoppedByMs)} on`;
+    const last = lastStoppedByMs === null ? "" : `, the last ${does} from ${utc(lastStoppedByMs)} on`;
     lines.push(`  not reached: ${missing - unreached.length}${unreached.length > 0 ? " more" : ""}${last}`);
   }
   if (opened !== null) lines.push(`  opened ${utc(opened.atMs)} by ${opened.by}: ${opened.reason}`);
@@ -48,6 +56,8 @@ function how({ reached, idle, cut, missing }: Receipt): string {
 /** Whether it still stands, which its status does not say. Null: its receipt tells when it was opened. */
 export function standingLine({ switch: sw, opened }: Receipt): string | null {
   if (opened !== null) return null;
+  if (sw.act === "narrow")
+    return "  closed: whoever comes with an ID token from before has no other groups. Who signs in anew is not in its reach.";
   const opens = sw.act === "pause" ? "npx portcullis resume" : `npx portcullis lift ${sw.id}`;
   return `  closed: whoever is new in its reach is refused. To open it: ${opens} …`;
 }

@@ -81,7 +81,7 @@ function callWords(beginning: string, call: CallEntry): string {
 
 function outcomeOf({ outcome, cause, switch: by, reason, upstreamOutcome }: CallEntry): string {
   const why = [
-    cause,
+    cause === "narrowed" ? "narrowed: the human lost the group that allowed it" : cause,
     by === null ? null : `switch ${by}`,
     cause === null ? reason : null,
     upstreamOutcome === null ? null : `what the upstream did is ${upstreamOutcome}`,
@@ -107,12 +107,14 @@ type Words = (record: RecordLine) => string;
 const EVENTS: Readonly<Record<string, Words>> = Object.assign(Object.create(null) as Record<string, Words>, {
   renewed: ({ issued, expires }) =>
     `renewed: grant ${word(issued)}${typeof expires === "number" ? ` until ${utc(expires)}` : ""}`,
-  switched: ({ act, reach, by, reason, switch: id, causedBy, until }) =>
+  switched: ({ act, reach, by, reason, switch: id, causedBy, until, groups }) =>
     [
-      `SWITCHED: ${word(act)} of ${word(reach)} by ${word(by) || "nobody known"}`,
+      act === "narrow"
+        ? `NARROWED: of the human's groups, ${Array.isArray(groups) && groups.length > 0 ? `only ${groups.map(word).join(", ")}` : "none"} from here on, by ${word(by) || "nobody known"}`
+        : `SWITCHED: ${word(act)} of ${word(reach)} by ${word(by) || "nobody known"}`,
       word(reason) === "" ? "" : `: ${word(reason)}`,
       word(causedBy) === "" ? "" : ` (because of ${word(causedBy)})`,
-      typeof until === "number" ? ` until ${utc(until)}` : "",
+      typeof until === "number" && act !== "narrow" ? ` until ${utc(until)}` : "",
       word(id) === "" ? "" : `  switch ${word(id)}`,
     ].join(""),
   signal: ({ rule, signal, value, threshold, windowSeconds, mode, act, reach }) =>

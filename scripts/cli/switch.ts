@@ -60,23 +60,29 @@ async function flip(act: Act, args: readonly string[], io: Io): Promise<number> 
   if (selector.reach === "everything" && !options.yes) await confirmEverything(act, connection, io);
   const isFollowed = options.wait || (io.isWatched && !options.json);
   const body = { act, ...selector, reason, ...(untilMs === undefined ? {} : { untilMs }) };
-  const receipt = await carryOut(connection, body, isFollowed, io);
+  const receipt = await carryOut(connection, "switches", body, isFollowed, io);
   return report(receipt, options, io);
 }
 
 /** Under one key through all attempts: whatever became of the first, it is one switch. */
-async function carryOut(connection: Connection, body: object, isFollowed: boolean, io: Io): Promise<Receipt> {
+export async function carryOut(
+  connection: Connection,
+  path: string,
+  body: object,
+  isFollowed: boolean,
+  io: Io,
+): Promise<Receipt> {
   const key = { "idempotency-key": randomUUID() };
   const asked = { method: "POST", body, isRepeatable: true } as const;
   if (isFollowed) {
     const headers = { ...key, accept: "text/event-stream" };
-    const response = await ask(connection, "switches", { ...asked, headers, isStream: true });
+    const response = await ask(connection, path, { ...asked, headers, isStream: true });
     const receipt = await followSwitch(response, (progress) => {
       if (io.isWatched && progress.status !== "done") io.note(progressLine(progress));
     });
     if (receipt !== null) return receipt;
   }
-  return parseReceipt(connection, await ask(connection, "switches", { ...asked, headers: key }));
+  return parseReceipt(connection, await ask(connection, path, { ...asked, headers: key }));
 }
 
 async function confirmEverything(act: Act, { gate }: Connection, io: Io): Promise<void> {
@@ -88,15 +94,18 @@ async function confirmEverything(act: Act, { gate }: Connection, io: Io): Promis
 const progressLine = ({ status, reached, cut, unconfirmed, unreached }: Progress): string =>
   `  ${status}: reached ${reached}, cut ${cut}, unconfirmed ${unconfirmed}, not reached ${unreached}`;
 
-async function report(
+export async function report(
   receipt: Receipt,
   options: { readonly json: boolean; readonly save?: string | undefined },
   io: Io,
 ): Promise<number> {
   if (options.json) io.json(receipt);
   else for (const line of receiptLines(receipt, Date.now())) io.say(line);
-  if (reachesNobody(receipt))
-    io.note("Nobody was in reach. It stands: newcomers in its reach are refused. Is the target spelled right?");
+  if (reachesNobody(receipt)) {
+    const stands =
+      receipt.switch.act === "narrow" ? "older ID tokens are held to it" : "newcomers in its reach are refused";
+    io.note(`Nobody was in reach. It stands: ${stands}. Is the target spelled right?`);
+  }
   // The switch is a fact by now: a file that can't be written must not look as if it were not.
   if (options.save !== undefined) await save(receipt, options.save);
   return receipt.status === "done" ? EXIT.ok : EXIT.no;

@@ -13,6 +13,7 @@ export const REACH_USAGE = `  instance <id, or an unambiguous beginning of it>
   agent <name>
   agent-version <name>@<version>
   upstream <name>
+  mandate <id>
   agent-upstream <agent> <upstream>
   human-upstream <id or e-mail address> <upstream>
   everything`;

@@ -29,6 +29,9 @@ export interface LocalAddresses {
   /** Who pushes security events. For tests of what comes of them. */
   readonly transmitter?: LocalTransmitter;
   readonly rules?: Readonly<Record<string, RuleSource>>;
+  /** Cross App Access, and approval in advance. */
+  readonly idJag?: ConfigSource["identityProviders"][string]["idJag"];
+  readonly mandates?: Omit<NonNullable<ConfigSource["mandates"]>, "identityProvider">;
   /** Who may look, besides those who may act. */
   readonly viewers?: string;
   /** Where a test's own upstream listens, with bounds that are short enough to be reached in a test. */
@@ -56,6 +59,8 @@ export interface HostileUpstream {
   readonly maxRequestBytes?: number;
   readonly maxAnswerBytes?: number;
   readonly redact?: ConfigSource["upstreams"][string]["redact"];
+  readonly forwardHeaders?: readonly string[];
+  readonly delegation?: ConfigSource["upstreams"][string]["delegation"];
   /** The layer that speaks of the hostile upstream no more. */
   readonly without?: "entitlement" | "agent" | "boundaries";
 }
@@ -137,7 +142,12 @@ const TRIAGE_BOT: ConfigSource["agents"][string] = {
 export default defineConfig({
   origin: local.origin,
   identityProviders: {
-    corp: { issuer: local.issuer, jwksUri: local.jwksUri, algorithms: ["ES256"] },
+    corp: {
+      issuer: local.issuer,
+      jwksUri: local.jwksUri,
+      algorithms: ["ES256"],
+      ...(local.idJag === undefined ? {} : { idJag: local.idJag }),
+    },
   },
   platforms: {
     "build-platform": {
@@ -191,6 +201,10 @@ export default defineConfig({
         ...hostile("entitlement"),
       ],
       support: [repositories(READ, ["helpdesk"])],
+      // Less than engineering: what is left to who loses that.
+      ...(local.hostile === undefined
+        ? {}
+        : { readers: [{ type: "http", upstream: "hostile", operations: ["GET /kept/{+path}"] }] }),
     },
   },
   boundaries: [
@@ -210,6 +224,7 @@ export default defineConfig({
     },
     breakGlass: { oncall: "BREAK_GLASS_ONCALL" },
   },
+  ...(local.mandates === undefined ? {} : { mandates: { identityProvider: "corp", ...local.mandates } }),
   transmitters:
     local.transmitter === undefined
       ? {}

@@ -91,6 +91,8 @@ export async function startGate(options: GateOptions): Promise<LocalGate> {
             JOURNAL: { className: "Journal", useSQLite: true },
             RETENTION: { className: "Retention", useSQLite: true },
             QUOTA: { className: "Quota", useSQLite: true },
+            MANDATE_BOOK: { className: "MandateBook", useSQLite: true },
+            MANDATE_INDEX: { className: "MandateIndex", useSQLite: true },
           },
           r2Buckets: {
             TRANSCRIPTS: options.s3 === undefined ? BUCKET : { id: BUCKET, s3Credentials: options.s3 },

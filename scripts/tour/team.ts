@@ -100,7 +100,7 @@ export async function provisionTeam({ gate, secrets, identityProvider }: Organis
 const beyondEntitlement = (entry: number) => ({
   status: 400,
   error: "invalid_authorization_details",
-  error_description: `authorization_details[${entry}] exceeds the human's entitlement`,
+  error_description: `authorization_details[${entry}]: '${READ[0]}' exceeds the human's entitlement`,
 });
 
 function boundTo({ grant }: Instance): unknown {

@@ -3,8 +3,10 @@ import { recordUnauthenticated } from "../authority/refused.ts";
 import { KEY_ID } from "../transcript/layout.ts";
 import { authenticateAdmin } from "./authenticate.ts";
 import { bodyRoutes } from "./bodies.ts";
-import { type AdminHono, PATH_MAX_CHARS, problem, readBody, record, requireRole } from "./door.ts";
+import { type AdminHono, problem, readBody, record, recordedPath, requireRole } from "./door.ts";
+import { humanRoutes } from "./humans.ts";
 import { instanceRoutes } from "./instances.ts";
+import { mandateRoutes } from "./mandates.ts";
 import { objectRoutes } from "./objects.ts";
 import { openApiRoute } from "./openapi.ts";
 import { quotaRoutes } from "./quotas.ts";
@@ -24,7 +26,7 @@ admin.use(async (c, next) => {
   if (!authenticated.ok) {
     await recordUnauthenticated(deployment, "admin-refused", () => ({
       door: "admin",
-      path: c.req.path.slice(0, PATH_MAX_CHARS),
+      path: recordedPath(c.req.path),
       reason: authenticated.error,
     }));
     const answer = problem(401, "Unauthorized");
@@ -36,11 +38,13 @@ admin.use(async (c, next) => {
 });
 
 switchRoutes(admin);
+humanRoutes(admin);
 instanceRoutes(admin);
 quotaRoutes(admin);
 segmentRoutes(admin);
 objectRoutes(admin);
 retentionRoutes(admin);
+mandateRoutes(admin);
 bodyRoutes(admin);
 openApiRoute(admin);
 

@@ -31,6 +31,10 @@ export const problem = (status: number, title: string, detail?: string): Respons
 /** Who may read what switches and instances there are. */
 export const READERS: readonly AdminRole[] = ["viewer", "operator", "auditor"];
 
+/** An address has no place in a record: a human may be named by one in a path. */
+export const recordedPath = (path: string): string =>
+  path.replace(/[^/]*(@|%40)[^/]*/gi, "(address)").slice(0, PATH_MAX_CHARS);
+
 /** Null: the admin holds one of the roles. A refusal is on record. */
 export async function requireRole(
   deployment: Deployment,
@@ -52,7 +56,7 @@ export async function refuse(
   title: string,
   reason: string,
 ): Promise<Response> {
-  await record(deployment, "refused", { door: "admin", path: path.slice(0, PATH_MAX_CHARS), by: who.id, reason });
+  await record(deployment, "refused", { door: "admin", path: recordedPath(path), by: who.id, reason });
   return problem(status, title, reason);
 }
 

@@ -59,7 +59,9 @@ const LOOKERS = roles("operator", "auditor");
 
 /** @param query parameters of those that have some */
 export const operations = (
-  query: Readonly<Record<"switches" | "instances" | "holds" | "segments" | "objects" | "object", readonly Node[]>>,
+  query: Readonly<
+    Record<"switches" | "instances" | "holds" | "mandates" | "segments" | "objects" | "object", readonly Node[]>
+  >,
 ): Node => ({
   "/admin/v1/switches": {
     post: {
@@ -118,7 +120,34 @@ export const operations = (
         202: answer("It awaits a second operator", ref("AwaitingSwitch")),
         400: failure("The detail names what is wrong, by path"),
         404: failure("No such switch"),
-        409: failure("It is open already"),
+        409: failure("It is open already, or a narrowing, which is over by itself"),
+        ...ALWAYS,
+      },
+    },
+  },
+  "/admin/v1/humans/{human}/groups": {
+    post: {
+      operationId: "narrowHuman",
+      summary: "The human has these groups and no others any more",
+      description:
+        "Instances that were enrolled on an earlier word of the identity provider lose what the other groups allowed, running calls included. What was lost stays lost for them; groups that they did not have change nothing. With `Accept: text/event-stream` the answer is its progress.",
+      ...roles("operator"),
+      parameters: [pathId("human", "The human's id, or e-mail address"), idempotencyKey],
+      requestBody: body("Narrow"),
+      responses: {
+        200: {
+          description: "The switch that this Idempotency-Key made before; or progress, as events",
+          content: { ...json(ref("Receipt")), ...EVENTS },
+          ...location,
+        },
+        201: answer("Done: everybody in reach works with what is left", ref("Receipt"), location),
+        202: answer(
+          "It stands, and not everybody in reach has heard of it; it is carried on",
+          ref("Receipt"),
+          location,
+        ),
+        400: failure("The detail names what is wrong, by path"),
+        422: failure("The Idempotency-Key was used for another switch"),
         ...ALWAYS,
       },
     },
@@ -306,6 +335,30 @@ export const operations = (
       ...LOOKERS,
       parameters: [pathId("id", "Of the erasure")],
       responses: { 200: answer("As of now", ref("Erasure")), 404: failure("No such erasure"), ...ALWAYS },
+    },
+  },
+  "/admin/v1/mandates": {
+    get: {
+      operationId: "listMandates",
+      summary: "What humans approved in advance, newest first",
+      ...READERS,
+      parameters: query.mandates,
+      responses: { 200: answer("A page", ref("MandatePage")), 400: failure("Not a page"), ...ALWAYS },
+    },
+  },
+  "/admin/v1/mandates/{id}": {
+    delete: {
+      operationId: "revokeMandate",
+      summary: "Ends a mandate, and what works under it: by a kill, which has a receipt",
+      ...roles("operator"),
+      parameters: [pathId("id", "Of the mandate")],
+      requestBody: body("RevokeMandate"),
+      responses: {
+        200: answer("Nobody can use it any more; asked again, the same", ref("Mandate")),
+        400: failure("The detail names what is wrong, by path"),
+        404: failure("No such mandate"),
+        ...ALWAYS,
+      },
     },
   },
   "/admin/v1/openapi.json": {

@@ -1,7 +1,11 @@
 import { z } from "zod";
 import { REACHES } from "../control/switch.ts";
+import { revokeBody } from "../mandate/shape.ts";
 import { type AdminHono, READERS, requireRole } from "./door.ts";
+import { narrowBody } from "./humans.ts";
 import { instancesQuery } from "./instances.ts";
+import * as mandateShapes from "./mandate-shapes.ts";
+import { mandatesQuery } from "./mandates.ts";
 import { objectQuery, objectsQuery } from "./objects.ts";
 import { operations } from "./openapi-operations.ts";
 import { eraseBody, holdBody, holdsQuery, releaseBody } from "./retention.ts";
@@ -19,9 +23,11 @@ const VERSION = "1";
 const BODIES = {
   Flip: flipBody,
   Lift: liftBody,
+  Narrow: narrowBody,
   PlaceHold: holdBody,
   ReleaseHold: releaseBody,
   Erase: eraseBody,
+  RevokeMandate: revokeBody,
 } as const;
 const ANSWERS = {
   Problem: shapes.problemShape,
@@ -42,6 +48,8 @@ const ANSWERS = {
   AwaitingHold: retentionShapes.awaitingHoldShape,
   HoldPage: retentionShapes.holdPageShape,
   Erasure: retentionShapes.erasureShape,
+  Mandate: mandateShapes.mandateShape,
+  MandatePage: mandateShapes.mandatePageShape,
 } as const;
 
 let document: JsonSchema | null = null;
@@ -64,7 +72,7 @@ export const openApiDocument = (origin: string): JsonSchema => ({
     title: "Portcullis, the admin's door",
     version: VERSION,
     description:
-      "Kill switches, what came of them, who is enrolled, transcripts, legal holds, and erasures. Fields that end in `Ms` are milliseconds since 1970.",
+      "Kill switches, what came of them, who is enrolled, transcripts, legal holds, erasures, and mandates. Fields that end in `Ms` are milliseconds since 1970.",
     license: { name: "Apache-2.0", identifier: "Apache-2.0" },
   },
   servers: [{ url: origin }],
@@ -76,6 +84,7 @@ export const openApiDocument = (origin: string): JsonSchema => ({
     objects: parametersOf(objectsQuery),
     object: parametersOf(objectQuery),
     holds: parametersOf(holdsQuery),
+    mandates: parametersOf(mandatesQuery),
   }),
   components: {
     schemas: {

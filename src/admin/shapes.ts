@@ -45,16 +45,19 @@ export const memberShape = z.strictObject({
   instance: z.string().describe("The thumbprint of its key (RFC 7638)"),
   human: z.string(),
   emailDigest: z.string().nullable().describe("Of the human's e-mail address"),
+  groupsAtMs: timeMs.describe("When the identity provider stated the human's groups; milliseconds since 1970"),
   task: z.string(),
   agent: z.string(),
   agentVersion: z.string(),
   client: z.string(),
   upstreams: z.array(z.string()),
   ancestors: z.array(z.string()).describe("Instances that it descends from: a switch of one of them is its own"),
+  mandate: z.string().nullable().describe("The approval in advance under which it works"),
   deadlineMs: timeMs,
   enlistedAtMs: timeMs,
   confirmedUntilMs: timeMs.describe("Until then it may admit calls without asking; milliseconds since 1970"),
   state: z.enum(["live", "paused", "killed"]),
+  narrowedBy: z.array(z.string()).describe("Switches that have taken groups from it: each says which are left"),
 }) satisfies z.ZodType<Member>;
 
 export const whereaboutsShape = z.strictObject({ instance: z.string(), human: z.string(), task: z.string() });

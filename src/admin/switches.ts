@@ -21,6 +21,8 @@ import { followSwitch, USED_KEY, wantsEvents } from "./switch-events.ts";
 
 const id = z.string().regex(/^[A-Za-z0-9_-]{1,64}$/, "an id: at most 64 letters, digits, - and _");
 const email = z.email().max(254);
+/** Whom a switch means: by id, or by the address that the identity provider gave. */
+export const humanName = z.union([id, email], "a human's id, or e-mail address");
 const name = z.string().regex(/^[A-Za-z0-9._+-]{1,64}$/, "a name, as in the configuration");
 
 /** The year 2100: beyond it no alarm can be set, and no reader's date be printed. Who means never leaves it out. */
@@ -30,12 +32,13 @@ const UNTIL_MAX_MS = 4_102_444_800_000;
 const target = z.strictObject({
   instance: id.optional(),
   task: id.optional(),
-  human: z.union([id, email], "a human's id, or e-mail address").optional(),
+  human: humanName.optional(),
   agent: name.optional(),
   agentVersion: name.optional(),
   upstream: name.optional(),
+  mandate: id.optional(),
 });
-const reason = z.string().trim().min(1).max(1_000);
+export const reason = z.string().trim().min(1).max(1_000);
 
 export const flipBody = z
   .strictObject({
@@ -70,7 +73,7 @@ export const switchesQuery = z.strictObject({
 
 const IDEMPOTENCY_KEY_MAX_CHARS = 255;
 
-type Ctx = Context<{ Bindings: { deployment: Deployment }; Variables: AdminVariables }>;
+export type Ctx = Context<{ Bindings: { deployment: Deployment }; Variables: AdminVariables }>;
 
 export function switchRoutes(admin: AdminHono): void {
   admin.post("/admin/v1/switches", flip);
@@ -99,20 +102,21 @@ async function flip(c: Ctx): Promise<Response> {
   if (act === "resume") return resume(c, selector, { ...by, reason });
   if (untilMs !== null && untilMs <= Date.now())
     return refuse(deployment, who, c.req.path, 400, "Bad Request", "untilMs: it is over already");
+  return flipAs(c, { ...selector, act, reason, untilMs });
+}
+
+/** What an admin flips, and the answer to it: the receipt, or its progress as events. */
+export async function flipAs(
+  c: Ctx,
+  asked: Pick<FlipRequest, "reach" | "target" | "act" | "reason" | "untilMs" | "groups">,
+): Promise<Response> {
+  const { deployment } = c.env;
+  const who = c.get("admin");
   const idempotencyKey = c.req.header("Idempotency-Key") ?? null;
   if (idempotencyKey !== null && (idempotencyKey === "" || idempotencyKey.length > IDEMPOTENCY_KEY_MAX_CHARS))
     return refuse(deployment, who, c.req.path, 400, "Bad Request", "Idempotency-Key: 1 to 255 characters");
-
-  const request: FlipRequest = {
-    id: crypto.randomUUID(),
-    ...selector,
-    act,
-    reason,
-    ...by,
-    cause: null,
-    untilMs,
-    idempotencyKey,
-  };
+  const by = { by: who.id, email: who.email };
+  const request: FlipRequest = { id: crypto.randomUUID(), ...asked, ...by, cause: null, idempotencyKey };
   const flipping = switchboardOf(deployment).flip(request);
   if (wantsEvents(c.req.raw)) {
     // On record before it is said, as without a stream, and whoever still listens.
@@ -141,7 +145,9 @@ function unknownName({ agent, upstream }: Target, { agents, upstreams }: Config)
 
 /** An address itself has no place in switches and records. */
 const byDigest = (target: Target): Target =>
-  target.human?.includes("@") === true ? { ...target, human: emailDigest(target.human) } : target;
+  target.human === undefined ? target : { ...target, human: keyOfHuman(target.human) };
+
+export const keyOfHuman = (named: string): string => (named.includes("@") ? emailDigest(named) : named);
 
 async function resume(
   c: Ctx,
@@ -177,6 +183,15 @@ async function lift(c: Ctx): Promise<Response> {
       return c.json(summary(lifted.state));
     case "second-operator":
       return c.json({ ...summary(lifted.state), awaiting: "a second operator, within an hour" }, 202);
+    case "not-lifted":
+      return refuse(
+        deployment,
+        who,
+        c.req.path,
+        409,
+        "Conflict",
+        "a narrowing is not lifted: whoever signs in anew is not in its reach, and it is over when no older ID token is taken",
+      );
     case "open-already":
       return refuse(deployment, who, c.req.path, 409, "Conflict", "this switch is open already");
     case "unknown":

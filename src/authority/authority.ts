@@ -1,4 +1,5 @@
 import { Hono } from "hono";
+import { groupsThatCount } from "../config/entitlements.ts";
 import type { Deployment } from "../deployment.ts";
 import type { IntrospectAnswer } from "../instance/contract.ts";
 import { instanceOf, journalOf } from "../objects.ts";
@@ -8,7 +9,9 @@ import { authenticateClient, claimedClient } from "./client.ts";
 import { exchange, TOKEN_EXCHANGE } from "./exchange.ts";
 import { type Form, parseForm } from "./form.ts";
 import { readHeldToken } from "./held-token.ts";
+import { JWT_BEARER, jagGrant } from "./jag-grant.ts";
 import { authorizationServerMetadata, protectedResourceMetadata, UPSTREAM_NAME } from "./metadata.ts";
+import { hasStatement } from "./newer-statement.ts";
 import { concerning, type OAuthError, oauthError, oauthErrorAnswer, type Verified } from "./oauth-error.ts";
 import { verifyKey } from "./proof-of-key.ts";
 import { refresh } from "./refresh.ts";
@@ -39,17 +42,23 @@ async function token(
   const failed = (code: OAuthError["code"], text: string) => ({ ok: false, error: oauthError(code, text) }) as const;
   if (grantType === undefined) return failed("invalid_request", "grant_type is missing");
   if (grantType === "refresh_token") {
+    const platform = hasStatement(form) ? await authenticateClient(request, form, deployment.config, nowMs) : null;
+    if (platform?.ok === false) return platform;
+    const client = platform?.value ?? null;
+    const by = client === null ? {} : { client: client.id };
     const proof = await verifyKey(request, url, nowMs);
-    if (!proof.ok) return proof;
-    return concerning({ instance: proof.value.thumbprint }, await refresh(form, proof.value, deployment, nowMs));
+    if (!proof.ok) return concerning(by, proof);
+    const who = { ...by, instance: proof.value.thumbprint };
+    return concerning(who, await refresh(form, proof.value, client, deployment, nowMs));
   }
-  if (grantType !== TOKEN_EXCHANGE) return failed("unsupported_grant_type", "grant_type");
+  if (grantType !== TOKEN_EXCHANGE && grantType !== JWT_BEARER) return failed("unsupported_grant_type", "grant_type");
   const client = await authenticateClient(request, form, deployment.config, nowMs);
   if (!client.ok) return client;
   const proof = await verifyKey(request, url, nowMs);
   if (!proof.ok) return concerning({ client: client.value.id }, proof);
   const who = { client: client.value.id, instance: proof.value.thumbprint };
-  return concerning(who, await exchange(form, client.value, proof.value, deployment, nowMs));
+  const grant = grantType === JWT_BEARER ? jagGrant : exchange;
+  return concerning(who, await grant(form, client.value, proof.value, deployment, nowMs));
 }
 
 /** RFC 7009, by the platform that provisioned, or by the instance with its key. The instance's permissions end at once. */
@@ -133,7 +142,7 @@ async function introspect(
   } catch {
     return concerning(who, err(oauthError("temporarily_unavailable", "try again")));
   }
-  const { enrolment, state } = answer;
+  const { enrolment, state, groups } = answer;
   if (state === "unknown") return concerning(who, err(oauthError("temporarily_unavailable", "try again")));
   if (state === "inactive" || enrolment === null) return ok(INACTIVE);
   return ok({
@@ -149,6 +158,8 @@ async function introspect(
     // RFC 8693 §4.1: who acts, and for whom it was delegated. Only the platform that holds the human's token sees it.
     act: { sub: held.instance, client_id: enrolment.client },
     human: enrolment.human,
+    /** Of the human, as they count for this instance: what was lost since it was enrolled is not among them. */
+    groups: groupsThatCount(deployment.config.entitlements, groups),
     agent: enrolment.agent,
     agent_version: enrolment.agentVersion,
     task: enrolment.task.id,

@@ -4,12 +4,13 @@ import { type Human, verifyIdToken } from "../identity/id-token.ts";
 import { ok, type Result } from "../result.ts";
 import type { Client } from "./client.ts";
 import type { Form } from "./form.ts";
+import { byMandate, MANDATE } from "./mandate-subject.ts";
 import { concerning, failed, type OAuthError } from "./oauth-error.ts";
 import { type Delegation, provision } from "./provision.ts";
 import { ACCESS_TOKEN, type TokenAnswer } from "./token-answer.ts";
 
 export const TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange";
-const ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token";
+export const ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token";
 const JWT = "urn:ietf:params:oauth:token-type:jwt";
 
 /**
@@ -23,19 +24,47 @@ export async function exchange(
   deployment: Deployment,
   nowMs: number,
 ): Promise<Result<TokenAnswer, OAuthError>> {
-  const shape = checkShape(form);
-  if (!shape.ok) return shape;
+  const subject = checkShape(form);
+  if (!subject.ok) return subject;
+  const token = form.get("subject_token")!;
+  const delegation = await subject.value({ form, token, client, proof, deployment, nowMs });
+  if (!delegation.ok) return delegation;
+  const { human } = delegation.value.lineage;
+  return concerning({ human }, await provision(form, delegation.value, proof, deployment, nowMs));
+}
+
+/** What a subject token means: on whose behalf, and under what, the new instance works. */
+type Subject = (asked: AskedByToken) => Promise<Result<Delegation, OAuthError>>;
+
+/** A token exchange whose parameters are of the right shape, and nothing of its subject is trusted yet. */
+interface AskedByToken {
+  readonly form: Form;
+  /** `subject_token`, as it was sent. */
+  readonly token: string;
+  readonly client: Client;
+  /** By the key of the new instance. */
+  readonly proof: Proof;
+  readonly deployment: Deployment;
+  readonly nowMs: number;
+}
+
+/** A row for each `subject_token_type`. Null prototype: the type `constructor` is as unknown as any. */
+const SUBJECTS: { readonly [type: string]: Subject } = Object.assign(Object.create(null), {
+  [ID_TOKEN]: byIdToken,
+  [MANDATE]: byMandate,
+});
+
+async function byIdToken({ form, client, deployment, nowMs }: AskedByToken): Promise<Result<Delegation, OAuthError>> {
   const human = await verifySubject(form, client, deployment, nowMs);
-  if (!human.ok) return human;
-  const delegation = delegationBy(human.value, client);
-  return concerning({ human: human.value.id }, await provision(form, delegation, proof, deployment, nowMs));
+  return human.ok ? ok(delegationBy(human.value, client)) : human;
 }
 
 /** A human who was there, by a platform. */
-const delegationBy = (human: Human, { id, platform }: Client): Delegation => ({
+export const delegationBy = (human: Human, { id, platform }: Client): Delegation => ({
   lineage: {
     human: human.id,
     emailDigest: human.emailDigest,
+    ...(human.isEmailUnverified ? { emailUnverified: true as const } : {}),
     groups: human.groups,
     groupsAtMs: human.issuedAtMs,
     agent: platform.agent,
@@ -49,12 +78,13 @@ const delegationBy = (human: Human, { id, platform }: Client): Delegation => ({
 });
 
 /** What RFC 8693 §2.1 asks of the parameters, before any of them is trusted. */
-function checkShape(form: Form): Result<null, OAuthError> {
+function checkShape(form: Form): Result<Subject, OAuthError> {
   const bad = (description: string) => failed("invalid_request", description);
   if (form.get("subject_token") === undefined) return bad("subject_token is missing");
   const type = form.get("subject_token_type");
   if (type === undefined) return bad("subject_token_type is missing");
-  if (type !== ID_TOKEN) return bad("subject_token_type must be that of an id_token");
+  const subject = SUBJECTS[type];
+  if (subject === undefined) return bad("subject_token_type is not one that this gate takes");
   if (form.get("actor_token_type") !== undefined && form.get("actor_token") === undefined)
     return bad("actor_token_type without actor_token");
   if (form.get("actor_token") !== undefined)
@@ -67,10 +97,11 @@ function checkShape(form: Form): Result<null, OAuthError> {
   if (requested !== undefined && requested !== ACCESS_TOKEN && requested !== JWT)
     return bad("requested_token_type must be that of an access_token");
   if (form.get("scope") !== undefined) return failed("invalid_scope", "scope is stated in authorization_details");
-  return ok(null);
+  return ok(subject);
 }
 
-async function verifySubject(
+/** The ID token of a human, issued to this platform. */
+export async function verifySubject(
   form: Form,
   client: Client,
   { config }: Deployment,

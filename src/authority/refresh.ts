@@ -5,15 +5,21 @@ import type { Proof } from "../grant/proof.ts";
 import type { RenewAnswer } from "../instance/contract.ts";
 import { instanceOf } from "../objects.ts";
 import { err, ok, type Result } from "../result.ts";
+import type { Client } from "./client.ts";
 import type { Form } from "./form.ts";
+import { takeStatement } from "./newer-statement.ts";
 import { type OAuthError, oauthError } from "./oauth-error.ts";
 import { verifyRefreshToken } from "./refresh-token.ts";
 import { answerWith, claimsOf, type TokenAnswer } from "./token-answer.ts";
 
-/** RFC 6749 §6 by the instance itself: a public client whose key is its credential (RFC 9449 §5). The task must live. */
+/**
+ * RFC 6749 §6 by the instance itself: a public client whose key is its credential (RFC 9449 §5). The task must live.
+ * @param client the platform that provisioned, where it brings newer word of the human
+ */
 export async function refresh(
   form: Form,
   proof: Proof,
+  client: Client | null,
   deployment: Deployment,
   nowMs: number,
 ): Promise<Result<TokenAnswer, OAuthError>> {
@@ -28,6 +34,11 @@ export async function refresh(
   if (!token.ok || token.value.instance !== proof.thumbprint) return refused;
   const named = form.get("client_id");
   if (named !== undefined && named !== token.value.client) return refused;
+  // Before anything is renewed: what was lost is lost by then.
+  if (client !== null) {
+    const taken = await takeStatement(form, client, token.value, deployment, nowMs);
+    if (!taken.ok) return taken;
+  }
 
   const jti = encodeBase64url(randomBytes(16));
   // A grant never outlives its task.

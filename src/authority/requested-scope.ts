@@ -1,7 +1,6 @@
 import { resourceOf } from "../grant/claims.ts";
-import type { Ceiling, CeilingName } from "../instance/ceilings.ts";
+import { type Ceiling, type CeilingName, findExcess } from "../instance/ceilings.ts";
 import { ok, type Result } from "../result.ts";
-import { coveredBy } from "../scope/decide.ts";
 import { type Entry, parseAuthorizationDetails } from "../scope/entry.ts";
 import type { Form } from "./form.ts";
 import { failed, type OAuthError } from "./oauth-error.ts";
@@ -39,11 +38,17 @@ const LAYERS: Readonly<Record<CeilingName, string>> = {
   boundaries: "the organisation's boundaries",
 };
 
-/** Every entry within every ceiling, each operation by one entry of that ceiling. Says which entry and which layer. */
+/** Enough of an operation to be found by in the request, and no more in the journal. */
+const OPERATION_MAX_CHARS = 200;
+
+/** Says which entry is beyond a ceiling, which of its operations, and which ceiling that is. */
 export function withinCeilings(scope: readonly Entry[], ceilings: readonly Ceiling[]): Result<null, OAuthError> {
-  for (const [i, entry] of scope.entries())
-    for (const { name, entries } of ceilings)
-      if (!coveredBy(entries, entry))
-        return failed("invalid_authorization_details", `authorization_details[${i}] exceeds ${LAYERS[name]}`);
-  return ok(null);
+  const excess = findExcess(scope, ceilings);
+  if (excess === null) return ok(null);
+  const { entry, operation, layer } = excess;
+  const shown = operation.length > OPERATION_MAX_CHARS ? `${operation.slice(0, OPERATION_MAX_CHARS)}...` : operation;
+  return failed(
+    "invalid_authorization_details",
+    `authorization_details[${entry}]: "${shown}" exceeds ${LAYERS[layer]}`,
+  );
 }

@@ -1,6 +1,7 @@
 import type { z } from "zod";
 import type { agent, limits } from "./agents.ts";
 import { findFaults } from "./faults.ts";
+import type { idJag } from "./id-jag.ts";
 import type { identityProvider, platform, transmitter } from "./identity.ts";
 import type { ScopeEntry } from "./layers.ts";
 import { type Config, shape } from "./shape.ts";
@@ -18,11 +19,27 @@ const configSchema = shape.superRefine((config, ctx) => {
 
 export type { ScopeEntry } from "./layers.ts";
 export type { Config } from "./shape.ts";
-export type ConfigSource = Omit<z.input<typeof configSchema>, "agents" | "entitlements" | "boundaries"> & {
+export type ConfigSource = Omit<
+  z.input<typeof configSchema>,
+  "agents" | "entitlements" | "boundaries" | "identityProviders"
+> & {
   readonly agents: Readonly<
     Record<string, Omit<z.input<typeof agent>, "ceiling"> & { readonly ceiling: readonly ScopeEntry[] }>
   >;
-  readonly entitlements: { readonly groups: Readonly<Record<string, readonly ScopeEntry[]>> };
+  readonly identityProviders: Readonly<
+    Record<
+      string,
+      Omit<z.input<typeof identityProvider>, "idJag"> & {
+        readonly idJag?: Omit<z.input<typeof idJag>, "scopes"> & {
+          readonly scopes?: Readonly<Record<string, readonly ScopeEntry[]>>;
+        };
+      }
+    >
+  >;
+  readonly entitlements: {
+    readonly groups: Readonly<Record<string, readonly ScopeEntry[]>>;
+    readonly humans?: Readonly<Record<string, readonly ScopeEntry[]>>;
+  };
   readonly boundaries: readonly ScopeEntry[];
 };
 export type Limits = z.output<typeof limits>;

@@ -1,6 +1,9 @@
 import { isLoopback } from "../loopback.ts";
 import type { Entry } from "../scope/entry.ts";
+import { findDelegationFaults } from "./delegation.ts";
 import { findForwardingFault } from "./forward-headers.ts";
+import { findIdJagFaults } from "./id-jag.ts";
+import { findMandateFaults } from "./mandates.ts";
 import { findMeterFaults } from "./meters.ts";
 import type { Config } from "./shape.ts";
 
@@ -18,9 +21,12 @@ const FINDERS: readonly ((config: Config) => readonly Fault[])[] = [
   findSharedAudiences,
   findUnknownUpstreams,
   findForwardingFaults,
+  findDelegationFaults,
   findPlainHttp,
   findMeteringFaults,
   findQuotaFaults,
+  findMandateFaults,
+  findIdJagFaults,
 ];
 
 export const findFaults = (config: Config): readonly Fault[] => FINDERS.flatMap((find) => find(config));
@@ -68,10 +74,12 @@ function findUnknownUpstreams({ boundaries, agents, entitlements, upstreams }: C
       ["agents", name, "ceiling"],
       ceiling,
     ]),
-    ...Object.entries(entitlements.groups).map(([name, entries]): [string[], readonly Entry[]] => [
-      ["entitlements", "groups", name],
-      entries,
-    ]),
+    ...(["groups", "humans"] as const).flatMap((kind) =>
+      Object.entries(entitlements[kind]).map(([name, entries]): [string[], readonly Entry[]] => [
+        ["entitlements", kind, name],
+        entries,
+      ]),
+    ),
   ];
   return layers.flatMap(([path, layer]) =>
     layer.flatMap(({ upstream }, i) => unknown([...path, i, "upstream"], "upstream", upstream, upstreams, "upstreams")),

@@ -41,6 +41,10 @@ const NEVER = new Set([
   "client-cert",
   "client-cert-chain",
   "remote-user",
+  // Who acts for whom: the gate signs that, where an upstream wants it.
+  "sudo",
+  "on-behalf-of",
+  "x-on-behalf-of",
   "x-remote-user",
   // Where it came from.
   "forwarded",
@@ -64,7 +68,20 @@ const NEVER = new Set([
   "x-http-method-override",
   "x-method-override",
 ]);
-const NEVER_PREFIXES = ["x-forwarded-", "cf-", "x-portcullis-", "proxy-", "x-amzn-", "x-envoy-"];
+const NEVER_PREFIXES = [
+  "x-forwarded-",
+  "cf-",
+  "x-portcullis-",
+  "portcullis-",
+  "impersonate-",
+  "x-remote-",
+  "x-ms-client-principal",
+  "x-goog-iap-",
+  "x-goog-authenticated-user-",
+  "proxy-",
+  "x-amzn-",
+  "x-envoy-",
+];
 
 export const foldHeaderName = (name: string): string => name.toLowerCase().replaceAll("_", "-");
 

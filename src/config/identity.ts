@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { idJag } from "./id-jag.ts";
 import { agentName, httpUrl, positive, secretName } from "./names.ts";
 import { findEventNameFault, SIGNAL_ACTS } from "./signal-acts.ts";
 
@@ -28,6 +29,10 @@ export const identityProvider = z.strictObject({
   jwksUri: httpUrl,
   algorithms: algorithms.default(["ES256", "RS256"]),
   groupsClaim: z.string().min(1).default("groups"),
+  /** Left out: its identity assertions are refused. */
+  idJag: idJag.optional(),
+  /** ID tokens that were issued longer ago are refused: for so long a group that was lost has to be remembered. */
+  maxTokenAgeSeconds: positive.max(31_536_000).default(86_400),
 });
 
 export const platform = z.strictObject({
@@ -64,9 +69,15 @@ export const transmitter = z.strictObject({
       }),
     )
     .superRefine((acts, ctx) => {
-      for (const event of Object.keys(acts)) {
+      for (const [event, { act, blockSeconds }] of Object.entries(acts)) {
         const fault = findEventNameFault(event);
         if (fault !== undefined) ctx.addIssue({ code: "custom", path: [event], message: fault });
+        if (act === "narrow" && blockSeconds !== undefined)
+          ctx.addIssue({
+            code: "custom",
+            path: [event, "blockSeconds"],
+            message: "not with narrow, which lasts as long as older ID tokens do",
+          });
       }
     })
     .default({}),

@@ -4,12 +4,12 @@ import { isLoopback } from "../loopback.ts";
 /** What names, URLs and numbers of a configuration look like, wherever they stand in it. */
 
 /** First path segments of the other doors. */
-const RESERVED = ["oauth", "admin", "console", "ssf"];
+const RESERVED = ["oauth", "admin", "console", "ssf", "mandates"];
 
 export const upstreamName = z
   .string()
   .regex(/^[a-z][a-z0-9-]{0,30}$/, "a lower-case name of at most 31 letters, digits and dashes")
-  .refine((name) => !RESERVED.includes(name), "the name of another door (oauth, admin, console, ssf)");
+  .refine((name) => !RESERVED.includes(name), "the name of another door (oauth, admin, console, ssf, mandates)");
 /** Part of a task's id, which is part of an R2 key. No underscore: it separates platform and task. */
 export const clientName = z
   .string()

@@ -1,8 +1,10 @@
 import { z } from "zod";
 import { admins } from "./admins.ts";
 import { agent } from "./agents.ts";
+import { entitlements } from "./entitlements.ts";
 import { identityProvider, platform, transmitter } from "./identity.ts";
 import { entries } from "./layers.ts";
+import { mandates } from "./mandates.ts";
 import { agentName, clientName, httpUrl, positive, secretName, transmitterName, upstreamName } from "./names.ts";
 import { quota, quotaName } from "./quotas.ts";
 import { retention } from "./retention.ts";
@@ -27,11 +29,13 @@ export const shape = z.strictObject({
   platforms: z.record(clientName, platform),
   agents: z.record(agentName, agent),
   upstreams: z.record(upstreamName, upstream),
-  /** What humans may do, by group of the identity provider. A human in no group here may do nothing. */
-  entitlements: z.strictObject({ groups: z.record(z.string(), entries) }),
+  /** What humans may do, by group of the identity provider and by name. Who is in none may do nothing. */
+  entitlements,
   /** What anyone in the organisation may do through agents at all. */
   boundaries: entries,
   admins,
+  /** Left out: no mandate is taken. */
+  mandates: mandates.optional(),
   /** Who may push security events about the humans of an identity provider (SSF, CAEP, RISC). */
   transmitters: z.record(transmitterName, transmitter).default({}),
   grants: z.strictObject({ ...duration, refreshTokens: z.boolean().default(true) }).prefault({}),

@@ -3,7 +3,8 @@
  * otherwise by the event's URI, and what events of other makers do.
  */
 
-export const SIGNAL_ACTS = ["kill", "pause", "ignore"] as const;
+/** `narrow` takes groups: those that the event does not list any more are lost. */
+export const SIGNAL_ACTS = ["kill", "pause", "narrow", "ignore"] as const;
 export type SignalAct = (typeof SIGNAL_ACTS)[number];
 
 export interface SignalRule {
@@ -27,6 +28,8 @@ const IGNORE: SignalRule = { act: "ignore", blockSeconds: null };
 const KILL_FOR_A_TIME: SignalRule = { act: "kill", blockSeconds: ID_TOKEN_SECONDS };
 const KILL: SignalRule = { act: "kill", blockSeconds: null };
 
+const NARROW: SignalRule = { act: "narrow", blockSeconds: null };
+
 const CAEP: Readonly<Record<string, SignalRule>> = {
   "session-revoked": KILL_FOR_A_TIME,
   "credential-change": {
@@ -39,7 +42,7 @@ const CAEP: Readonly<Record<string, SignalRule>> = {
     blockSeconds: null,
     when: { member: "current_level", acts: ["HIGH"], spares: ["LOW", "MEDIUM"] },
   },
-  "token-claims-change": IGNORE,
+  "token-claims-change": NARROW,
   "assurance-level-change": IGNORE,
   "device-compliance-change": IGNORE,
   "session-established": IGNORE,

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { delegation } from "./delegation.ts";
 import { meters, prices } from "./meters.ts";
 import { httpUrl, positive, secretName } from "./names.ts";
 import { redactionRules } from "./redaction.ts";
@@ -36,6 +37,8 @@ export const upstream = z.strictObject({
     )
     .readonly()
     .default([]),
+  /** Left out: the upstream is not told who acts for whom. */
+  delegation: delegation.optional(),
   /** What of its calls is not written down. */
   redact: redactionRules.default([]),
   /** What its answers say was used, by unit, and units that are computed from those: money. */

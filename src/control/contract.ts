@@ -1,5 +1,6 @@
 import type { Fields } from "../transcript/envelope.ts";
 import type { Pushed, Reached } from "./acknowledgement.ts";
+import type { Narrowing } from "./narrowing.ts";
 import type { Act, Attributes, Reach, Switch, SwitchCause, Target } from "./switch.ts";
 
 /** What doors and objects say to `Roster`, `Switchboard` and `Journal`. Plain data over RPC; methods answer, never throw. */
@@ -7,7 +8,7 @@ import type { Act, Attributes, Reach, Switch, SwitchCause, Target } from "./swit
 // --- Roster -------------------------------------------------------------------------------------------------------
 
 export interface EnlistAnswer {
-  /** False: a switch in `closed` keeps the newcomer out. */
+  /** False: a switch in `closed` keeps the newcomer out, or one that narrows was not reckoned with. */
   readonly enlisted: boolean;
   /** Closed switches in whose reach the newcomer is. */
   readonly closed: readonly Switch[];
@@ -27,6 +28,8 @@ export interface Member extends Attributes {
   readonly enlistedAtMs: number;
   readonly confirmedUntilMs: number;
   readonly state: "live" | "paused" | "killed";
+  /** Switches that have taken groups from it. */
+  readonly narrowedBy: readonly string[];
 }
 
 /** How far one roster shard is with a switch. */
@@ -45,8 +48,11 @@ export interface BookedSwitch {
 }
 
 export interface RosterCalls {
-  /** Null: the shard has come up, and the switchboard can't tell it what is closed. It takes nobody. */
-  enlist(attributes: Attributes): Promise<EnlistAnswer | null>;
+  /**
+   * Null: the shard has come up, and the switchboard can't tell it what is closed. It takes nobody.
+   * @param reckoned ids of switches that narrow, and that the newcomer's scope has been held to: it is taken with no others.
+   */
+  enlist(attributes: Attributes, reckoned?: readonly string[]): Promise<EnlistAnswer | null>;
   /** @param isRunning whether calls of it run: then a switch is pushed to it before others. */
   confirm(instance: string, isRunning?: boolean): Promise<ConfirmAnswer>;
   /** The instance admits nothing any more. Answers with what had been closed for it. */
@@ -74,7 +80,12 @@ export interface FlipRequest {
   /** Of the admin, for the journal. */
   readonly email: string | null;
   readonly cause: SwitchCause | null;
+  /** Null of one that narrows: how long older tokens are good is the switchboard's to know. */
   readonly untilMs: number | null;
+  /** Of one that narrows: the groups that are left. */
+  readonly groups?: readonly string[];
+  /** Of one that narrows: when that was so. Without it, when the switchboard hears of it. */
+  readonly eventAtMs?: number;
   /** The same key by the same one is the same flip, however often it is asked for. */
   readonly idempotencyKey: string | null;
 }
@@ -132,6 +143,8 @@ export type LiftAnswer =
   /** It takes a second operator, within an hour. */
   | { readonly kind: "second-operator"; readonly state: FlipState }
   | { readonly kind: "open-already"; readonly state: FlipState }
+  /** One that narrows is over by itself: who signs in anew is not in its reach. */
+  | { readonly kind: "not-lifted"; readonly state: FlipState }
   | { readonly kind: "unknown" };
 
 export interface SwitchboardCalls {
@@ -149,6 +162,10 @@ export interface SwitchboardCalls {
   /** A roster shard that comes up: from then on it gets every switch. */
   join(shard: number): Promise<readonly BookedSwitch[]>;
   shards(): Promise<readonly number[]>;
+  /** When a kill of this human last came, by any of these names of theirs; null: never. It counts for what was approved before, also when it was lifted. */
+  humanKilledAt(names: readonly string[]): Promise<number | null>;
+  /** All that this human ever lost, by any of these names of theirs: what was approved before may be older than any switch in the book. */
+  narrowingsOf(names: readonly string[]): Promise<readonly Narrowing[]>;
 }
 
 // --- Journal ------------------------------------------------------------------------------------------------------

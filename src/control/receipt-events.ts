@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { groupOfPlace } from "../config/entitlements.ts";
 import type { Json } from "../scope/call.ts";
 import type { Partition } from "../transcript/verify-layout.ts";
 import type { ReadRecord } from "../transcript/verify-segment.ts";
@@ -13,6 +14,8 @@ interface At {
 export interface CallEvent extends At {
   /** Null: not said, and then it can be any. */
   readonly upstream: string | null;
+  /** The group that the human was entitled by; null: another way, or not said. */
+  readonly group: string | null;
 }
 export interface AnswerEvent extends At {
   readonly call: number | null;
@@ -46,7 +49,12 @@ type Gathering = {
 // What is not of the right type reads as not said: the records' own verifier names it.
 const text = z.string().nullable().catch(null);
 const time = z.int().nullable().catch(null);
-const callShape = z.object({ upstream: text });
+const callShape = z.object({
+  upstream: text,
+  decision: z
+    .object({ ceilings: z.array(z.object({ layer: z.string(), at: z.string() })).catch([]) })
+    .catch({ ceilings: [] }),
+});
 const answerShape = z.object({
   call: time,
   outcome: text,
@@ -70,8 +78,11 @@ export class ReceiptEvents {
     const atMs = envelope["at"] as number;
     if (type === "enrolled") of.enrolledAtMs = atMs;
     else if (type === "ended") of.endedAtMs = atMs;
-    else if (type === "call") of.calls.push({ place, seq, atMs, ...callShape.parse(envelope) });
-    else if (type === "answer") {
+    else if (type === "call") {
+      const { upstream, decision } = callShape.parse(envelope);
+      const entitled = decision.ceilings.find(({ layer }) => layer === "entitlement");
+      of.calls.push({ place, seq, atMs, upstream, group: groupOfPlace(entitled?.at ?? "") });
+    } else if (type === "answer") {
       const { switch: switchId, timing, call, outcome } = answerShape.parse(envelope);
       of.answers.push({ place, seq, atMs, call, outcome, switchId, ...timing });
     } else if (type === "switched")

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import type { Opening } from "./contract.ts";
 import { RECEIPT_INSTANCES_MAX, type Receipt } from "./receipt.ts";
-import { ACTS, REACHES, type Reach, type Switch } from "./switch.ts";
+import { ALL_ACTS, REACHES, type Reach, type Switch } from "./switch.ts";
 
 /** What switches and receipts look like to who reads them, strictly: the admin API says so, and the verifier holds to it. */
 
@@ -17,6 +17,7 @@ const target = z.strictObject({
   agent: id.optional(),
   agentVersion: id.optional(),
   upstream: id.optional(),
+  mandate: id.optional(),
 });
 
 const cause = z.discriminatedUnion("kind", [
@@ -28,18 +29,29 @@ const cause = z.discriminatedUnion("kind", [
     txn: z.string().exactOptional(),
   }),
   z.strictObject({ kind: z.literal("rule"), rule: z.string(), instance: z.string() }),
+  z.strictObject({ kind: z.literal("renewal"), client: z.string(), instance: z.string() }),
 ]);
 
 export const switchMembers = {
   id: z.uuid(),
   reach: z.enum(Object.keys(REACHES) as [Reach, ...Reach[]]),
   target,
-  act: z.enum(ACTS),
+  act: z.enum(ALL_ACTS),
   reason: z.string().min(1),
-  by: z.string().min(1).describe("A human's id; else break-glass:<name>, transmitter:<name>, rule:<name>"),
+  by: z
+    .string()
+    .min(1)
+    .describe("A human's id; else break-glass:<name>, transmitter:<name>, rule:<name>, platform:<name>"),
   cause: cause.nullable().describe("Null: the decision of a person at this gate"),
   atMs: timeMs.describe("When it was accepted, in milliseconds since 1970 on the switchboard's clock"),
   untilMs: timeMs.nullable().describe("When it opens by itself; null: when somebody opens it"),
+  groups: z
+    .array(z.string())
+    .exactOptional()
+    .describe("Of `narrow` alone: the groups that the human still has, of those that entitle to something"),
+  eventAtMs: timeMs
+    .exactOptional()
+    .describe("Of `narrow` alone: when that was so; who was enrolled on a later word of the provider is not in reach"),
 };
 export const switchShape = z.strictObject(switchMembers) satisfies z.ZodType<Switch>;
 

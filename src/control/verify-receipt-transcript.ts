@@ -1,7 +1,7 @@
 import type { Json } from "../scope/call.ts";
 import type { Finding } from "../transcript/verify-findings.ts";
 import type { Receipt } from "./receipt.ts";
-import type { ReceiptTranscript, SwitchedEvent } from "./receipt-events.ts";
+import type { CallEvent, ReceiptTranscript, SwitchedEvent } from "./receipt-events.ts";
 import { closes, switchFields } from "./switch.ts";
 
 /** How far the clocks of a Worker, an instance and the switchboard may be apart. Well kept ones differ by milliseconds. */
@@ -31,9 +31,13 @@ export function verifyNamed(receipt: Receipt, named: Named, transcript: ReceiptT
   } else if (closing.atMs > latestMs && named.cut > 0)
     // Without a cut it may have been reset before it wrote, and have heard again: then it has asked before any call.
     findings.push({ place: closing.place, problem: "later than its acknowledgement in the receipt" });
-  for (const { place, seq, atMs, upstream } of transcript.calls)
-    if (atMs > latestMs && seq < (closing?.seq ?? resumedSeq(receipt, transcript)) && isClosed(receipt, upstream))
-      findings.push({ place, problem: "a call after its acknowledgement in the receipt" });
+  for (const call of transcript.calls)
+    if (
+      call.atMs > latestMs &&
+      call.seq < (closing?.seq ?? resumedSeq(receipt, transcript)) &&
+      isForbidden(receipt, call)
+    )
+      findings.push({ place: call.place, problem: "a call after its acknowledgement in the receipt" });
   findings.push(...verifySilence(receipt, transcript), ...verifyCuts(receipt, named, transcript, latestMs));
   return findings;
 }
@@ -71,11 +75,11 @@ export function verifyUnreached(
 ): Finding[] {
   const reopenedSeq = resumedSeq(receipt, transcript);
   const late = transcript.calls.filter(
-    ({ seq, atMs, upstream }) =>
-      atMs > stoppedByMs + CLOCK_TOLERANCE_MS &&
-      seq < reopenedSeq &&
-      (receipt.opened === null || receipt.switch.act === "kill" || atMs < receipt.opened.atMs) &&
-      isClosed(receipt, upstream),
+    (call) =>
+      call.atMs > stoppedByMs + CLOCK_TOLERANCE_MS &&
+      call.seq < reopenedSeq &&
+      (receipt.opened === null || receipt.switch.act !== "pause" || call.atMs < receipt.opened.atMs) &&
+      isForbidden(receipt, call),
   );
   return [
     ...verifySilence(receipt, transcript),
@@ -98,15 +102,23 @@ export function verifySilence(receipt: Receipt, transcript: ReceiptTranscript): 
     if (!isEqual(closing.fields[field], value))
       findings.push({ place: closing.place, problem: `its ${field} is not that of the receipt` });
   for (const { place, switchId, fields } of transcript.switched)
-    if (act === "kill" && switchId === id && fields["act"] === "resume")
-      findings.push({ place, problem: `a kill was resumed: ${id}` });
+    if (act !== "pause" && switchId === id && fields["act"] === "resume")
+      findings.push({ place, problem: `${act === "kill" ? "a kill" : "a narrowing"} was resumed: ${id}` });
 
   const reopenedSeq = resumedSeq(receipt, transcript);
   const what = receipt.switch.target.upstream ?? "anything";
   const upstreamOf = new Map(transcript.calls.map(({ seq, upstream }) => [seq, upstream]));
-  for (const { place, seq, upstream } of transcript.calls)
-    if (seq > closing.seq && seq < reopenedSeq && isClosed(receipt, upstream))
-      findings.push({ place, problem: `a call to ${upstream ?? "somewhere"} after the switch that closed ${what}` });
+  for (const call of transcript.calls) {
+    const { place, seq, upstream, group } = call;
+    if (seq <= closing.seq || seq >= reopenedSeq || !isForbidden(receipt, call)) continue;
+    const problem =
+      act === "narrow"
+        ? `a call by the group ${group ?? "(not said)"} after the switch that took it`
+        : `a call to ${upstream ?? "somewhere"} after the switch that closed ${what}`;
+    findings.push({ place, problem });
+  }
+  // A call that ran may have been allowed by another group as well.
+  if (act === "narrow") return findings;
   for (const { place, seq, call, outcome } of transcript.answers) {
     if (seq < closing.seq || outcome !== "complete") continue;
     const isOfBefore = call === null || call < reopenedSeq;
@@ -118,9 +130,15 @@ export function verifySilence(receipt: Receipt, transcript: ReceiptTranscript): 
 
 /** `seq` of the record that resumed it; a kill is final. */
 function resumedSeq({ switch: { id, act } }: Receipt, { switched }: ReceiptTranscript): number {
-  if (act === "kill") return Number.POSITIVE_INFINITY;
+  if (act !== "pause") return Number.POSITIVE_INFINITY;
   const resumed = switched.find(({ switchId, fields }) => switchId === id && fields["act"] === "resume");
   return resumed?.seq ?? Number.POSITIVE_INFINITY;
+}
+
+/** What a call that comes after it must not be: to what it closed, or by a group that it took. */
+function isForbidden(receipt: Receipt, { upstream, group }: CallEvent): boolean {
+  const { act, groups = [] } = receipt.switch;
+  return act === "narrow" ? group !== null && !groups.includes(group) : isClosed(receipt, upstream);
 }
 
 /** An upstream that is not said can be the one. */

@@ -115,7 +115,12 @@ function figureProblems(receipt: Receipt): string[] {
   const hold = (holds: boolean, problem: string): void => {
     if (!holds) problems.push(problem);
   };
+  const { act, groups, eventAtMs } = receipt.switch;
   hold(acceptedAtMs === receipt.switch.atMs, "acceptedAtMs is not the switch's atMs");
+  hold(
+    (act === "narrow") === (groups !== undefined) && (act === "narrow") === (eventAtMs !== undefined),
+    "the groups that are left and the time of that, of one that narrows, or neither",
+  );
   hold(receipt.opened === null || receipt.opened.atMs >= acceptedAtMs, "opened before it was accepted");
   const times = [first, p50, p99, last].filter((time) => time !== null);
   hold(

@@ -5,6 +5,7 @@ import type {
   Admission,
   AdmitRefusal,
   AdmitRequest,
+  DelegationFacts,
   LeaseCalls,
   LimitState,
   Settlement,
@@ -23,6 +24,8 @@ export interface Admitted {
   readonly lease: LeaseCalls & Partial<Disposable>;
   readonly stop: Stop;
   readonly limits: LimitState;
+  /** Null where it was not asked for. */
+  readonly delegation: DelegationFacts | null;
   /** From here on a switch cuts the call at once. Streams begin with it; anything else comes to it by time. */
   listen(): void;
 }
@@ -67,9 +70,9 @@ export async function admit(
       stop.end();
       return err(admission);
     }
-    const { lease, seq, limits } = admission;
+    const { lease, seq, limits, delegation = null } = admission;
     listener.hold(lease);
-    return ok({ seq, lease, stop, limits, listen: () => listener.listen() } as unknown as Admitted);
+    return ok({ seq, lease, stop, limits, delegation, listen: () => listener.listen() } as unknown as Admitted);
   } catch {
     stop.end();
     return err({ denial: unavailable("the instance could not be reached") });

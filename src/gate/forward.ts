@@ -3,6 +3,7 @@ import type { Env } from "../deployment.ts";
 import { injectCredential } from "../upstream/credential.ts";
 import { fetchOutbound } from "../upstream/outbound.ts";
 import type { Admitted } from "./admit.ts";
+import type { SignedDelegation } from "./delegation.ts";
 import { forwardedHeaders, type HeaderList } from "./headers.ts";
 import { type RequestBody, readNextRun } from "./request-body.ts";
 
@@ -15,6 +16,8 @@ export interface Forwarding {
   readonly headers: HeaderList;
   readonly body: RequestBody;
   readonly declaredBytes: number | null;
+  /** Null: the upstream wants none. */
+  readonly delegation: SignedDelegation | null;
   readonly startedAtMs: number;
 }
 
@@ -46,7 +49,9 @@ export async function forward(call: Admitted, request: Forwarding, env: Env): Pr
   call.stop.allowTotal(request.startedAtMs + upstream.totalTimeoutMs);
   awaitAnswer();
   try {
-    const headers = forwardedHeaders(request.headers, upstream.forwardHeaders);
+    const { delegation } = request;
+    const headers = forwardedHeaders(request.headers, upstream.forwardHeaders, delegation?.header);
+    if (delegation !== null) headers.set(delegation.header, delegation.token);
     injectCredential(headers, upstream, env);
     const init: RequestInit = { method: request.method, headers, signal: call.stop.signal };
     if (call.stop.reason !== null) return { response: null, sent };

@@ -1,8 +1,9 @@
 import type { UpstreamConfig } from "../config/define.ts";
+import { allEntitled } from "../config/entitlements.ts";
 import { absent, type Denial, unavailable } from "../denial.ts";
 import type { Deployment } from "../deployment.ts";
 import { type Grant, resourceOf } from "../grant/claims.ts";
-import type { RecordedRequest } from "../instance/contract.ts";
+import type { DelegationMark, RecordedRequest } from "../instance/contract.ts";
 import { type Metered, meteredOf } from "../metering/charge.ts";
 import { err, ok, type Result } from "../result.ts";
 import type { Call } from "../scope/call.ts";
@@ -12,6 +13,7 @@ import { type Admitted, admit } from "./admit.ts";
 import { answerTo } from "./answer.ts";
 import { authenticate } from "./authenticate.ts";
 import { type CallRedaction, redactionFor, type SentRequest } from "./call-redaction.ts";
+import { delegationFor, delegationMark } from "./delegation.ts";
 import { describeBody, describeHead, type RequestHead, type RuleFacts } from "./describe.ts";
 import { forward } from "./forward.ts";
 import { declaredLength, type HeaderList, recordedHeaders } from "./headers.ts";
@@ -61,6 +63,8 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
   });
   const call = authorized.ok && fault !== null ? err(absent("describe", fault)) : authorized;
 
+  const delegation = call.ok && path.ok ? delegationMark(path.value.route.config) : undefined;
+
   // 5. admit: one RPC. The call is durable before anything leaves, or it is refused.
   const admitted = await admit(deployment, grant, {
     proof: { jti: proof.jti, issuedAtMs: proof.issuedAtMs },
@@ -68,6 +72,7 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
     denial: call.ok ? null : call.error,
     request: recorded,
     ...(call.ok ? { permit: call.value.permit } : {}),
+    ...(delegation === undefined ? {} : { delegation }),
   });
   if (!admitted.ok) return withLimits(refuse(admitted.error.denial), admitted.error.limits);
   // The instance admits only what came here permitted.
@@ -86,6 +91,7 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
     upstream: path.value.route.config,
     metered: meteredOf(path.value.route.config, path.value.call),
     redaction,
+    delegation,
     startedAtMs,
     deployment,
     ctx,
@@ -118,6 +124,7 @@ interface Passing {
   /** Null: nothing of the call is metered. */
   readonly metered: Metered | null;
   readonly redaction: CallRedaction | null;
+  readonly delegation: DelegationMark | undefined;
   readonly startedAtMs: number;
   readonly deployment: Deployment;
   readonly ctx: ExecutionContext;
@@ -128,7 +135,8 @@ async function pass(call: Admitted, passing: Passing): Promise<Relayed> {
     passing;
   const { method } = request;
   const declaredBytes = declaredLength(request.headers);
-  const asked = { upstream, method, rawTarget, headers, body, declaredBytes, startedAtMs };
+  const delegation = delegationFor(call, upstream, passing.delegation, deployment);
+  const asked = { upstream, method, rawTarget, headers, body, declaredBytes, delegation, startedAtMs };
   const forwarded = await forward(call, asked, deployment.env);
   return relay(call, forwarded, {
     upstream,
@@ -141,6 +149,7 @@ async function pass(call: Admitted, passing: Passing): Promise<Relayed> {
     limitHeaders: limitHeaders(call.limits),
     metered,
     redaction,
+    delegation,
     isHead: method === "HEAD",
     startedAtMs,
     waitUntil: (work) => ctx.waitUntil(work),
@@ -249,7 +258,7 @@ function rulesOfCeilings({ config }: Deployment, upstream: string): RuleFacts {
     const entries = [
       ...config.boundaries,
       ...Object.values(config.agents).flatMap((agent) => agent.ceiling),
-      ...Object.values(config.entitlements.groups).flat(),
+      ...allEntitled(config.entitlements),
     ];
     rules = rulesOf(entries, upstream);
     known.set(upstream, rules);

@@ -1,3 +1,5 @@
+import { foldHeaderName } from "../config/forward-headers.ts";
+
 /** Pure: what may be said to an upstream, what may be said to an agent, and what goes on record. */
 
 export type HeaderList = readonly (readonly [name: string, value: string])[];
@@ -58,13 +60,21 @@ const FORWARDED = new Set([
 /** What OpenAI's and Anthropic's clients say of themselves. */
 const FORWARDED_FAMILY = /^x-stainless-[a-z0-9-]+$/;
 
-/** Headers for the upstream: the agent's own words about content, and what this upstream's configuration names besides. */
-export function forwardedHeaders(recorded: HeaderList, alsoForwarded: readonly string[]): Headers {
+/**
+ * Headers for the upstream: the agent's own words about content, and what this upstream's configuration names besides.
+ * @param reserved a header that the gate alone says to it, in whatever spelling an agent tries it
+ */
+export function forwardedHeaders(
+  recorded: HeaderList,
+  alsoForwarded: readonly string[],
+  reserved: string | null = null,
+): Headers {
+  const isReserved = (name: string) => reserved !== null && foldHeaderName(name) === foldHeaderName(reserved);
   const named = connectionOptions(recorded.find(([name]) => name === "connection")?.[1] ?? null);
   const headers = new Headers();
   for (const [name, value] of recorded) {
     if (!FORWARDED.has(name) && !FORWARDED_FAMILY.test(name) && !alsoForwarded.includes(name)) continue;
-    if (!named.has(name)) headers.append(name, value);
+    if (!named.has(name) && !isReserved(name)) headers.append(name, value);
   }
   headers.set("accept-encoding", "identity");
   return headers;

@@ -49,6 +49,8 @@ function denialOfCut(cause: Cause): Denial {
       return unavailable("the log is full");
     case "upstream-switched":
       return absent("switch", "cut");
+    case "narrowed":
+      return absent("entitlement", "cut");
     case "switched":
     case "ended":
     case "expired":

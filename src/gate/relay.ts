@@ -3,6 +3,7 @@ import type { AnswerHead } from "../instance/contract.ts";
 import { formOf } from "../metering/read-answer.ts";
 import type { Admitted } from "./admit.ts";
 import type { CallRedaction } from "./call-redaction.ts";
+import { type SignedDelegation, withoutDelegation } from "./delegation.ts";
 import type { Forwarded } from "./forward.ts";
 import {
   type AnswerRewriting,
@@ -32,6 +33,8 @@ export interface Relaying extends Passage {
   readonly isHead: boolean;
   /** Go with the answer, in the place of any that the upstream sent by these names. */
   readonly limitHeaders: HeaderList;
+  /** What went out with the call, and comes back to nobody. */
+  readonly delegation: SignedDelegation | null;
 }
 
 /** What the agent gets: an answer, or what the call came to without one. */
@@ -52,7 +55,9 @@ export async function relay(call: Admitted, forwarded: Forwarded, relaying: Rela
   const { response } = forwarded;
   if (response === null || call.stop.reason !== null) return withoutAnswer();
   // The credential is ours: that the upstream refuses it is our failure, and its words about it are not the agent's.
-  if (response.status === 401 || response.status === 407) return withhold(response, call, pump, relaying.redaction);
+  const received = withoutDelegation(response.headers, relaying.delegation);
+  if (response.status === 401 || response.status === 407)
+    return withhold(response, received, call, pump, relaying.redaction);
   // Three digits that are no status (RFC 9110 §15), and that no Response can be made of.
   if (response.status < 200 || response.status > 599) {
     call.stop.stop({ kind: "upstream-broke-off" });
@@ -61,7 +66,7 @@ export async function relay(call: Admitted, forwarded: Forwarded, relaying: Rela
 
   const coding = response.headers.get("content-encoding");
   const decoded = isDecodedByRuntime(coding);
-  const headers = answeredHeaders(response.headers, { ...relaying.rewriting, decoded });
+  const headers = answeredHeaders(received, { ...relaying.rewriting, decoded });
   for (const [name, value] of relaying.limitHeaders) headers.set(name, value);
   const head = headOf(response.status, headers, decoded);
   const { redaction } = relaying;
@@ -115,12 +120,13 @@ async function unrecordable(call: Admitted, pump: Pump, reason: string): Promise
 
 async function withhold(
   response: Response,
+  received: Headers,
   call: Admitted,
   pump: Pump,
   redaction: CallRedaction | null,
 ): Promise<Relayed> {
   const reason = "the upstream refused the gate's credential";
-  const head = headOf(response.status, response.headers, isDecodedByRuntime(response.headers.get("content-encoding")));
+  const head = headOf(response.status, received, isDecodedByRuntime(response.headers.get("content-encoding")));
   pump.head = redaction === null ? head : redaction.answerHead(head);
   // Its beginning is no JSON that could be redacted.
   if (redaction?.hasAnswerFields) redaction.withholdAnswer("the beginning of a body", null);

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { compactVerify, errors } from "jose";
 import type { IdentityProviderConfig } from "../config/define.ts";
-import { hasType, isSeconds, type JsonObject, parseCompact } from "../grant/compact.ts";
+import { hasType, isSeconds, type JsonObject, parseCompact, type UnverifiedJws } from "../grant/compact.ts";
 import { err, ok, type Result } from "../result.ts";
 import { emailDigest } from "./email-digest.ts";
 import { keysAt } from "./jwks.ts";
@@ -17,6 +17,8 @@ export interface Human {
   readonly id: string;
   /** Null where the provider named no address. */
   readonly emailDigest: string | null;
+  /** The provider itself says that it has not verified that address (OpenID Connect Core §5.1). */
+  readonly isEmailUnverified: boolean;
   readonly groups: readonly string[];
   /** For the erasable body of the record. */
   readonly claims: JsonObject;
@@ -51,6 +53,20 @@ export async function verifyIdToken(
   if (!jws.ok) return invalid(jws.error);
   const { header, payload } = jws.value;
   if (header["typ"] !== undefined && !hasType(header, "jwt")) return invalid("typ is of another kind of token");
+  const signed = await verifyByProvider(token, jws.value, provider, nowMs);
+  if (!signed.ok) return signed;
+  const human = parseClaims(payload, provider, audience, Math.floor(nowMs / 1000));
+  return human.ok ? human : invalid(human.error);
+}
+
+/** Whether it was this provider who signed it, by a key and an algorithm that it may sign with. */
+export async function verifyByProvider(
+  token: string,
+  { header, payload }: Pick<UnverifiedJws, "header" | "payload">,
+  provider: IdentityProviderConfig,
+  nowMs: number,
+): Promise<Result<null, IdTokenRefusal>> {
+  const invalid = (reason: string) => err({ kind: "invalid", reason } as const);
   const { alg } = header;
   if (typeof alg !== "string" || !(provider.algorithms as readonly string[]).includes(alg))
     return invalid("alg is not allowed");
@@ -64,8 +80,7 @@ export async function verifyIdToken(
       error instanceof errors.JOSEError ? `the signature: ${error.code}` : "the signature does not verify",
     );
   }
-  const human = parseClaims(payload, provider, audience, Math.floor(nowMs / 1000));
-  return human.ok ? human : invalid(human.error);
+  return ok(null);
 }
 
 function parseClaims(
@@ -74,15 +89,26 @@ function parseClaims(
   audience: string,
   now: number,
 ): Result<Human, string> {
-  const { sub, aud, azp, exp, nbf, iat } = claims;
-  if (typeof sub !== "string" || sub === "" || sub.length > 255) return err("sub");
+  const { aud, azp, exp, nbf, iat } = claims;
   const audiences = typeof aud === "string" ? [aud] : Array.isArray(aud) ? aud : [];
   // One audience alone: a token that is good elsewhere too could have been taken from there.
   if (audiences.length !== 1 || audiences[0] !== audience) return err("aud is another client");
   if (azp !== undefined && azp !== audience) return err("azp is another client");
   if (!isSeconds(exp) || exp + SKEW_SECONDS <= now) return err("expired");
   if (!isSeconds(iat) || iat - SKEW_SECONDS > now) return err("iat is in the future");
+  if (iat + provider.maxTokenAgeSeconds + SKEW_SECONDS <= now) return err("iat is longer ago than maxTokenAgeSeconds");
   if (nbf !== undefined && (!isSeconds(nbf) || nbf - SKEW_SECONDS > now)) return err("not valid yet");
+  return humanOfClaims(claims, provider, { iat, exp });
+}
+
+/** Who it is about, whatever kind of token of this provider says so. */
+export function humanOfClaims(
+  claims: JsonObject,
+  provider: IdentityProviderConfig,
+  { iat, exp }: { readonly iat: number; readonly exp: number },
+): Result<Human, string> {
+  const { sub } = claims;
+  if (typeof sub !== "string" || sub === "" || sub.length > 255) return err("sub");
   if (claims["events"] !== undefined) return err("a security event is not a person");
   const groups = claims[provider.groupsClaim] ?? [];
   if (!Array.isArray(groups) || groups.length > GROUPS_MAX || !groups.every((group) => typeof group === "string"))
@@ -90,5 +116,6 @@ function parseClaims(
   const { email } = claims;
   const digest = typeof email === "string" && email !== "" ? emailDigest(email) : null;
   const times = { issuedAtMs: iat * 1000, expiresAtMs: exp * 1000 };
-  return ok({ id: humanId(provider.issuer, sub), emailDigest: digest, groups, claims, ...times });
+  const isEmailUnverified = claims["email_verified"] === false || claims["email_verified"] === "false";
+  return ok({ id: humanId(provider.issuer, sub), emailDigest: digest, isEmailUnverified, groups, claims, ...times });
 }

@@ -1,8 +1,9 @@
 import type { Config } from "../config/define.ts";
+import { type Entitled, entitlementParts } from "../config/entitlements.ts";
 import { absent, type Denial } from "../denial.ts";
 import { err, ok, type Result } from "../result.ts";
 import type { Call, Json } from "../scope/call.ts";
-import { decide, type Layer, type Permit } from "../scope/decide.ts";
+import { decide, findUncovered, type Layer, type Permit } from "../scope/decide.ts";
 import { type Entry, parseEntries } from "../scope/entry.ts";
 
 /** What bounds an instance besides its own grant. */
@@ -22,8 +23,7 @@ export interface CeilingPermit {
 }
 
 /** For whom, and by what, somebody acts: all that ceilings depend on. */
-export interface Bounded {
-  readonly groups: readonly string[];
+export interface Bounded extends Entitled {
   readonly agent: string;
   /** Of the parent's grant; null where there is no parent. */
   readonly parentScope: readonly Json[] | null;
@@ -33,10 +33,7 @@ export interface Bounded {
 export function ceilingsOf({ entitlements, agents, boundaries }: Config, who: Bounded): readonly Ceiling[] {
   return [
     ...parentCeiling(who.parentScope),
-    ceiling(
-      "entitlement",
-      who.groups.map((group) => [`entitlements.groups.${group}`, own(entitlements.groups, group) ?? []]),
-    ),
+    ceiling("entitlement", entitlementParts(entitlements, who)),
     ceiling("agent", [[`agents.${who.agent}.ceiling`, own(agents, who.agent)?.ceiling ?? []]]),
     ceiling("boundaries", [["boundaries", boundaries]]),
   ];
@@ -66,6 +63,25 @@ export function permitsOf(ceilings: readonly Ceiling[], call: Call): Result<read
   const decision = decide(ceilings, call);
   if (!decision.ok) return err(absent(decision.layer as CeilingName, "not within the ceiling"));
   return ok(decision.permits.map((permit, i) => named(ceilings[i]!, permit)));
+}
+
+/** What a scope asks for beyond a ceiling. */
+export interface Excess {
+  /** Its place in the scope. */
+  readonly entry: number;
+  /** As it was asked for. */
+  readonly operation: string;
+  readonly layer: CeilingName;
+}
+
+/** Pure, asked when somebody is provisioned: every entry within every ceiling, each operation by one entry of that. Null: so it is. */
+export function findExcess(scope: readonly Entry[], ceilings: readonly Ceiling[]): Excess | null {
+  for (const [i, entry] of scope.entries())
+    for (const { name, entries } of ceilings) {
+      const operation = findUncovered(entries, entry);
+      if (operation !== undefined) return { entry: i, operation: operation.text, layer: name };
+    }
+  return null;
 }
 
 const named = ({ name, places }: Ceiling, { entry, operation }: Permit): CeilingPermit => ({

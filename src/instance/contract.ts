@@ -31,6 +31,8 @@ export interface Lineage {
   readonly human: string;
   /** By which a switch can mean the human, too; null where the identity provider named no address. */
   readonly emailDigest: string | null;
+  /** The identity provider says that it has not verified the address: it entitles to nothing, and a switch can still mean it. */
+  readonly emailUnverified?: true;
   readonly agent: string;
   readonly client: string;
   readonly chain: readonly Actor[];
@@ -79,7 +81,11 @@ export interface ProofMark {
   readonly issuedAtMs: number;
 }
 
-export type EnrolAnswer = { readonly enrolled: true } | { readonly enrolled: false; readonly reason: EnrolRefusal };
+export type EnrolAnswer =
+  | { readonly enrolled: true }
+  | { readonly enrolled: false; readonly reason: EnrolRefusal }
+  /** The scope is more than the human is entitled to by the groups that are left: some were lost since the identity token. */
+  | { readonly enrolled: false; readonly reason: "narrowed"; readonly groups: readonly string[] };
 export type EnrolRefusal = "key-enrolled" | "switched" | "replay" | "unavailable";
 
 export interface RenewRequest {
@@ -104,6 +110,28 @@ export interface AdmitRequest {
   readonly deployment: string;
   /** By what the grant allows it: `entry` is the place in `authorization_details`. */
   readonly permit?: Permit;
+  /** Where the upstream is to be told who acts for whom: what goes on record of that. */
+  readonly delegation?: DelegationMark;
+}
+
+/** By which a signed delegation is found again. The token itself is nowhere. */
+export interface DelegationMark {
+  readonly jti: string;
+  readonly aud: string;
+}
+
+/** What an instance knows of itself, and what it never passes to its agent. */
+export interface DelegationFacts {
+  readonly human: string;
+  readonly instance: string;
+  readonly agent: string;
+  readonly agentVersion: string;
+  readonly client: string;
+  /** In the order of delegation: the first got it from the human. */
+  readonly chain: readonly Actor[];
+  readonly task: string;
+  /** Under which nobody was there to delegate; null: somebody was. */
+  readonly mandate: string | null;
 }
 
 export interface RecordedRequest {
@@ -159,6 +187,8 @@ export type Cause =
   | "budget"
   /** The confirmation ran out and the roster did not give another: a switch may stand that nobody could push. */
   | "unconfirmed"
+  /** The human has lost a group, and with it what allowed this call; the instance goes on. */
+  | "narrowed"
   /** R2 can't be written, and the log holds what it may. */
   | "log-full";
 
@@ -226,6 +256,8 @@ export type Admission =
       readonly seq: number;
       readonly lease: LeaseCalls & Partial<Disposable>;
       readonly limits: LimitState;
+      /** Where it was asked for. */
+      readonly delegation?: DelegationFacts;
     };
 
 /** `limits` with those of a limit. */
@@ -247,6 +279,8 @@ export interface IntrospectAnswer {
   /** `unknown`: the roster could not be asked, and nobody may be told that the instance is inactive. */
   readonly state: "active" | "inactive" | "unknown";
   readonly enrolment: Enrolment | null;
+  /** Of the enrolment's groups, those that count: without what was lost since. */
+  readonly groups: readonly string[];
 }
 
 /** What has not left for R2, as exact lines, and the partition that it will stand in. */

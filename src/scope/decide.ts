@@ -81,8 +81,11 @@ export const covers = (wider: Entry, narrower: Entry): boolean => coveredBy([wid
 
 /** Each operation of `narrower` must fit in a single entry of the layer: two entries never add up to one permission. */
 export const coveredBy = (layer: readonly Entry[], narrower: Entry): boolean =>
-  narrower.operations.length > 0 &&
-  narrower.operations.every((operation) => layer.some((wider) => coversOperation(wider, narrower, operation)));
+  narrower.operations.length > 0 && findUncovered(layer, narrower) === undefined;
+
+/** The first operation of `narrower` that fits in no single entry of the layer. Undefined: there is none. */
+export const findUncovered = (layer: readonly Entry[], narrower: Entry): Operation | undefined =>
+  narrower.operations.find((operation) => !layer.some((wider) => coversOperation(wider, narrower, operation)));
 
 const coversOperation = (wider: Entry, narrower: Entry, operation: Operation): boolean =>
   wider.type === narrower.type &&

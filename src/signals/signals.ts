@@ -1,4 +1,5 @@
 import { recordUnauthenticated } from "../authority/refused.ts";
+import { groupsThatCount } from "../config/entitlements.ts";
 import type { FlipAnswer, FlipRequest } from "../control/contract.ts";
 import type { SwitchCause } from "../control/switch.ts";
 import type { Deployment } from "../deployment.ts";
@@ -86,7 +87,9 @@ async function receive(
   }
   const set = verified.value;
   // All of it is understood before anything of it is done.
-  const decided = decideEvents(set, transmitter.config.acts);
+  const { config } = deployment;
+  const { groupsClaim } = config.identityProviders[transmitter.config.identityProvider]!;
+  const decided = decideEvents(set, transmitter.config.acts, groupsClaim);
   if (!decided.ok) return decided;
   const about = decided.value.filter(({ kind }) => kind !== "stream");
   const subject = about.length === 0 ? ok(null) : subjectOf(set, transmitter, deployment);
@@ -131,6 +134,12 @@ async function carryOut(
       cause,
       untilMs: decision.untilMs,
       idempotencyKey: `${set.jti}/${event}`,
+      ...(decision.act === "narrow"
+        ? {
+            groups: groupsThatCount(deployment.config.entitlements, decision.groups),
+            eventAtMs: decision.eventAtMs,
+          }
+        : {}),
     });
     if (flipped === undefined) return err(unavailable("the switchboard could not be reached"));
     return flipped.flipped ? ok(null) : err(setError("invalid_request", "jti: used for another event"));

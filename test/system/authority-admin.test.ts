@@ -249,7 +249,9 @@ describe("the journal of the authority", () => {
   it("says who was refused, as far as it was verified, and who they said to be", async () => {
     const key = makeKey();
     await h.exchange({ key, human: "grace", form: { task: "t-9" } });
-    const [beyond] = await refused("authorization_details[0] exceeds the human's entitlement");
+    const [beyond] = await refused(
+      'authorization_details[0]: "GET /repos/{owner}/{repo}/issues" exceeds the human\'s entitlement',
+    );
     expect(beyond).toMatchObject({
       type: "refused",
       journal: expect.stringMatching(/^authority\.\d{4}-\d\d-\d\d$/),

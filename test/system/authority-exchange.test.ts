@@ -396,6 +396,11 @@ describe("the subject token", () => {
     ["not valid yet", () => h.idToken({ nbf: nowSeconds() + 120 }), "not valid yet"],
     ["issued in the future", () => h.idToken({ iat: nowSeconds() + 120 }), "iat is in the future"],
     ["without iat", () => h.idToken({ iat: undefined }), "iat is in the future"],
+    [
+      "issued more than a day ago",
+      () => h.idToken({ iat: nowSeconds() - 86_500 }),
+      "iat is longer ago than maxTokenAgeSeconds",
+    ],
     ["without sub", () => h.idToken({ sub: undefined }), "sub"],
     ["with a sub of 256 characters", () => h.idToken({ sub: "s".repeat(256) }), "sub"],
     ["with groups that are no list", () => h.idToken({ groups: "engineering" }), "the groups claim is not a list"],
@@ -499,11 +504,11 @@ describe("the subject token", () => {
   it.each<[string, Record<string, string | undefined>, string]>([
     ["missing", { subject_token: undefined }, "subject_token is missing"],
     ["without its type", { subject_token_type: undefined }, "subject_token_type is missing"],
-    ["of an unknown type", { subject_token_type: "urn:x" }, "subject_token_type must be that of an id_token"],
+    ["of an unknown type", { subject_token_type: "urn:x" }, "subject_token_type is not one that this gate takes"],
     [
       "of the type of an access token",
       { subject_token_type: "urn:ietf:params:oauth:token-type:access_token" },
-      "subject_token_type must be that of an id_token",
+      "subject_token_type is not one that this gate takes",
     ],
     ["with an actor without type", { actor_token: "a" }, "actor_token without its type"],
     ["with an actor's type alone", { actor_token_type: "urn:x" }, "actor_token_type without actor_token"],
@@ -632,37 +637,37 @@ describe("the scope (RFC 9396 §5, RFC 8707)", () => {
     [
       "beyond the human",
       { human: "grace" },
-      "invalid_authorization_details: authorization_details[0] exceeds the human's entitlement",
+      "invalid_authorization_details: authorization_details[0]: 'GET /repos/{owner}/{repo}/issues' exceeds the human's entitlement",
     ],
     [
       "of a human without groups",
       { human: "oscar" },
-      "invalid_authorization_details: authorization_details[0] exceeds the human's entitlement",
+      "invalid_authorization_details: authorization_details[0]: 'GET /repos/{owner}/{repo}/issues' exceeds the human's entitlement",
     ],
     [
       "of a group called constructor",
       { form: {} },
-      "invalid_authorization_details: authorization_details[0] exceeds the human's entitlement",
+      "invalid_authorization_details: authorization_details[0]: 'GET /repos/{owner}/{repo}/issues' exceeds the human's entitlement",
     ],
     [
       "beyond the human in the second entry",
       details([entry, { ...entry, where: { owner: ["acme"], repo: ["helpdesk"] } }]),
-      "invalid_authorization_details: authorization_details[1] exceeds the human's entitlement",
+      "invalid_authorization_details: authorization_details[1]: 'GET /repos/{owner}/{repo}/issues' exceeds the human's entitlement",
     ],
     [
       "that two entries would only cover together",
       details([{ ...entry, where: { owner: ["acme"], repo: ["widgets", "helpdesk"] } }]),
-      "invalid_authorization_details: authorization_details[0] exceeds the human's entitlement",
+      "invalid_authorization_details: authorization_details[0]: 'GET /repos/{owner}/{repo}/issues' exceeds the human's entitlement",
     ],
     [
       "without the condition",
       details([{ ...entry, where: {} }]),
-      "invalid_authorization_details: authorization_details[0] exceeds the human's entitlement",
+      "invalid_authorization_details: authorization_details[0]: 'GET /repos/{owner}/{repo}/issues' exceeds the human's entitlement",
     ],
     [
       "of an upstream that nobody built",
       details([{ type: "http", upstream: "nowhere", operations: ["GET /x"] }]),
-      "invalid_authorization_details: authorization_details[0] exceeds the human's entitlement",
+      "invalid_authorization_details: authorization_details[0]: 'GET /x' exceeds the human's entitlement",
     ],
   ])("is refused: %s", async (name, overrides, reason) => {
     const groups = name.includes("constructor")
@@ -743,7 +748,7 @@ describe("the order of the steps", () => {
       "ceilings",
       "enrolment",
       () => ({ key, form: tooMuch }),
-      "invalid_authorization_details: authorization_details[0] exceeds the human's entitlement",
+      "invalid_authorization_details: authorization_details[0]: 'GET /repos/{owner}/{repo}/issues' exceeds the human's entitlement",
     ],
   ];
   it.each(steps)("%s before %s", async (_first, _then, overrides, reason) => {

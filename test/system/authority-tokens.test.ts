@@ -196,6 +196,7 @@ describe("introspection", () => {
       authorization_details: DETAILS,
       act: { sub: alive.key.thumbprint, client_id: "build-platform" },
       human: expect.stringMatching(/^[A-Za-z0-9_-]{43}$/),
+      groups: ["engineering"],
       agent: "triage-bot",
       agent_version: "1.4.0",
       task: "build-platform_t-1",

@@ -109,6 +109,7 @@ describe("every command", () => {
     "pause",
     "resume",
     "lift",
+    "narrow",
     "ps",
     "quota",
     "switches",

@@ -33,11 +33,16 @@ const LAYERS: readonly {
 }[] = [
   { name: "index", holds: (file) => file === "src/index.ts", mayUse: ["doors", "objects", "adapters", "pure"] },
   { name: "agent", holds: (file) => file.startsWith("src/agent/"), mayUse: ["pure"] },
-  { name: "doors", holds: (file) => /^src\/(gate|authority|admin|signals)\//.test(file), mayUse: ["adapters", "pure"] },
+  {
+    name: "doors",
+    holds: (file) => /^src\/(gate|authority|admin|signals|mandates)\//.test(file),
+    mayUse: ["adapters", "pure"],
+  },
   { name: "objects", holds: (file) => file.startsWith("durable-objects/"), mayUse: ["adapters", "pure"] },
   {
     name: "adapters",
-    holds: (file) => /^src\/(deployment|objects)\.ts$|^src\/(upstream|identity)\//.test(file),
+    // The digest of an address is pure, and so is the configuration, which names humans by address.
+    holds: (file) => /^src\/(deployment|objects)\.ts$|^src\/(upstream|identity)\/(?!email-digest\.ts$)/.test(file),
     mayUse: ["pure"],
   },
   { name: "pure", holds: (file) => file.startsWith("src/"), mayUse: [] },

@@ -6,9 +6,10 @@ import { Validator } from "@seriousme/openapi-schema-validator";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { KeyRing, SEAL_ALGORITHMS } from "../../src/grant/keys.ts";
+import { emailDigest } from "../../src/identity/email-digest.ts";
 import { writeErasureLine } from "../../src/transcript/erasure.ts";
 import { erasureKey } from "../../src/transcript/layout.ts";
-import { type Answer, type Harness, startHarness } from "./harness.ts";
+import { type Answer, DETAILS, type Harness, startHarness } from "./harness.ts";
 
 type Schema = Readonly<Record<string, unknown>>;
 interface Media {
@@ -32,6 +33,7 @@ const SWITCHES = "/admin/v1/switches";
 const READS = ["/admin/v1/segments", "/admin/v1/objects", "/admin/v1/object"];
 const HOLDS = "/admin/v1/holds";
 const ERASURES = "/admin/v1/erasures";
+const MANDATES = "/admin/v1/mandates";
 
 let h: Harness;
 let document: Document;
@@ -110,7 +112,7 @@ const flip = (change: Schema = {}) => ({
 const idOf = ({ json }: Answer): string => (json["switch"] as { readonly id: string }).id;
 
 beforeAll(async () => {
-  h = await startHarness({ addresses: { flushAfterMs: 100 } });
+  h = await startHarness({ addresses: { flushAfterMs: 100, mandates: { audience: "portcullis-mandates" } } });
   const { status, json } = await h.send(PATH, { headers: { authorization: `Bearer ${admin()}` } });
   expect(status).toBe(200);
   document = json as unknown as Document;
@@ -151,11 +153,13 @@ describe("every answer is one that the document names", () => {
       "/admin/v1/transcripts/a/b/c",
       "/admin/v1/transcripts/a/b/c/bodies/1/answer",
       ...READS,
+      MANDATES,
     ]) {
       await ask(path, { token: null });
       await ask(path, { token: admin({ groups: ["engineering"] }) });
     }
-    for (const token of [null, admin({ groups: [] })]) await ask(`${HOLDS}/x`, { method: "DELETE", body: {}, token });
+    for (const token of [null, admin({ groups: [] })])
+      for (const path of [HOLDS, MANDATES]) await ask(`${path}/x`, { method: "DELETE", body: {}, token });
     for (const path of [SWITCHES, `${SWITCHES}/x/lift`, HOLDS, ERASURES]) {
       await ask(path, { body: {}, token: null });
       await ask(path, { body: {}, token: admin({ groups: [] }) });
@@ -276,6 +280,42 @@ describe("every answer is one that the document names", () => {
     expect([second.status, second.json["opened"]]).toEqual([200, expect.objectContaining({ reason: "over" })]);
   });
 
+  it("of mandates", async () => {
+    const approved = await h.send("/mandates/v1/mandates", {
+      method: "POST",
+      headers: { authorization: `Bearer ${h.idToken({ aud: "portcullis-mandates" })}` },
+      body: JSON.stringify({
+        agent: "triage-bot",
+        platform: "build-platform",
+        authorization_details: DETAILS,
+        purpose: "at night",
+        schedule: { timeZone: "Europe/Vienna" },
+        expiresAtMs: Date.now() + 60_000,
+        taskSeconds: 60,
+      }),
+    });
+    expect(approved.status, approved.text).toBe(201);
+    const id = approved.json["id"] as string;
+    const page = await ask(`${MANDATES}?limit=1`);
+    expect(page.json["mandates"]).toEqual([expect.objectContaining({ id, revoked: null, uses: 0 })]);
+    expect((await ask(`${MANDATES}?limit=0`)).status).toBe(400);
+    const path = `${MANDATES}/${id}`;
+    const auditor = admin({ groups: ["security-audit"] });
+    const body = { reason: "a test" };
+    expect((await ask(path, { method: "DELETE", body, token: auditor })).json["detail"]).toBe(
+      "this needs the role operator",
+    );
+    expect((await ask(path, { method: "DELETE", body: {} })).status).toBe(400);
+    expect((await ask(`${MANDATES}/${randomUUID()}`, { method: "DELETE", body })).status).toBe(404);
+    const revoked = await ask(path, { method: "DELETE", body });
+    const { switch: sw } = revoked.json["revoked"] as { readonly switch: string };
+    expect((await ask(`${SWITCHES}/${sw}`)).json["switch"]).toMatchObject({
+      reach: "mandate",
+      target: { mandate: id },
+    });
+    expect((await ask(path, { method: "DELETE", body })).json).toEqual(revoked.json);
+  });
+
   it("of a hold, and of an erasure that it forbids, by the roles that may", async () => {
     const human = randomUUID();
     const auditor = admin({ groups: ["security-audit"] });
@@ -321,6 +361,45 @@ describe("every answer is one that the document names", () => {
     expect((await ask(`${ERASURES}/nobody`, { token: oncall })).status).toBe(404);
   });
 
+  it("answers to a human's groups", async () => {
+    const human = randomUUID();
+    const path = `/admin/v1/humans/${human}/groups`;
+    const body = { groups: ["support"], reason: "moved" };
+    const headers = { "Idempotency-Key": "n-1" };
+    const first = await ask(path, { body, headers });
+    expect([first.status, first.headers.get("location")]).toEqual([201, `${SWITCHES}/${idOf(first)}`]);
+    const again = await ask(path, { body, headers });
+    expect([again.status, idOf(again)]).toEqual([200, idOf(first)]);
+    expect((await ask(path, { body: { ...body, groups: [] }, headers })).status).toBe(422);
+    const events = await ask(path, { body, headers: { accept: "text/event-stream" } });
+    expect(eventsOf(events.text).at(-1)?.event).toBe("receipt");
+    const wrong: [body: unknown, says: string][] = [
+      [{ groups: ["suport"], reason: "r" }, 'groups.0: no group "suport" under entitlements.groups'],
+      [{ groups: ["constructor"], reason: "r" }, 'groups.0: no group "constructor" under entitlements.groups'],
+      [{ groups: "support", reason: "r" }, "groups: "],
+      [{ groups: [], reason: " " }, "reason: "],
+      [{ groups: [], reason: "r", act: "kill" }, "body: "],
+    ];
+    for (const [body, says] of wrong) {
+      const refused = await ask(path, { body });
+      expect([refused.status, String(refused.json["detail"]).startsWith(says)], refused.text).toEqual([400, true]);
+    }
+    expect((await ask("/admin/v1/humans/a%20b/groups", { body })).json["detail"]).toBe(
+      "path: a human's id, or e-mail address",
+    );
+    expect((await ask(path, { body, token: null })).status).toBe(401);
+    expect((await ask(path, { body, token: admin({ groups: ["security-audit"] }) })).status).toBe(403);
+    // An address is kept as its digest, and stands in no record of a refusal.
+    const named = await ask("/admin/v1/humans/bob%40acme.example/groups", { body });
+    expect(named.json["switch"]).toMatchObject({ act: "narrow", target: { human: emailDigest("bob@acme.example") } });
+    expect((await ask("/admin/v1/humans/bob%40acme.example/groups", { body: {} })).status).toBe(400);
+    const [refused] = await h.journal("admin", (one) => String(one["path"]).startsWith("/admin/v1/humans/("));
+    expect(refused?.["path"]).toBe("/admin/v1/humans/(address)/groups");
+    expect((await ask(`${SWITCHES}/${idOf(first)}/lift`, { body: { reason: "r" } })).json["detail"]).toMatch(
+      /^a narrowing is not lifted/,
+    );
+  });
+
   it("each operation and status was seen, but for those that take a broken gate", () => {
     const all = Object.entries(document.paths).flatMap(([path, operations]) =>
       Object.entries(operations).flatMap(([method, { responses }]) =>
@@ -328,7 +407,7 @@ describe("every answer is one that the document names", () => {
       ),
     );
     seen.add(`GET ${PATH} 200`);
-    const broken = (one: string) => one.endsWith(" 503") || one === `POST ${SWITCHES} 202`;
+    const broken = (one: string) => one.endsWith(" 503") || /^POST .*(switches|groups) 202$/.test(one);
     expect(all.filter((one) => !seen.has(one) && !broken(one))).toEqual([]);
   });
 });

@@ -108,7 +108,7 @@ describe("npm start", () => {
       ]);
       expect(output).not.toContain("✗");
       for (const claim of [
-        /✓ repository payroll.* "authorization_details\[1\] exceeds the human's entitlement"/,
+        /✓ repository payroll.* "authorization_details\[1\]: 'GET [^']+' exceeds the human's entitlement"/,
         /✓ it reads docs\/guide\.md/,
         /✓ it pages through 75 issues on three pages/,
         /✓ all \d+ requests that arrived carry the organisation's credential/,

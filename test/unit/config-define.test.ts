@@ -171,6 +171,10 @@ describe("defineConfig", () => {
       "X-Forwarded-For",
       "x_real_ip",
       "X_Api-Key",
+      "Portcullis_Delegation",
+      "Txn-Token",
+      "Impersonate-User",
+      "Sudo",
     ].map((name): [string, unknown, RegExp] => [
       "upstreams/github/forwardHeaders",
       ["X-Fine", name],
@@ -185,6 +189,56 @@ describe("defineConfig", () => {
       },
       /^upstreams\.github\.forwardHeaders\.0: the header of the upstream's own credential$/,
     ],
+    ["upstreams/github/delegation", { header: "Host" }, /^upstreams\.github\.delegation\.header: a header of its own/],
+    ["upstreams/github/delegation", { header: "X_Y" }, /^upstreams\.github\.delegation\.header: a header name$/],
+    ["upstreams/github/delegation", { audience: "" }, /^upstreams\.github\.delegation\.audience: /],
+    [
+      "upstreams/github/delegation",
+      { header: "authorization" },
+      /^upstreams\.github\.delegation\.header: the header of the upstream's credential$/,
+    ],
+    [
+      "upstreams/github",
+      { ...right().upstreams.github, delegation: { header: "X-Who" }, forwardHeaders: ["x_who"] },
+      /^upstreams\.github\.forwardHeaders\.0: the header of a signed delegation$/,
+    ],
+    [
+      // Another upstream's, which does not even ask for it.
+      "upstreams",
+      {
+        github: { ...right().upstreams.github, delegation: { header: "X-Who" } },
+        other: { ...right().upstreams.github, forwardHeaders: ["X-WHO"] },
+      },
+      /^upstreams\.other\.forwardHeaders\.0: the header of a signed delegation$/,
+    ],
+    ["upstreams/mandates", right().upstreams.github, /^upstreams\.mandates: /],
+    ["mandates", { identityProvider: "x", audience: "a" }, /^mandates\.identityProvider: no provider "x"/],
+    [
+      "mandates",
+      { identityProvider: "corp", audience: "admin-app" },
+      /^mandates\.audience: the same as admins\.audience/,
+    ],
+    [
+      "mandates",
+      { identityProvider: "corp", audience: "build-app" },
+      /^mandates\.audience: the same as platforms\.build\.subjectAudience/,
+    ],
+    ["mandates", { identityProvider: "corp", audience: "a", longestSeconds: 1e9 }, /^mandates\.longestSeconds: /],
+    [
+      "identityProviders/corp/idJag",
+      { clients: { nobody: "x" } },
+      /^identityProviders\.corp\.idJag\.clients\.nobody: no platform "nobody" with this provider$/,
+    ],
+    [
+      "identityProviders/corp/idJag",
+      { scopes: { "a b": [] } },
+      /^identityProviders\.corp\.idJag\.scopes\.a b: Invalid key/,
+    ],
+    [
+      "identityProviders/corp/idJag",
+      { scopes: { all: [{ ...USER, upstream: "nowhere" }] } },
+      /^identityProviders\.corp\.idJag\.scopes\.all\.0\.upstream: no upstream "nowhere"/,
+    ],
     ["upstreams/github/totalTimeoutMs", -1, /^upstreams\.github\.totalTimeoutMs: /],
     ["entitlements/groups/engineering", "all", /^entitlements\.groups\.engineering: .*must be an array$/],
     [
@@ -198,6 +252,19 @@ describe("defineConfig", () => {
       /^entitlements\.groups\.engineering: \[0\]\.type: /,
     ],
     ["entitlements/users", {}, /^entitlements: .*"users"/],
+    ["entitlements/humans", { ada: [] }, /^entitlements\.humans\.ada: an e-mail address, or a human's id/],
+    ["entitlements/humans", { ["x".repeat(42)]: [] }, /^entitlements\.humans\.x+: an e-mail address, or a human's id/],
+    [
+      "entitlements/humans",
+      { "ada@acme.example": [], "Ada@ACME.example": [USER] },
+      /^entitlements\.humans\.Ada@ACME\.example: the same address as ada@acme\.example$/,
+    ],
+    [
+      "entitlements/humans",
+      { "ada@acme.example": [{ ...USER, upstream: "nowhere" }] },
+      /^entitlements\.humans\.ada@acme\.example\.0\.upstream: no upstream "nowhere"/,
+    ],
+    ["identityProviders/corp/maxTokenAgeSeconds", 0, /^identityProviders\.corp\.maxTokenAgeSeconds: /],
     ["boundaries", [{ ...USER, where: { "body.x": [1] } }], /^boundaries: \[0\]\.where\.body\.x: /],
     ["boundaries", [{ ...USER, upstream: "constructor" }], /^boundaries\.0\.upstream: no upstream "constructor"/],
     ["admins/identityProvider", "other", /^admins\.identityProvider: no provider "other" under identityProviders$/],
@@ -226,6 +293,11 @@ describe("defineConfig", () => {
       /sessions-revoked: no event of CAEP or RISC has this URI$/,
     ],
     ["transmitters/corp", { ...TRANSMITTER, acts: { [`${CAEP}session-revoked`]: { act: "lift" } } }, /\.act: /],
+    [
+      "transmitters/corp",
+      { ...TRANSMITTER, acts: { [`${CAEP}token-claims-change`]: { act: "narrow", blockSeconds: 5 } } },
+      /^transmitters\.corp\.acts\..*token-claims-change\.blockSeconds: not with narrow/,
+    ],
     [
       "transmitters/corp",
       { ...TRANSMITTER, acts: { [`${CAEP}session-revoked`]: { act: "kill", blockSeconds: 0 } } },

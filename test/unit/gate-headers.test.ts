@@ -275,6 +275,13 @@ describe("declaredLength", () => {
   });
 });
 
+it("leaves out what the gate alone says, in any spelling, though the configuration named it", () => {
+  const sent = recordedHeaders(new Headers({ "X-Who": "me", X_Who: "me", "X-Why": "because" }));
+  const also = ["x-who", "x_who", "x-why"];
+  expect([...forwardedHeaders(sent, also, "X-Who").keys()]).toEqual(["accept-encoding", "x-why"]);
+  expect([...forwardedHeaders(sent, also, null).keys()]).toEqual(["accept-encoding", "x-who", "x-why", "x_who"]);
+});
+
 it("knows the codings that workerd decodes", () => {
   expect([null, "", "gzip", "br", "GZIP", "x-gzip", "gzip, br", "deflate", "zstd"].filter(isDecodedByRuntime)).toEqual([
     "gzip",

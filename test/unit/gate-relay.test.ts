@@ -52,6 +52,7 @@ function callWith(answers: Partial<LeaseCalls> = {}) {
         limitHeaders: [],
         metered: null,
         redaction: null,
+        delegation: null,
         isHead: over.isHead ?? false,
         startedAtMs: Date.now(),
         waitUntil: (work) => void waited.push(work),

@@ -16,18 +16,20 @@ const IAT_MS = 1_900_000_000_000;
 const HOUR_MS = 3_600_000;
 
 const decide = (uri: string, payload: JsonObject = {}, overrides: Readonly<Record<string, SignalOverride>> = {}) =>
-  decideEvents({ events: [{ uri, payload }], issuedAtMs: IAT_MS }, overrides);
+  decideEvents({ events: [{ uri, payload }], issuedAtMs: IAT_MS }, overrides, "groups");
 /** In a word: what is done and until when, or what was said. */
 function verdict(...asked: Parameters<typeof decide>): string {
   const decided = decide(...asked);
   if (!decided.ok) return `${decided.error.code}: ${decided.error.description}`;
   const [decision] = decided.value;
   if (decision?.kind !== "act") return decision?.kind === "ignore" ? decision.why : String(decision?.kind);
+  if (decision.act === "narrow") return `narrow to ${decision.groups.join()} at ${decision.eventAtMs - IAT_MS}`;
   return `${decision.act} ${decision.untilMs === null ? "for good" : decision.untilMs - IAT_MS}`;
 }
 
 describe("an event", () => {
   const NOT = "such events are not acted upon";
+  const MALFORMED = "invalid_request: token-claims-change: ";
   it.each<[uri: string, payload: JsonObject, expected: string]>([
     [`${CAEP}session-revoked`, {}, `kill ${HOUR_MS}`],
     [`${CAEP}credential-change`, { change_type: "revoke" }, `kill ${HOUR_MS}`],
@@ -53,7 +55,37 @@ describe("an event", () => {
       { current_level: null },
       "invalid_request: risk-level-change: current_level is missing, or not known",
     ],
-    [`${CAEP}token-claims-change`, {}, NOT],
+    [`${CAEP}token-claims-change`, { claims: { role: "admin" } }, "its claims do not name groups"],
+    [`${CAEP}token-claims-change`, { claims: { groups: ["a"] } }, "narrow to a at 999"],
+    [`${CAEP}token-claims-change`, { claims: { groups: null } }, "narrow to  at 999"],
+    [`${CAEP}token-claims-change`, { claims: { groups: [] }, event_timestamp: 1_899_999_990 }, "narrow to  at -9001"],
+    [
+      `${CAEP}token-claims-change`,
+      { claims: { groups: ["a"] }, event_timestamp: 1_900_000_060.5 },
+      `${MALFORMED}event_timestamp is later than iat`,
+    ],
+    [
+      `${CAEP}token-claims-change`,
+      { claims: { groups: ["a"] }, event_timestamp: "now" },
+      `${MALFORMED}event_timestamp is not a time in seconds`,
+    ],
+    [`${CAEP}token-claims-change`, {}, `${MALFORMED}claims is missing, or not an object`],
+    [`${CAEP}token-claims-change`, { claims: ["groups"] }, `${MALFORMED}claims is missing, or not an object`],
+    [
+      `${CAEP}token-claims-change`,
+      { claims: { groups: "a" } },
+      `${MALFORMED}claims.groups is not a list of at most 500 strings`,
+    ],
+    [
+      `${CAEP}token-claims-change`,
+      { claims: { groups: [1] } },
+      `${MALFORMED}claims.groups is not a list of at most 500 strings`,
+    ],
+    [
+      `${CAEP}token-claims-change`,
+      { claims: { groups: Array<string>(501).fill("a") } },
+      `${MALFORMED}claims.groups is not a list of at most 500 strings`,
+    ],
     [`${CAEP}assurance-level-change`, {}, NOT],
     [`${CAEP}device-compliance-change`, {}, NOT],
     [`${RISC}sessions-revoked`, {}, `kill ${HOUR_MS}`],
@@ -75,6 +107,8 @@ describe("an event", () => {
     [`${CAEP}session-revoked`, { act: "ignore" }, {}, NOT],
     [`${RISC}account-disabled`, { act: "pause", blockSeconds: 60 }, {}, "pause 60000"],
     [`${CAEP}token-claims-change`, { act: "kill" }, {}, "kill for good"],
+    [`${CAEP}token-claims-change`, { act: "ignore" }, { claims: { groups: [] } }, NOT],
+    [FOREIGN, { act: "narrow" }, { claims: { groups: ["a"] } }, "narrow to a at 999"],
     [FOREIGN, { act: "kill", blockSeconds: 5 }, {}, "kill 5000"],
     // When it acts stays as it is.
     [`${CAEP}risk-level-change`, { act: "kill" }, { current_level: "HIGH" }, "kill for good"],
@@ -100,9 +134,9 @@ describe("an event", () => {
       { uri: `${CAEP}session-revoked`, payload: {} },
       { uri: `${CAEP}risk-level-change`, payload: { current_level: level } },
     ];
-    const good = decideEvents({ events: both("HIGH"), issuedAtMs: IAT_MS }, {});
+    const good = decideEvents({ events: both("HIGH"), issuedAtMs: IAT_MS }, {}, "groups");
     expect(good.ok && good.value.map((one) => one.kind === "act" && one.act)).toEqual(["kill", "pause"]);
-    expect(decideEvents({ events: both("UNHEARD"), issuedAtMs: IAT_MS }, {}).ok).toBe(false);
+    expect(decideEvents({ events: both("UNHEARD"), issuedAtMs: IAT_MS }, {}, "groups").ok).toBe(false);
   });
 
   it.each([

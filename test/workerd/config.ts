@@ -46,7 +46,14 @@ export default defineConfig({
     },
     model: modelUpstream,
   },
-  entitlements: { groups: { engineering: [ISSUES, modelCalls], nobody: [] } },
+  entitlements: {
+    groups: {
+      engineering: [ISSUES, modelCalls],
+      nobody: [],
+      readers: [{ ...ISSUES, operations: [ISSUES.operations[0]!] }],
+    },
+    humans: { "Named@acme.example": [ISSUES] },
+  },
   boundaries: [ISSUES, modelCalls],
   quotas,
   admins: {
@@ -54,5 +61,6 @@ export default defineConfig({
     audience: "portcullis-admin",
     roles: { viewer: ["security"], operator: ["security"], auditor: ["security"] },
   },
+  mandates: { identityProvider: "corp", audience: "portcullis-mandates", mostStanding: 20 },
   transcripts: { flushAfterMs: 60_000 },
 });

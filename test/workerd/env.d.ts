@@ -6,6 +6,8 @@ declare namespace Cloudflare {
     readonly JOURNAL: DurableObjectNamespace;
     readonly RETENTION: DurableObjectNamespace;
     readonly QUOTA: DurableObjectNamespace;
+    readonly MANDATE_BOOK: DurableObjectNamespace;
+    readonly MANDATE_INDEX: DurableObjectNamespace;
     readonly TRANSCRIPTS: R2Bucket;
   }
   interface GlobalProps {

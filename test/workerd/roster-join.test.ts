@@ -30,12 +30,14 @@ it("holds no newcomer for one of before a kill that had been lifted", async () =
     instance: "i-new",
     human: "newcomer",
     emailDigest: null,
+    groupsAtMs: 1,
     task: "t",
     agent: "triage-bot",
     agentVersion: "1.0.0",
     client: "build-platform",
     upstreams: ["github"],
     ancestors: [],
+    mandate: null,
     deadlineMs: Date.now() + 60_000,
   };
   const cold = rosterOf(deployment, 3);

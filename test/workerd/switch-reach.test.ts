@@ -1,6 +1,7 @@
 import { runInDurableObject } from "cloudflare:test";
 import fc from "fast-check";
 import { afterEach, describe, expect, it, vi } from "vitest";
+import { type Booked, BookedSwitches } from "../../durable-objects/booked-switches.ts";
 import { Members } from "../../durable-objects/members.ts";
 import { type Attributes, isInReach, REACHES, type Reach, type Target } from "../../src/control/switch.ts";
 import { emailDigest } from "../../src/identity/email-digest.ts";
@@ -165,12 +166,14 @@ describe("the table of members", () => {
     instance: name,
     human: name,
     emailDigest: fc.option(name),
+    groupsAtMs: fc.constantFrom(1, 2, 3),
     task: name,
     agent: name,
     agentVersion: name,
     client: name,
     upstreams: fc.uniqueArray(name, { maxLength: 3 }),
     ancestors: fc.uniqueArray(name, { maxLength: 3 }),
+    mandate: fc.option(name, { nil: null }),
     deadlineMs: fc.constant(1),
   });
   const aim = fc.constantFrom(...(Object.keys(REACHES) as Reach[])).chain((reach) =>
@@ -187,10 +190,11 @@ describe("the table of members", () => {
         fc.property(
           fc.uniqueArray(fc.tuple(member, fc.boolean()), { maxLength: 6, selector: ([one]) => one.instance }),
           aim,
-          (all, { reach, target }) => {
+          fc.option(fc.constantFrom(1, 2, 3, 4), { nil: undefined }),
+          (all, { reach, target }, eventAtMs) => {
             storage.sql.exec("DELETE FROM members");
             for (const [one, isIdle] of all) members.put(one, 1, isIdle ? 10 : 11);
-            const sw = switchOf({ reach, target });
+            const sw = switchOf({ reach, target, ...(eventAtMs === undefined ? {} : { act: "narrow", eventAtMs }) });
             const expected = all.filter(([one, isIdle]) => isIdle && isInReach(sw, one)).length;
             expect(members.countIdle(sw, 10)).toBe(expected);
             for (const [one] of all) expect(isInReach(sw, members.get(one.instance)!)).toBe(isInReach(sw, one));
@@ -199,6 +203,31 @@ describe("the table of members", () => {
         { numRuns: 500 },
       );
     });
+  });
+
+  it("misses none, where the book is asked for those that can concern somebody", () => {
+    const switches = fc.array(
+      fc
+        .tuple(aim, fc.boolean())
+        .map(([{ reach, target }, isNarrow]) =>
+          switchOf({ reach, target, ...(isNarrow ? { act: "narrow", eventAtMs: 3 } : {}) }),
+        ),
+      { maxLength: 8 },
+    );
+    fc.assert(
+      fc.property(switches, member, fc.nat(7), (all, one, at) => {
+        const book = new BookedSwitches();
+        for (const sw of all) book.set(sw.id, { sw, openedAtMs: null });
+        for (const sw of all.slice(0, 2)) book.set(sw.id, { sw, openedAtMs: 5 });
+        const gone = all[at];
+        if (gone !== undefined) book.delete(gone.id);
+        const inReach = (booked: Iterable<Booked>) =>
+          [...booked].filter(({ sw }) => isInReach(sw, one)).map(({ sw, openedAtMs }) => `${sw.id} ${openedAtMs}`);
+        expect(inReach(book.concerning(one)).sort()).toEqual(inReach(book.values()).sort());
+        expect(book.size).toBe(all.length - (gone === undefined ? 0 : 1));
+      }),
+      { numRuns: 500 },
+    );
   });
 
   it("holds for all who are named by something that nobody knows", () => {

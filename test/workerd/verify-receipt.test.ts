@@ -57,7 +57,12 @@ async function completes(agent: Agent): Promise<boolean> {
   return admitted.admitted && (await admitted.lease.settle(settlement("complete")));
 }
 
-async function flip(act: Act, reach: FlipState["switch"]["reach"], target: Target): Promise<FlipState> {
+async function flip(
+  act: Act,
+  reach: FlipState["switch"]["reach"],
+  target: Target,
+  groups?: readonly string[],
+): Promise<FlipState> {
   const flipped = await switchboardOf(deployment).flip({
     id: crypto.randomUUID(),
     reach,
@@ -69,6 +74,7 @@ async function flip(act: Act, reach: FlipState["switch"]["reach"], target: Targe
     cause: null,
     untilMs: null,
     idempotencyKey: null,
+    ...(groups === undefined ? {} : { groups }),
   });
   if (!flipped.flipped) throw new Error("not flipped");
   return flipped.state;
@@ -537,5 +543,65 @@ describe("who is on record, and not in the receipt", () => {
     // After the last acknowledgement an idle one learns of it with its next call.
     const learnsLater = (lines: Line[]) => replaced(lines, "switched", { at: soon + 1 });
     expect(judge(story, { receipt: later(0, soon), lines: learnsLater }).findings).toEqual([]);
+  });
+});
+
+describe("a narrowing", () => {
+  let story: Story;
+  beforeAll(async () => {
+    const groupsAtMs = Date.now() - 1_000;
+    const agent = await enrolAgent({ human: crypto.randomUUID(), groups: ["engineering", "readers"], groupsAtMs });
+    await runs(agent);
+    const state = await flip("narrow", "human", { human: agent.enrolment.human }, ["readers"]);
+    expect(await completes(agent)).toBe(true);
+    story = await tell(state, [agent]);
+    for (const endMs = Date.now() + 2_000; Date.now() < endMs; ) {
+      const lines = await recordsOf(agent);
+      story = { ...story, lines: new Map([[agent.id, lines]]) };
+      if (lines.filter(({ type }) => type === "answer").length === 1) break;
+    }
+  });
+
+  it("holds: what is still allowed goes on, and is answered in full", () => {
+    expect(problemsOf(judge(story))).toEqual([]);
+  });
+
+  const byEngineering = (line: Line): Line => {
+    const { ceilings, ...decision } = line["decision"] as { ceilings: { layer: string }[] };
+    const at = "entitlements.groups.engineering[0]";
+    return {
+      ...line,
+      decision: { ...decision, ceilings: ceilings.map((one) => (one.layer === "entitlement" ? { ...one, at } : one)) },
+    };
+  };
+  it.each<[name: string, lines: Spoil, problem: string | RegExp]>([
+    [
+      "a call by the group that was lost",
+      (lines) => lines.map((line) => (line === last(lines, "call") ? byEngineering(line) : line)),
+      "a call by the group engineering after the switch that took it",
+    ],
+    ["other groups", (lines) => replaced(lines, "switched", { groups: [] }), "its groups is not that of the receipt"],
+    [
+      "another time",
+      (lines) => replaced(lines, "switched", { groupsAt: 1 }),
+      "its groupsAt is not that of the receipt",
+    ],
+    [
+      "a resumption",
+      (lines) => appended(lines, { ...last(lines, "switched"), act: "resume" }),
+      /^a narrowing was resumed/,
+    ],
+    ["no record of it", (lines) => lines.filter(({ type }) => type !== "switched"), /^no switched record of /],
+  ])("%s: a finding", (_name, lines, problem) => {
+    expect(problemsOf(judge(story, { lines }))).toEqual([
+      typeof problem === "string" ? problem : expect.stringMatching(problem),
+    ]);
+  });
+
+  it("without its groups is a finding of the receipt's own", () => {
+    const { groups: _, ...sw } = story.receipt.switch;
+    expect(problemsOf(judge(story, { receipt: { switch: sw } }))).toContain(
+      "the groups that are left and the time of that, of one that narrows, or neither",
+    );
   });
 });

@@ -1,0 +1,45 @@
+import type { Config } from "../config/define.ts";
+import type { Switch } from "./switch.ts";
+
+/** What a human has lost since the identity provider stated the groups of an instance. */
+
+export interface Stated {
+  readonly groups: readonly string[];
+  /** When the provider said so. */
+  readonly groupsAtMs: number;
+}
+
+/** The groups that a human still had, and when. */
+export interface Narrowing {
+  readonly groups: readonly string[];
+  readonly eventAtMs: number;
+}
+
+/** Above the skew that an ID token's `iat` is allowed. */
+const SKEW_MS = 120_000;
+
+/** Pure. Monotone: every narrowing of a later time takes away, none gives back, and their order does not matter. */
+export const groupsLeft = (stated: Stated, switches: readonly Switch[]): readonly string[] =>
+  narrowed(
+    stated,
+    switches.flatMap(({ act, groups = [], eventAtMs = Number.POSITIVE_INFINITY }) =>
+      // Of one that does not say which groups are left, none is.
+      act === "narrow" ? [{ groups, eventAtMs }] : [],
+    ),
+  );
+
+export const narrowed = ({ groups, groupsAtMs }: Stated, narrowings: readonly Narrowing[]): readonly string[] =>
+  narrowings.reduce(
+    (left, { groups: kept, eventAtMs }) =>
+      groupsAtMs < eventAtMs ? left.filter((group) => kept.includes(group)) : left,
+    groups,
+  );
+
+/** From then on no identity token that is older than the narrowing is taken any more: no newcomer can be in its reach. */
+export const narrowingUntilMs = ({ identityProviders }: Pick<Config, "identityProviders">, eventAtMs: number): number =>
+  eventAtMs +
+  SKEW_MS +
+  Math.max(0, ...Object.values(identityProviders).map(({ maxTokenAgeSeconds }) => maxTokenAgeSeconds)) * 1_000;
+
+/** The last moment of a second: what a provider says in whole seconds was said at no later one. */
+export const endOfSecondMs = (seconds: number): number => Math.floor(seconds) * 1_000 + 999;
