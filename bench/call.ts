@@ -31,7 +31,9 @@ export async function benchCall(): Promise<void> {
   const governed = await startGoverned(upstream.port, "governed", tmpdir());
   // The same with its state in memory: what the disk's share is (two fsyncs a call).
   const inMemory = await startGoverned(upstream.port, "in memory", MEMORY);
-  const targets = [bare, governed, inMemory];
+  // The same with every call under a limit that all instances share, by lease.
+  const shared = await startGoverned(upstream.port, "shared", tmpdir(), { shared: true });
+  const targets = [bare, governed, inMemory, shared];
   try {
     console.log(`workerd ${workerdVersion()}, Node ${process.version}; ${JSON.stringify(SETTINGS)}`);
     for (const target of targets) await measure(target, { calls: 1_500, concurrency: SETTINGS.concurrency });
@@ -47,17 +49,21 @@ export async function benchCall(): Promise<void> {
         );
       }
     type Rounds = (typeof rounds)[0];
-    const [b, g, m] = rounds as [Rounds, Rounds, Rounds];
+    const [b, g, m, s] = rounds as [Rounds, Rounds, Rounds, Rounds];
     const ratios = (pick: (r: Rounds[0]) => number, of = g): number[] => of.map((r, i) => pick(r) / pick(b[i]!));
     const figures = {
       bench: "call",
       cpuRatio: round(median(ratios((r) => r.cpuMs))),
       cpuRatioInMemory: round(median(ratios((r) => r.cpuMs, m))),
+      /** What a leased quota adds to a governed call. */
+      sharedAddsCpuMs: round(median(s.map((r, i) => r.cpuMs - g[i]!.cpuMs))),
+      sharedAddsP50Ms: round(median(s.map((r, i) => r.p50Ms - g[i]!.p50Ms))),
       throughputRatio: round(median(ratios((r) => r.perSecond))),
       addedP50Ms: round(median(g.map((r, i) => r.p50Ms - b[i]!.p50Ms))),
       bare: summary(b),
       governed: summary(g),
       inMemory: summary(m),
+      shared: summary(s),
       workerd: workerdVersion(),
       settings: SETTINGS,
     };
@@ -100,8 +106,8 @@ async function startBare(upstreamPort: number): Promise<Target> {
   return { name: "bare", ...worker, requests: (count) => Array.from({ length: count }, () => request) };
 }
 
-async function startGoverned(upstreamPort: number, name: string, stateIn: string): Promise<Target> {
-  const gate = await startGate({ upstream: `http://127.0.0.1:${upstreamPort}` }, stateIn);
+async function startGoverned(upstreamPort: number, name: string, stateIn: string, more: object = {}): Promise<Target> {
+  const gate = await startGate({ upstream: `http://127.0.0.1:${upstreamPort}`, ...more }, stateIn);
   const instances = await Promise.all(Array.from({ length: SETTINGS.instances }, () => enrol(gate.origin)));
   let at = 0;
   const requests = (count: number): string[] =>

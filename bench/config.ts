@@ -10,6 +10,8 @@ const bench = JSON.parse(process.env["BENCH"] ?? "{}") as {
   readonly confirmationMs?: number;
   readonly shards?: number;
   readonly flushAfterMs?: number;
+  /** Every call counts against a limit that all instances share. */
+  readonly shared?: boolean;
 };
 const issuer = bench.issuer ?? "https://idp.invalid";
 
@@ -46,6 +48,7 @@ export default defineConfig({
       maxAnswerBytes: 4_294_967_296,
     },
   },
+  quotas: bench.shared === true ? { all: { per: "everything", calls: 1_000_000_000, periodSeconds: 86_400 } } : {},
   entitlements: { groups: { bench: [ANY] } },
   boundaries: [ANY],
   admins: { identityProvider: "corp", audience: "admin", roles: { operator: ["oncall"], viewer: ["oncall"] } },

@@ -89,6 +89,7 @@ const INSTANCE_CALLS = ["enrol", "renew", "admit", "revoke", "introspect", "clos
 export const AgentInstance = counted(gate.AgentInstance, INSTANCE_CALLS);
 export const Journal = counted(gate.Journal, ["append", "read"]);
 export const Roster = counted(gate.Roster, ["enlist", "confirm", "leave"]);
+export const Quota = counted(gate.Quota, ["lease", "read"]);
 export const Switchboard = counted(gate.Switchboard, ["flip", "join"]);
 
 export default {

@@ -92,6 +92,7 @@ const CLASSES = {
   SWITCHBOARD: "Switchboard",
   JOURNAL: "Journal",
   RETENTION: "Retention",
+  QUOTA: "Quota",
   MANDATE_BOOK: "MandateBook",
   MANDATE_INDEX: "MandateIndex",
 };

@@ -7,6 +7,7 @@ import type { Switch } from "../src/control/switch.ts";
 import { absent, type Denial, unauthenticated, unavailable } from "../src/denial.ts";
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
 import { isFresh, PROOF_MAX_AGE_MS } from "../src/grant/proof.ts";
+import { amountsOf, leadBytesOf, settledCharges, unitsOf } from "../src/instance/call-cost.ts";
 import type { Spent } from "../src/instance/carve.ts";
 import type {
   Admission,
@@ -19,6 +20,7 @@ import type {
   EnrolRequest,
   ErasedBodies,
   IntrospectAnswer,
+  LimitState,
   ProofMark,
   RecordedRequest,
   RenewAnswer,
@@ -28,7 +30,10 @@ import type {
   UnstoredLines,
 } from "../src/instance/contract.ts";
 import type { DelegateAnswer, DelegateRequest, EndAnswer } from "../src/instance/family.ts";
-import { reserve, unused } from "../src/instance/limits.ts";
+import { limitStateOf, reserve, unused } from "../src/instance/limits.ts";
+import { chargesOf } from "../src/metering/charge.ts";
+import type { ShareReport } from "../src/quota/contract.ts";
+import { type Ticket, type Wanted, wantedOf } from "../src/quota/shares.ts";
 import type { Call, Json } from "../src/scope/call.ts";
 import type { BodyPart } from "../src/transcript/body-line.ts";
 import type { BodyReference } from "../src/transcript/envelope.ts";
@@ -51,6 +56,7 @@ import { Ledger } from "./ledger.ts";
 import { RefusalCount } from "./refusal-count.ts";
 import { RuleWatch } from "./rule-watch.ts";
 import { SecondCopy } from "./second-copy.ts";
+import { InstanceShares } from "./shares.ts";
 import { CallTicket } from "./ticket.ts";
 import { Wake } from "./wake.ts";
 
@@ -58,6 +64,8 @@ import { Wake } from "./wake.ts";
 const SILENT_MS = 20_000;
 /** A `jti` is kept this much longer than any proof with it is accepted, against steps of the clock. */
 const JTI_MARGIN_MS = 60_000;
+/** So long a call waits for shared limits; below the gate's own patience. */
+const QUOTA_PATIENCE_MS = 6_000;
 /** A failed flush is tried again after this. */
 const RETRY_MS = 5_000;
 /** So many calls at most wait for a person in this object. Others are pending at once. */
@@ -70,6 +78,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   readonly #watch: RuleWatch;
   readonly #family: Family;
   readonly #approvals: Approvals;
+  readonly #shares: InstanceShares;
   readonly #wake: Wake;
   readonly #leases = new Map<number, Lease>();
   readonly #copies = new SecondCopy();
@@ -117,6 +126,8 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     });
     const whyNot = (call: Call, nowMs: number) => this.#whyNever(call, nowMs);
     this.#approvals = new Approvals({ ctx, kept, deployment, ledger, wakeBy, whyNot });
+    this.#shares = new InstanceShares(ctx, deployment, ledger, this.#leases);
+    this.#shares.begin(Date.now());
     // Whether it has left is not kept: to leave twice is nothing.
     if (this.#ledger.log.isClosed) this.#leaveAtMs = this.#ledger.state.orphaned?.untilMs ?? null;
     this.#wake = new Wake(ctx, () => this.#nextWakeMs());
@@ -258,16 +269,30 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
 
   /** Admits one call, or records its refusal. The answer leaves when the record is durable (output gate). */
   async admit(request: AdmitRequest): Promise<Admission> {
-    if (!(await this.#control.isConfirmed())) return refused(unavailable("no confirmation from the roster"));
-    return this.#admitNow(request, Date.now());
+    return this.#admit(request, false);
+  }
+
+  async #admit(request: AdmitRequest, isClaim: boolean): Promise<Admission> {
+    const untilMs = Date.now() + QUOTA_PATIENCE_MS;
+    for (let verdict: Denial | null = null; ; ) {
+      if (!(await this.#control.isConfirmed())) return refused(unavailable("no confirmation from the roster"));
+      const nowMs = Date.now();
+      if (nowMs >= untilMs) verdict ??= unavailable("the shared limits did not answer in time");
+      const admission = this.#admitNow(request, nowMs, verdict, isClaim);
+      if ("admitted" in admission) return admission;
+      // Dying here, nothing is on record, and nothing of a lease was used.
+      verdict = await this.#shares.extend(admission.uncovered);
+    }
   }
 
   /**
    * INVARIANT: synchronous. Between the first check and the record nothing can interleave. Order: what depends on the
-   * credentials alone (replay, switches, the task's end), what the steps before found, ceilings, limits.
+   * credentials alone (replay, switches, the task's end), what the steps before found, ceilings, approval, limits, shared limits
+   * last: no other is asked for a call that is refused here.
+   * @param verdict of the quotas that were asked; null: they were not, or it is to be looked at again
    * @param isClaim of a call that has waited for a person: its proof was held against replay when it came
    */
-  #admitNow(request: AdmitRequest, nowMs: number, isClaim = false): Admission {
+  #admitNow(request: AdmitRequest, nowMs: number, verdict: Denial | null, isClaim: boolean): Admission | Uncovered {
     const { enrolment, state, log } = this.#ledger;
     if (enrolment === null) return refused(unauthenticated("invalid_token", "no such instance"));
     if (log.isClosed) return refused(unauthenticated("invalid_token", "the transcript has ended"));
@@ -288,27 +313,52 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     if (asked.kind === "refused") return this.#refuse(request, nowMs, asked.denial);
     this.#giveUpSilent(nowMs);
     const { open } = this.#ledger.state;
-    const wanted = { running: open.length, bytes: bytesSent(sent), nowMs };
+    const units = unitsOf(this.#deployment.config, call);
+    const wanted = { running: open.length, bytes: bytesSent(sent), units, nowMs };
     const reserved = reserve(state.usage, this.#family.limits(enrolment), wanted);
     if (!reserved.ok) return this.#refuse(request, nowMs, reserved.denial);
     if (this.#ledger.isFull) return refused(unavailable("the log is full: R2 can't be written"));
     if (asked.kind === "wanted") return this.#holdBack(request, call, asked, nowMs, isClaim);
+    const leadBytes = leadBytesOf(this.#deployment.config, call.upstream);
+    const about = { upstream: call.upstream, units, bytes: bytesSent(sent) + leadBytes };
+    const shared = wantedOf(this.#deployment.config.quotas, enrolment, about);
+    const uncovered = this.#shares.uncovered(shared, nowMs);
+    if (uncovered.length > 0) return verdict === null ? { uncovered } : this.#refuse(request, nowMs, verdict);
 
     const seq = this.#ledger.nextSeq();
     const body = requestBody(sent, seq);
     const approved = asked.kind === "approved" ? this.#approvals.use(asked.id, seq, nowMs) : {};
     this.#ledger.change({ usage: reserved.usage, open: [...open, seq] });
-    this.#ledger.record("call", nowMs, callFields(request, call.upstream, body.reference, permits.value, approved), {
-      deployment: request.deployment,
-      grant: grant.id,
-      jti: jtiOf(proof),
-      body: body.piece,
-    });
-    const lease = new Lease(this, seq, call, body.writer, grant.id);
+    const tickets = this.#shares.take(shared, leadBytes, nowMs);
+    const counting = countingBytes(tickets);
+    const runBytes = sent.bodyFollows ? sent.body.length : 0;
+    if (runBytes > 0 || counting.length > 0) this.#ledger.countPassing(seq, runBytes, counting);
+    this.#ledger.record(
+      "call",
+      nowMs,
+      callFields(request, call.upstream, body.reference, permits.value, { units, approved }),
+      {
+        deployment: request.deployment,
+        grant: grant.id,
+        jti: jtiOf(proof),
+        body: body.piece,
+      },
+    );
+    const lease = new Lease(this, seq, call, body.writer, grant.id, { units, tickets });
     this.#leases.set(seq, lease);
     this.#control.saw({ kind: "admitted", bytes: bytesSent(sent) }, nowMs);
     const facts = request.delegation === undefined ? {} : { delegation: delegationFacts(enrolment) };
-    return { admitted: true, seq, lease, ...facts };
+    return { admitted: true, seq, lease, limits: this.#limitState(nowMs), ...facts };
+  }
+
+  #limitState(nowMs: number): LimitState {
+    const { enrolment, state } = this.#ledger;
+    const { task } = enrolment!;
+    return limitStateOf(state.usage, this.#family.limits(enrolment!), {
+      running: state.open.length,
+      deadlineMs: task.deadlineMs,
+      nowMs,
+    });
   }
 
   /** A person is asked, once for each call. What is pending is no refusal that rules count: the agent did nothing wrong. */
@@ -334,10 +384,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const ticket = new CallTicket(
       // Whose time ran out with its grant or its task is answered as any call after that.
       async () => (await waiting) || Date.now() >= untilMs,
-      async () => {
-        if (!(await this.#control.isConfirmed())) return refused(unavailable("no confirmation from the roster"));
-        return this.#admitNow(request, Date.now(), true);
-      },
+      () => this.#admit(request, true),
     );
     return { ...refusal, ticket };
   }
@@ -371,7 +418,8 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   #refuse(request: AdmitRequest, nowMs: number, denial: Denial): AdmitRefusal {
     this.#recordRefusal(request, nowMs, denial);
     this.#control.saw({ kind: "refused", denial }, nowMs);
-    return refused(denial);
+    const isLimit = denial.kind === "limited" || denial.kind === "exhausted";
+    return isLimit ? { ...refused(denial), limits: this.#limitState(nowMs) } : refused(denial);
   }
 
   #recordRefusal(request: AdmitRequest, nowMs: number, denial: Denial): void {
@@ -411,24 +459,33 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     else if (Date.now() >= this.#ledger.enrolment!.task.deadlineMs) lease.break("expired");
   }
 
-  appendPiece(piece: Piece, bytes: number): Cause | null {
+  appendPiece(lease: Lease, piece: Piece, bytes: number): Cause | null {
     this.#ledger.appendBody(piece);
     const usage = this.#ledger.countBytes(bytes);
+    this.#shares.count(lease.taken.tickets, bytes);
+    this.#ledger.countPassing(lease.seq, bytes, countingBytes(lease.taken.tickets));
     this.#control.saw({ kind: "passed", bytes }, Date.now());
     if (usage.bytes > this.#family.limits(this.#ledger.enrolment!).bytes) return "budget";
     return this.#ledger.isFull ? "log-full" : null;
   }
 
-  pace(): Promise<void> {
-    return this.#ledger.pace();
+  async pace(lease: Lease): Promise<void> {
+    await this.#ledger.pace();
+    if (!(await this.#shares.extendBytes(lease.taken.tickets))) lease.break("budget");
   }
 
   recordAnswer(lease: Lease, settlement: Settlement, answer: AnswerBody): void {
     const bytes = settlement.redaction?.body?.trueBytes ?? settlement.tail.length;
     this.#ledger.countBytes(bytes);
+    const { units, tickets } = lease.taken;
+    const charges = settledCharges(units, settlement);
+    const cost = amountsOf(charges);
+    this.#ledger.chargeUnits(units, cost);
+    this.#shares.count(tickets, bytes);
+    this.#shares.settle(tickets, cost);
     if (lease.switchId !== null) this.#ledger.countCut(lease.switchId);
     const beside = { grant: lease.grant, ...(answer.tail === null ? {} : { body: answer.tail }) };
-    this.#ledger.recordAnswer(lease.seq, Date.now(), answerFields(lease, settlement, answer), beside);
+    this.#ledger.recordAnswer(lease.seq, Date.now(), answerFields(lease, settlement, answer, charges), beside);
     // It is over, and on record as it was: what this trips cuts other calls.
     this.release(lease);
     const { outcome, head } = settlement;
@@ -437,7 +494,10 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
 
   recordLost(lease: Lease): void {
     if (this.#ledger.log.isClosed) return;
-    const fields = lostFields(lease, this.#deployment.config.transcripts.streamLeadBytes);
+    const { units, tickets } = lease.taken;
+    const lead = this.#deployment.config.transcripts.streamLeadBytes;
+    const fields = lostFields(lease, lead, chargesOf(units, null));
+    this.#shares.settle(tickets, null);
     this.#ledger.recordAnswer(lease.seq, Date.now(), fields, { grant: lease.grant });
   }
 
@@ -448,6 +508,11 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   /** A Worker that died without a word holds no place: its call is recorded as lost, and what it may still say is refused. */
   #giveUpSilent(nowMs: number): void {
     for (const lease of [...this.#leases.values()]) if (lease.heardAtMs < nowMs - SILENT_MS) lease.abandon();
+  }
+
+  /** A quota's word, in one turn with what it voids. */
+  async recall(quota: string): Promise<ShareReport | null> {
+    return this.#ledger.enrolment === null ? null : this.#shares.recall(quota, Date.now());
   }
 
   // --- control ----------------------------------------------------------------------------------------------------
@@ -568,6 +633,14 @@ const unfinished = (reference: Json): Json => ({ ...(reference as unknown as Bod
 
 /** A rule may have made the recorded body shorter or longer than the one that passes. */
 const bytesSent = ({ body, redaction }: RecordedRequest): number => redaction?.body?.trueBytes ?? body.length;
+
+const countingBytes = (tickets: readonly Ticket[]): readonly string[] =>
+  tickets.flatMap(({ name, need }) => (Object.hasOwn(need, "bytes") ? [name] : []));
+
+/** Shared limits that no lease covers yet. */
+interface Uncovered {
+  readonly uncovered: readonly Wanted[];
+}
 
 const refused = (denial: Denial): AdmitRefusal => ({ admitted: false, denial });
 

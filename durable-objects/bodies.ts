@@ -101,6 +101,10 @@ export class DurableBody {
     this.#isEmpty = false;
   }
 
+  get bytes(): number {
+    return this.#bytes;
+  }
+
   /** Some of it can't be read any more: of the rest there is no digest that means anything. */
   lose(bytes: number): void {
     this.#lostBytes += bytes;

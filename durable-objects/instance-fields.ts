@@ -15,6 +15,8 @@ import type {
   Settlement,
 } from "../src/instance/contract.ts";
 import type { DelegateRequest } from "../src/instance/family.ts";
+import type { Units } from "../src/metering/amounts.ts";
+import type { Charge } from "../src/metering/charge.ts";
 import type { Json } from "../src/scope/call.ts";
 import { type BodyReference, type Fields, sha256Hex } from "../src/transcript/envelope.ts";
 import { type LostReference, redactedReference } from "./bodies.ts";
@@ -93,7 +95,7 @@ export const callFields = (
   upstream: string,
   body: Json,
   ceilings: readonly CeilingPermit[],
-  approved: Fields,
+  { units: reserved, approved }: { readonly units: Units; readonly approved: Fields },
 ): Fields => ({
   upstream,
   method: sent.method,
@@ -103,6 +105,7 @@ export const callFields = (
   ...redactionFields(sent.redaction),
   ...(delegation === undefined ? {} : { delegation: { jti: delegation.jti, aud: delegation.aud } }),
   decision: { allowed: true, ...permit, ceilings: ceilings.map((one) => ({ ...one })) },
+  ...(Object.keys(reserved).length === 0 ? {} : { reserved: { ...reserved } }),
   ...approved,
 });
 
@@ -126,6 +129,12 @@ export const askedFields = (
   expires: expiresAtMs,
 });
 
+/** Of a metered call: what it was charged. */
+const unitFields = (charges: Readonly<Record<string, Charge>>): Fields =>
+  Object.keys(charges).length === 0
+    ? {}
+    : { units: Object.fromEntries(Object.entries(charges).map(([unit, charge]) => [unit, { ...charge }])) };
+
 export const refusedFields = ({ call, request }: AdmitRequest, denial: Denial, body: Json): Fields => ({
   upstream: call?.upstream ?? null,
   method: request.method,
@@ -146,9 +155,9 @@ function decidedBy(denial: Denial): Fields {
     case "too-large":
       return { layer: "describe" };
     case "limited":
-      return { layer: "limits", reason: `over the limit of ${denial.limit}` };
+      return { layer: "limits", reason: `over the limit of ${denial.limit}${ofQuota(denial)}` };
     case "exhausted":
-      return { layer: "limits", reason: `the budget of ${denial.budget} is spent` };
+      return { layer: "limits", reason: `the budget of ${denial.budget}${ofQuota(denial)} is spent` };
     case "pending":
       return { layer: "boundaries" };
     case "unavailable":
@@ -157,6 +166,9 @@ function decidedBy(denial: Denial): Fields {
   }
 }
 
+const ofQuota = ({ quota }: { readonly quota?: string }): string =>
+  quota === undefined ? "" : ` of the quota ${quota}`;
+
 /** Where rules concern what is recorded: which they are, and what they took out. */
 const redactionFields = (redaction: Redaction | undefined): Fields =>
   redaction === undefined || redaction.applied.length === 0
@@ -164,7 +176,12 @@ const redactionFields = (redaction: Redaction | undefined): Fields =>
     : { rulesApplied: [...redaction.applied], redacted: redaction.values.map((value) => ({ ...value })) };
 
 /** A lease that broke while the last bytes were on their way here is a cut call, whatever the Worker thought. */
-export function answerFields(lease: Lease, settlement: Settlement, { reference }: AnswerBody): Fields {
+export function answerFields(
+  lease: Lease,
+  settlement: Settlement,
+  { reference }: AnswerBody,
+  charges: Readonly<Record<string, Charge>>,
+): Fields {
   const outcome = settlement.outcome === "complete" && lease.cause !== null ? "cut" : settlement.outcome;
   return {
     call: lease.seq,
@@ -179,12 +196,13 @@ export function answerFields(lease: Lease, settlement: Settlement, { reference }
     ...upstreamOutcome(outcome),
     passedBytes: settlement.passedBytes + (outcome === "complete" ? settlement.heldBytes : 0),
     forwardedBytes: settlement.forwardedBytes,
+    ...unitFields(charges),
     timing: { ...settlement.timing },
   };
 }
 
 /** Of a call whose Worker is gone: what it appended is known, and nothing of what it passed since. */
-export const lostFields = (lease: Lease, mayMiss: number): Fields => ({
+export const lostFields = (lease: Lease, mayMiss: number, charges: Readonly<Record<string, Charge>>): Fields => ({
   call: lease.seq,
   outcome: "lost",
   ...causeFields(lease),
@@ -192,16 +210,23 @@ export const lostFields = (lease: Lease, mayMiss: number): Fields => ({
   ...upstreamOutcome("lost"),
   body: { ...lease.lostReference(mayMiss) },
   ...lateRequest(lease),
+  ...unitFields(charges),
 });
 
 /** Of a call whose lease died with the object. */
-export const orphanFields = (call: number, body: LostReference, requestBody: LostReference | null): Fields => ({
+export const orphanFields = (
+  call: number,
+  body: LostReference,
+  requestBody: LostReference | null,
+  charges: Readonly<Record<string, Charge>>,
+): Fields => ({
   call,
   outcome: "lost",
   reason: "the object was reset while the call ran",
   ...upstreamOutcome("lost"),
   body: { ...body },
   ...(requestBody === null ? {} : { requestBody: { ...requestBody } }),
+  ...unitFields(charges),
 });
 
 /** Of a call that ended before its answer did, nobody here knows what the upstream has done. */

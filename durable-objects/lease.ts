@@ -1,5 +1,7 @@
 import { RpcTarget } from "cloudflare:workers";
 import type { Cause, LeaseCalls, Settlement } from "../src/instance/contract.ts";
+import type { Units } from "../src/metering/amounts.ts";
+import type { Ticket } from "../src/quota/shares.ts";
 import type { Call } from "../src/scope/call.ts";
 import type { BodyReference } from "../src/transcript/envelope.ts";
 import { BodyWriter, type Piece, wholeBody } from "./bodies.ts";
@@ -8,12 +10,18 @@ import { BodyWriter, type Piece, wholeBody } from "./bodies.ts";
 export interface LeaseHost {
   /** Breaks the lease where the instance has no confirmation any more, and gets none. */
   confirm(lease: Lease): Promise<void>;
-  appendPiece(piece: Piece, bytes: number): Cause | null;
-  /** Holds back who sends more than R2 takes. */
-  pace(): Promise<void>;
+  appendPiece(lease: Lease, piece: Piece, bytes: number): Cause | null;
+  /** Holds back who sends more than R2 takes, and breaks the lease where a shared limit has nothing left for what is to come. */
+  pace(lease: Lease): Promise<void>;
   recordAnswer(lease: Lease, settlement: Settlement, answer: AnswerBody): void;
   recordLost(lease: Lease): void;
   release(lease: Lease): void;
+}
+
+/** What a call took when it was admitted, to be settled when it is over. */
+export interface Taken {
+  readonly units: Units;
+  readonly tickets: readonly Ticket[];
 }
 
 export interface AnswerBody {
@@ -48,13 +56,15 @@ export class Lease extends RpcTarget implements LeaseCalls {
   #done = Promise.withResolvers<void>();
   #isDone = false;
   #isSettled = false;
+  readonly taken: Taken;
 
-  constructor(host: LeaseHost, seq: number, call: Call, request: BodyWriter | null, grant: string) {
+  constructor(host: LeaseHost, seq: number, call: Call, request: BodyWriter | null, grant: string, taken: Taken) {
     super();
     this.seq = seq;
     this.call = call;
     this.upstream = call.upstream;
     this.grant = grant;
+    this.taken = taken;
     this.#host = host;
     this.request = request;
     this.requestComplete = request === null;
@@ -106,7 +116,7 @@ export class Lease extends RpcTarget implements LeaseCalls {
     this.heardAtMs = Date.now();
     this.#append(this.request, bytes);
     this.requestComplete = last;
-    await this.#host.pace();
+    await this.#host.pace(this);
     return this.#cause === null;
   }
 
@@ -115,12 +125,12 @@ export class Lease extends RpcTarget implements LeaseCalls {
     this.heardAtMs = Date.now();
     this.#answer ??= new BodyWriter(this.seq, "answer", { declaredBytes });
     this.#append(this.#answer, bytes);
-    await this.#host.pace();
+    await this.#host.pace(this);
     return this.#cause === null;
   }
 
   #append(body: BodyWriter, bytes: Uint8Array): void {
-    const cause = this.#host.appendPiece(body.next(bytes), bytes.length);
+    const cause = this.#host.appendPiece(this, body.next(bytes), bytes.length);
     if (cause !== null) this.break(cause);
   }
 

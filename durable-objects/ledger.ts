@@ -2,6 +2,10 @@ import { SILENT_WORKER_CUT_MS } from "../src/control/acknowledgement.ts";
 import type { Deployment } from "../src/deployment.ts";
 import type { Enrolment, ErasedBodies, UnstoredBody } from "../src/instance/contract.ts";
 import type { Usage } from "../src/instance/limits.ts";
+import { addUnits, own, type Units } from "../src/metering/amounts.ts";
+import { chargesOf } from "../src/metering/charge.ts";
+import { plus } from "../src/quota/dimensions.ts";
+import { type Shares, shareOf } from "../src/quota/shares.ts";
 import type { Json } from "../src/scope/call.ts";
 import type { BodyPart } from "../src/transcript/body-line.ts";
 import type { BodyReference, Fields, RecordType } from "../src/transcript/envelope.ts";
@@ -35,6 +39,15 @@ export interface State {
   readonly cuts?: Readonly<Record<string, number>>;
   /** Calls that died with an earlier life of this object, or that its end gave up: their Workers cut by themselves until then, and confirm it to nobody. */
   readonly orphaned?: { readonly calls: number; readonly untilMs: number };
+  /** What was used of shared limits. */
+  readonly shares?: Shares;
+  /** Of open calls, by `seq`: how much of their long bodies is counted, and by which quotas. What came after that is counted when they are lost. */
+  readonly passing?: Readonly<Record<string, Passing>>;
+}
+
+export interface Passing {
+  readonly bytes: number;
+  readonly quotas: readonly string[];
 }
 
 const NEW: State = {
@@ -106,7 +119,10 @@ export class Ledger {
 
   /** The record of a call's end: one commit with what ends with it. */
   recordAnswer(call: number, nowMs: number, fields: Fields, beside: Beside): void {
-    this.change({ open: this.#state.open.filter((seq) => seq !== call) });
+    const { [String(call)]: _over, ...passing } = this.#state.passing ?? {};
+    const rest = Object.keys(passing).length === 0 ? {} : { passing };
+    const { passing: _before, ...state } = this.#state;
+    this.#state = { ...state, ...rest, open: state.open.filter((seq) => seq !== call) };
     this.record("answer", nowMs, fields, beside);
     this.#raw.close(call);
   }
@@ -115,6 +131,33 @@ export class Ledger {
     const { usage } = this.#state;
     this.change({ usage: { ...usage, bytes: usage.bytes + bytes } });
     return this.#state.usage;
+  }
+
+  /** Of a body that comes in runs, so many are counted by now. */
+  countPassing(call: number, bytes: number, quotas: readonly string[]): void {
+    const { passing = {} } = this.#state;
+    const before = passing[call] ?? { bytes: 0, quotas };
+    this.change({ passing: { ...passing, [call]: { ...before, bytes: before.bytes + bytes } } });
+  }
+
+  /** What is durable of a lost call, and was counted in memory alone. */
+  #countLost(call: number, durableBytes: number): void {
+    const { bytes = 0, quotas = [] } = this.#state.passing?.[call] ?? {};
+    const missed = Math.max(0, durableBytes - bytes);
+    this.countBytes(missed);
+    const shares: Shares = this.#state.shares ?? {};
+    const charged = quotas.map((name) => {
+      const share = shareOf(shares, name);
+      return [name, { ...share, used: plus(share.used, { bytes: missed }) }] as const;
+    });
+    if (charged.length > 0) this.change({ shares: { ...shares, ...Object.fromEntries(charged) } });
+  }
+
+  /** What a metered call cost, in the place of what was reserved for it. */
+  chargeUnits(reserved: Units, cost: Units): void {
+    const { usage } = this.#state;
+    const less = Object.fromEntries(Object.keys(cost).map((unit) => [unit, -own(reserved, unit)]));
+    this.change({ usage: { ...usage, units: addUnits(addUnits(usage.units, less), cost) } });
   }
 
   countCut(switchId: string): void {
@@ -276,8 +319,11 @@ export class Ledger {
     const call = this.log.recordOf(seq);
     const sent = call?.["body"] as BodyReference | null | undefined;
     const requestBody = sent?.digest === null ? request.reference(0, sent) : null;
+    this.#countLost(seq, answer.bytes + (sent?.digest === null ? request.bytes : 0));
+    const reserved = (call?.["reserved"] ?? {}) as Units;
     const beside = typeof call?.["grant"] === "string" ? { grant: call["grant"] } : {};
-    this.recordAnswer(seq, nowMs, orphanFields(seq, answer.reference(streamLeadBytes, null), requestBody), beside);
+    const fields = orphanFields(seq, answer.reference(streamLeadBytes, null), requestBody, chargesOf(reserved, null));
+    this.recordAnswer(seq, nowMs, fields, beside);
   }
 
   /** More calls whose Workers nobody waits for any more. They cut by themselves, by `orphaned.untilMs`. */
@@ -316,8 +362,9 @@ export class Ledger {
   /** The last record, and its seal. */
   end(nowMs: number): void {
     const { usage, stopped } = this.#state;
-    const { calls, bytes } = usage;
-    this.record("ended", nowMs, { cause: stopped ?? "deadline", calls, bytes });
+    const { calls, bytes, units } = usage;
+    const metered = Object.keys(units).length === 0 ? {} : { units: { ...units } };
+    this.record("ended", nowMs, { cause: stopped ?? "deadline", calls, bytes, ...metered });
     this.log.seal(this.#sealing(), true, nowMs);
   }
 

@@ -8,8 +8,19 @@ export type Denial =
   /** To this caller it does not exist. */
   | { readonly kind: "absent"; readonly layer: Layer; readonly reason: string }
   | { readonly kind: "too-large"; readonly reason: string }
-  | { readonly kind: "limited"; readonly limit: "rate" | "concurrency"; readonly retryAfterSeconds: number }
-  | { readonly kind: "exhausted"; readonly budget: "calls" | "bytes" }
+  | {
+      readonly kind: "limited";
+      readonly limit: "rate" | "concurrency";
+      readonly retryAfterSeconds: number;
+      readonly quota?: string;
+    }
+  /** `quota`: of a shared limit, which one; else the instance's own. `retryAfterSeconds`: when its period is over. */
+  | {
+      readonly kind: "exhausted";
+      readonly budget: Budget;
+      readonly retryAfterSeconds?: number;
+      readonly quota?: string;
+    }
   /**
    * It waits for a person. `approval` is the request that it belongs to; null: so many are open that it made none. The
    * agent is told that it is pending, and nothing of why.
@@ -18,6 +29,8 @@ export type Denial =
   /** A state that can't be read, a record that can't be written: unknown means no. */
   | { readonly kind: "unavailable"; readonly reason: string }
   | { readonly kind: "upstream-failed"; readonly status: 502 | 504; readonly reason: string };
+
+export type Budget = "calls" | "bytes" | `units.${string}`;
 
 export type CredentialError = "invalid_request" | "invalid_token" | "invalid_dpop_proof";
 

@@ -11,6 +11,7 @@ export { ApprovalDesk } from "../durable-objects/approval-desk.ts";
 export { Journal } from "../durable-objects/journal.ts";
 export { MandateBook } from "../durable-objects/mandate-book.ts";
 export { MandateIndex } from "../durable-objects/mandate-index.ts";
+export { Quota } from "../durable-objects/quota.ts";
 export { Retention } from "../durable-objects/retention.ts";
 export { Roster } from "../durable-objects/roster.ts";
 export { Switchboard } from "../durable-objects/switchboard.ts";

@@ -4,6 +4,7 @@ import type { JournalCalls, RosterCalls, SwitchboardCalls } from "./control/cont
 import type { Deployment } from "./deployment.ts";
 import type { AgentInstanceCalls } from "./instance/contract.ts";
 import type { MandateBookCalls, MandateIndexCalls } from "./mandate/contract.ts";
+import type { QuotaCalls } from "./quota/contract.ts";
 import type { RetentionCalls } from "./retention/contract.ts";
 import { indexJournalName } from "./transcript/segment-index.ts";
 
@@ -17,6 +18,10 @@ export const rosterOf = ({ env, config }: Deployment, shard: number): RosterCall
 
 export const retentionOf = ({ env, config }: Deployment): RetentionCalls =>
   stub<RetentionCalls>(env.RETENTION, config, "retention");
+
+/** @param name `<quota>.<key>` */
+export const quotaOf = ({ env, config }: Deployment, name: string): QuotaCalls =>
+  stub<QuotaCalls>(env.QUOTA, config, name);
 
 /** One for each human, named by its id. */
 export const mandateBookOf = ({ env, config }: Deployment, human: string): MandateBookCalls =>

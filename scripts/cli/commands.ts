@@ -11,6 +11,7 @@ import { mandates, revokeMandate } from "./mandates.ts";
 import { narrow } from "./narrow.ts";
 import { policy } from "./policy.ts";
 import { pull } from "./pull.ts";
+import { quota } from "./quota.ts";
 import { show } from "./show.ts";
 import { kill, lift, pause, readOne, resume } from "./switch.ts";
 import { tail } from "./tail.ts";
@@ -23,6 +24,7 @@ const commands: ReadonlyMap<string, Command> = new Map([
   ["lift", lift],
   ["narrow", narrow],
   ["ps", ps],
+  ["quota", quota],
   ["switches", switches],
   ["switch", readOne],
   ["tail", tail],

@@ -194,6 +194,8 @@ export default defineConfig({
     ...(local.otherAgent === undefined ? {} : { [local.otherAgent]: TRIAGE_BOT }),
   },
   rules: { ...local.rules },
+  // What one human's agents post in a day, however many there are.
+  quotas: { "posts-a-day": { per: "human", upstreams: ["slack"], calls: 1_000, periodSeconds: 86_400 } },
   upstreams: {
     github: {
       baseUrl: local.github,

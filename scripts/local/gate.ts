@@ -90,6 +90,7 @@ export async function startGate(options: GateOptions): Promise<LocalGate> {
             SWITCHBOARD: { className: "Switchboard", useSQLite: true },
             JOURNAL: { className: "Journal", useSQLite: true },
             RETENTION: { className: "Retention", useSQLite: true },
+            QUOTA: { className: "Quota", useSQLite: true },
             MANDATE_BOOK: { className: "MandateBook", useSQLite: true },
             MANDATE_INDEX: { className: "MandateIndex", useSQLite: true },
             APPROVAL_DESK: { className: "ApprovalDesk", useSQLite: true },

@@ -10,6 +10,7 @@ import { instanceRoutes } from "./instances.ts";
 import { mandateRoutes } from "./mandates.ts";
 import { objectRoutes } from "./objects.ts";
 import { openApiRoute } from "./openapi.ts";
+import { quotaRoutes } from "./quotas.ts";
 import { retentionRoutes } from "./retention.ts";
 import { segmentRoutes } from "./segments.ts";
 import { switchRoutes } from "./switches.ts";
@@ -40,6 +41,7 @@ admin.use(async (c, next) => {
 switchRoutes(admin);
 humanRoutes(admin);
 instanceRoutes(admin);
+quotaRoutes(admin);
 segmentRoutes(admin);
 objectRoutes(admin);
 retentionRoutes(admin);

@@ -196,6 +196,19 @@ export const operations = (
       },
     },
   },
+  "/admin/v1/quotas/{quota}/{key}": {
+    get: {
+      operationId: "readQuota",
+      summary: "What of a shared limit is spent, and what is leased",
+      ...READERS,
+      parameters: [pathId("quota", "Its name in the configuration"), pathId("key", "Whose it is")],
+      responses: {
+        200: answer("As it is now", ref("Quota")),
+        404: failure("No such quota, or no such key"),
+        ...ALWAYS,
+      },
+    },
+  },
   "/admin/v1/transcripts/{human}/{task}/{instance}": {
     get: {
       operationId: "readTranscript",

@@ -42,6 +42,7 @@ const ANSWERS = {
   Instance: shapes.memberShape,
   InstancePage: shapes.memberPageShape,
   ObjectPage: shapes.objectPageShape,
+  Quota: shapes.quotaShape,
   Whereabouts: shapes.whereaboutsShape,
   Progress: shapes.progressShape,
   Pending: shapes.pendingShape,

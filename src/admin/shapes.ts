@@ -1,6 +1,7 @@
 import { z } from "zod";
 import type { Member } from "../control/contract.ts";
 import { openingShape, receiptShape, statusShape, switchMembers } from "../control/receipt-shape.ts";
+import type { QuotaReading } from "../quota/contract.ts";
 
 /** What the admin's door answers with. `openapi.ts` says it to who asks; a test holds every live answer to it. */
 
@@ -66,6 +67,23 @@ export const memberPageShape = z.strictObject({
   instances: z.array(memberShape),
   next: next.describe("For `after`; null: the last page"),
 });
+
+export const quotaShape = z
+  .strictObject({
+    quota: z.string(),
+    key: z.string().describe("Whose: a task, a human, an agent, an upstream, `all`, or two of them with a dot"),
+    period: z.strictObject({ fromMs: timeMs, untilMs: timeMs }).nullable().describe("Null: for good"),
+    dimensions: z.array(
+      z.strictObject({
+        dimension: z.string().describe("`calls`, `bytes`, `units.<unit>`, `concurrency`, `rate`"),
+        limit: z.number().nonnegative(),
+        spent: z.number().nonnegative().describe("As far as instances have said so"),
+        leased: z.number().nonnegative().describe("Given out to instances, and not said to be spent"),
+      }),
+    ),
+    instances: count.describe("How many have leased of it in this period"),
+  })
+  .describe("A shared limit: what is not spent or leased is free") satisfies z.ZodType<QuotaReading>;
 
 const uploadedAtMs = timeMs.describe("When it came into the bucket; milliseconds since 1970");
 export const objectPageShape = z.strictObject({

@@ -4,6 +4,7 @@ import { findDelegationFaults } from "./delegation.ts";
 import { findForwardingFault } from "./forward-headers.ts";
 import { findIdJagFaults } from "./id-jag.ts";
 import { findMandateFaults } from "./mandates.ts";
+import { findMeterFaults } from "./meters.ts";
 import type { Config } from "./shape.ts";
 
 /** What is wrong, and where. */
@@ -22,6 +23,8 @@ const FINDERS: readonly ((config: Config) => readonly Fault[])[] = [
   findForwardingFaults,
   findDelegationFaults,
   findPlainHttp,
+  findMeteringFaults,
+  findQuotaFaults,
   findMandateFaults,
   findIdJagFaults,
   findSubAgentFaults,
@@ -149,5 +152,34 @@ function findApprovalFaults({ origin, admins, approvals: { webhook }, boundaries
     ...(asks && admins.roles.approver.length === 0
       ? [fault(["admins", "roles", "approver"], "needed: boundaries ask for approval, and nobody could give it")]
       : []),
+  ];
+}
+
+function findMeteringFaults({ upstreams }: Config): Fault[] {
+  return Object.entries(upstreams).flatMap(([name, upstream]) =>
+    findMeterFaults(upstream).map(({ path, message }) => fault(["upstreams", name, ...path], message)),
+  );
+}
+
+/** A budget of a unit that nothing meters would bound nothing. */
+function findQuotaFaults({ quotas, agents, upstreams }: Config): Fault[] {
+  const metered = new Set(
+    Object.values(upstreams).flatMap(({ meters, prices }) => [...Object.keys(meters), ...Object.keys(prices)]),
+  );
+  const unmetered = (path: Fault["path"], units: object) =>
+    Object.keys(units)
+      .filter((unit) => !metered.has(unit))
+      .map((unit) => fault([...path, unit], `no upstream has a meter or a price "${unit}"`));
+  return [
+    ...Object.entries(agents).flatMap(([name, { limits }]) =>
+      unmetered(["agents", name, "limits", "units"], limits.units),
+    ),
+    ...Object.entries(quotas).flatMap(([name, { agents: ofAgents = [], upstreams: ofUpstreams = [], units }]) => [
+      ...ofAgents.flatMap((one, i) => unknown(["quotas", name, "agents", i], "agent", one, agents, "agents")),
+      ...ofUpstreams.flatMap((one, i) =>
+        unknown(["quotas", name, "upstreams", i], "upstream", one, upstreams, "upstreams"),
+      ),
+      ...unmetered(["quotas", name, "units"], units),
+    ]),
   ];
 }

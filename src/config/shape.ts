@@ -7,6 +7,7 @@ import { identityProvider, platform, transmitter } from "./identity.ts";
 import { boundaries } from "./layers.ts";
 import { mandates } from "./mandates.ts";
 import { agentName, clientName, httpUrl, positive, secretName, transmitterName, upstreamName } from "./names.ts";
+import { quota, quotaName } from "./quotas.ts";
 import { retention } from "./retention.ts";
 import { rule, ruleName } from "./rules.ts";
 import { upstream } from "./upstream.ts";
@@ -64,6 +65,8 @@ export const shape = z.strictObject({
       shards: positive.max(256).default(4),
     })
     .prefault({}),
+  /** Limits that instances share. */
+  quotas: z.record(quotaName, quota).default({}),
   /** Switches that close by themselves. */
   rules: z.record(ruleName, rule).default({}),
   placement: z

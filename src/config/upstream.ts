@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { delegation } from "./delegation.ts";
+import { meters, prices } from "./meters.ts";
 import { httpUrl, positive, secretName } from "./names.ts";
 import { redactionRules } from "./redaction.ts";
 
@@ -40,6 +41,9 @@ export const upstream = z.strictObject({
   delegation: delegation.optional(),
   /** What of its calls is not written down. */
   redact: redactionRules.default([]),
+  /** What its answers say was used, by unit, and units that are computed from those: money. */
+  meters,
+  prices,
   firstByteTimeoutMs: positive.default(60_000),
   idleTimeoutMs: positive.default(120_000),
   totalTimeoutMs: positive.default(900_000),

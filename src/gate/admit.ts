@@ -1,5 +1,5 @@
 import { APPROVAL_WAIT_MAX_SECONDS } from "../config/approval.ts";
-import { type Denial, unavailable } from "../denial.ts";
+import { unavailable } from "../denial.ts";
 import type { Deployment } from "../deployment.ts";
 import type { Grant } from "../grant/claims.ts";
 import type {
@@ -8,6 +8,7 @@ import type {
   AdmitRequest,
   DelegationFacts,
   LeaseCalls,
+  LimitState,
   Settlement,
   Ticket,
 } from "../instance/contract.ts";
@@ -24,11 +25,14 @@ export interface Admitted {
   readonly seq: number;
   readonly lease: LeaseCalls & Partial<Disposable>;
   readonly stop: Stop;
+  readonly limits: LimitState;
   /** Null where it was not asked for. */
   readonly delegation: DelegationFacts | null;
   /** From here on a switch cuts the call at once. Streams begin with it; anything else comes to it by time. */
   listen(): void;
 }
+
+export type Refusal = Pick<AdmitRefusal, "denial" | "limits">;
 
 /** An instance that has not answered by then counts as unreachable. */
 const ADMIT_TIMEOUT_MS = 10_000;
@@ -48,7 +52,7 @@ export async function admit(
   grant: Grant,
   request: Omit<AdmitRequest, "grant" | "deployment">,
   gone: AbortSignal,
-): Promise<Result<Admitted, Denial>> {
+): Promise<Result<Admitted, Refusal>> {
   const stop = new Stop();
   const listener = new Listener(stop);
   // The earliest time first: the call's one timer is set once.
@@ -65,18 +69,18 @@ export async function admit(
       first?.admitted === false && first.ticket ? await waitFor(first, first.ticket, stop, gone) : first;
     if (admission === undefined) {
       giveBack(asked);
-      return err(unavailable("the instance did not answer"));
+      return err({ denial: unavailable("the instance did not answer") });
     }
     if (!admission.admitted) {
       stop.end();
-      return err(admission.denial);
+      return err(admission);
     }
-    const { lease, seq, delegation = null } = admission;
+    const { lease, seq, limits, delegation = null } = admission;
     listener.hold(lease);
-    return ok({ seq, lease, stop, delegation, listen: () => listener.listen() } as unknown as Admitted);
+    return ok({ seq, lease, stop, limits, delegation, listen: () => listener.listen() } as unknown as Admitted);
   } catch {
     stop.end();
-    return err(unavailable("the instance could not be reached"));
+    return err({ denial: unavailable("the instance could not be reached") });
   }
 }
 

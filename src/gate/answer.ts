@@ -28,8 +28,11 @@ export function answerTo(denial: Denial, origin: string): Response {
       return problem(413, "Content Too Large");
     case "limited":
       return problem(429, "Too Many Requests", { "Retry-After": String(denial.retryAfterSeconds) });
-    case "exhausted":
-      return problem(429, "Too Many Requests");
+    case "exhausted": {
+      const { retryAfterSeconds } = denial;
+      const headers = retryAfterSeconds === undefined ? {} : { "Retry-After": String(retryAfterSeconds) };
+      return problem(429, "Too Many Requests", headers);
+    }
     case "pending":
       return problem(503, "Service Unavailable", { "Retry-After": PENDING_RETRY_SECONDS }, `${origin}${PENDING}`);
     case "unavailable":

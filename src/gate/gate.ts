@@ -3,6 +3,7 @@ import { absent, type Denial, unavailable } from "../denial.ts";
 import type { Deployment } from "../deployment.ts";
 import { type Grant, resourceOf } from "../grant/claims.ts";
 import type { DelegationMark, RecordedRequest } from "../instance/contract.ts";
+import { type Metered, meteredOf } from "../metering/charge.ts";
 import { err, ok, type Result } from "../result.ts";
 import { type Admitted, admit } from "./admit.ts";
 import { answerTo } from "./answer.ts";
@@ -13,6 +14,7 @@ import { delegationFor, delegationMark } from "./delegation.ts";
 import type { RequestHead } from "./describe.ts";
 import { forward } from "./forward.ts";
 import { declaredLength, type HeaderList, recordedHeaders } from "./headers.ts";
+import { limitHeaders, withLimits } from "./limit-headers.ts";
 import { sightingOf } from "./place.ts";
 import { type Relayed, relay } from "./relay.ts";
 import { type RequestBody, readRequestBody } from "./request-body.ts";
@@ -72,7 +74,7 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
     sighting: sightingOf(request, startedAtMs),
   };
   const admitted = await admit(deployment, grant, asked, request.signal);
-  if (!admitted.ok) return refuse(admitted.error);
+  if (!admitted.ok) return withLimits(refuse(admitted.error.denial), admitted.error.limits);
   // The instance admits only what came here permitted.
   if (!path.ok || !call.ok) throw new Error("admitted what was refused");
 
@@ -87,6 +89,7 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
     body: sent,
     grant,
     upstream: path.value.route.config,
+    metered: meteredOf(path.value.route.config, path.value.call),
     redaction,
     delegation,
     startedAtMs,
@@ -121,6 +124,8 @@ interface Passing {
   readonly body: RequestBody;
   readonly grant: Grant;
   readonly upstream: UpstreamConfig;
+  /** Null: nothing of the call is metered. */
+  readonly metered: Metered | null;
   readonly redaction: CallRedaction | null;
   readonly delegation: DelegationMark | undefined;
   readonly startedAtMs: number;
@@ -129,7 +134,8 @@ interface Passing {
 }
 
 async function pass(call: Admitted, passing: Passing): Promise<Relayed> {
-  const { request, rawTarget, headers, body, grant, upstream, redaction, startedAtMs, deployment, ctx } = passing;
+  const { request, rawTarget, headers, body, grant, upstream, metered, redaction, startedAtMs, deployment, ctx } =
+    passing;
   const { method } = request;
   const declaredBytes = declaredLength(request.headers);
   const delegation = delegationFor(call, upstream, passing.delegation, deployment);
@@ -143,6 +149,8 @@ async function pass(call: Admitted, passing: Passing): Promise<Relayed> {
       askedUrl: upstream.baseUrl + rawTarget,
       bases: () => basesOf(grant, deployment),
     },
+    limitHeaders: limitHeaders(call.limits),
+    metered,
     redaction,
     delegation,
     isHead: method === "HEAD",

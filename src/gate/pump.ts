@@ -1,5 +1,7 @@
 import type { Config, UpstreamConfig } from "../config/define.ts";
 import type { AnswerHead, Outcome, Settlement } from "../instance/contract.ts";
+import { chargeOf, type Metered, NOTHING_SAID } from "../metering/charge.ts";
+import { type AnswerForm, AnswerReader } from "../metering/read-answer.ts";
 import { within } from "../within.ts";
 import { type Admitted, LEASE_ANSWER_MS } from "./admit.ts";
 import type { CallRedaction } from "./call-redaction.ts";
@@ -17,6 +19,8 @@ const NOTHING = new Uint8Array(0);
 export interface Passage {
   readonly upstream: UpstreamConfig;
   readonly lead: Pick<Config["transcripts"], "streamLeadMs" | "streamLeadBytes">;
+  /** Null: nothing of the call is metered. */
+  readonly metered: Metered | null;
   /** Null: no rule concerns the call. */
   readonly redaction: CallRedaction | null;
   readonly startedAtMs: number;
@@ -50,11 +54,26 @@ export class Pump {
   /** An append is to come within `streamLeadMs`. */
   #isAppendDue = false;
   #settled: Promise<boolean> | null = null;
+  /** Of a metered call whose answer can be read. */
+  #reader: AnswerReader | null = null;
 
   constructor(call: Admitted, forwarded: Forwarded, passage: Passage) {
     this.#call = call;
     this.#forwarded = forwarded;
     this.#passage = passage;
+  }
+
+  /** From here on what is received is read for what it says of its cost. */
+  meter(form: AnswerForm | null): void {
+    const { metered } = this.#passage;
+    if (metered !== null && form !== null) this.#reader = new AnswerReader(metered, form);
+  }
+
+  /** Of a whole answer alone: what was cut may have cost more than it came to say. */
+  #unitsOf(outcome: Outcome): Pick<Settlement, "units"> {
+    const { metered } = this.#passage;
+    if (metered === null || outcome !== "complete" || this.head === null) return {};
+    return { units: chargeOf(metered, this.#reader?.end() ?? NOTHING_SAID, this.head.status) };
   }
 
   /** The only ending. True: durable, and nobody had broken the lease before. */
@@ -86,6 +105,7 @@ export class Pump {
         endedAtMs: Date.now(),
       },
       reason,
+      ...this.#unitsOf(outcome),
       ...(this.#passage.redaction === null ? {} : { redaction: this.#passage.redaction.answer }),
     };
     try {
@@ -153,6 +173,7 @@ export class Pump {
   /** The only ending of an answer that was read apart. */
   settleApart(whole: Uint8Array, recorded: Uint8Array): Promise<boolean> {
     this.#receivedBytes = whole.byteLength;
+    this.#reader?.take(whole);
     this.#pending = [recorded];
     this.#pendingBytes = recorded.byteLength;
     return this.settle("complete");
@@ -267,6 +288,7 @@ export class Pump {
       });
     }
     this.#pending.push(run);
+    this.#reader?.take(run);
     this.#pendingBytes += run.byteLength;
     this.#receivedBytes += run.byteLength;
   }

@@ -1,10 +1,17 @@
 import type { Denial } from "../denial.ts";
 import type { AnswerHead } from "../instance/contract.ts";
+import { formOf } from "../metering/read-answer.ts";
 import type { Admitted } from "./admit.ts";
 import type { CallRedaction } from "./call-redaction.ts";
 import { type SignedDelegation, withoutDelegation } from "./delegation.ts";
 import type { Forwarded } from "./forward.ts";
-import { type AnswerRewriting, answeredHeaders, declaredLength, isDecodedByRuntime } from "./headers.ts";
+import {
+  type AnswerRewriting,
+  answeredHeaders,
+  declaredLength,
+  type HeaderList,
+  isDecodedByRuntime,
+} from "./headers.ts";
 import { denialOf } from "./outcome.ts";
 import { type Expansion, type Passage, Pump } from "./pump.ts";
 import { MAX_REDACTABLE_BYTES, TOO_LONG } from "./redact.ts";
@@ -24,6 +31,8 @@ const BODYLESS = new Set([204, 205, 304]);
 export interface Relaying extends Passage {
   readonly rewriting: Omit<AnswerRewriting, "decoded">;
   readonly isHead: boolean;
+  /** Go with the answer, in the place of any that the upstream sent by these names. */
+  readonly limitHeaders: HeaderList;
   /** What went out with the call, and comes back to nobody. */
   readonly delegation: SignedDelegation | null;
 }
@@ -58,9 +67,12 @@ export async function relay(call: Admitted, forwarded: Forwarded, relaying: Rela
   const coding = response.headers.get("content-encoding");
   const decoded = isDecodedByRuntime(coding);
   const headers = answeredHeaders(received, { ...relaying.rewriting, decoded });
+  for (const [name, value] of relaying.limitHeaders) headers.set(name, value);
   const head = headOf(response.status, headers, decoded);
   const { redaction } = relaying;
   pump.head = redaction === null ? head : redaction.answerHead(head);
+  // Of a coding that nobody here reads, nobody reads what it says.
+  if (decoded || coding === null || coding === "identity") pump.meter(formOf(head.mediaType));
   const encodeBody = decoded || coding === null ? "automatic" : "manual";
   const init: ResponseInit = { status: response.status, headers, encodeBody };
   const answer = (body: BodyInit | null): Relayed => ({ ok: true, response: new Response(body, init) });

@@ -1,5 +1,7 @@
 import type { Limits } from "../config/define.ts";
+import { add as addAmounts } from "../metering/amounts.ts";
 import { err, ok, type Result } from "../result.ts";
+import { type Bucket, tokensAt } from "./limits.ts";
 
 /** Pure: what a parent's limits leave for a child, and what is left of them for itself. A tree never spends more than its root. */
 
@@ -38,7 +40,7 @@ export type Spent = Amounts;
 
 export const NOTHING: Amounts = { units: {} };
 
-export const add = (a: Amounts, b: Amounts): Amounts => combine(a, b, (x, y) => x + y);
+export const add = (a: Amounts, b: Amounts): Amounts => combine(a, b, addAmounts);
 
 /** A table of its own at every step: a unit may be called `constructor`. */
 function combine(a: Amounts, b: Amounts, of: (x: number, y: number) => number): Amounts {
@@ -67,7 +69,10 @@ const pick = (of: (name: Shared) => number): Record<Shared, number> =>
 /** What an instance may still use of its limits by itself: what children hold and have spent is not its own any more. */
 export function withoutChildren(limits: Limits, taken: Amounts): Limits {
   const units = Object.fromEntries(
-    Object.entries(limits.units).map(([name, limit]) => [name, Math.max(0, limit - (own(taken.units, name) ?? 0))]),
+    Object.entries(limits.units).map(([name, limit]) => [
+      name,
+      Math.max(0, addAmounts(limit, -(own(taken.units, name) ?? 0))),
+    ]),
   );
   return { ...limits, ...pick((name) => Math.max(0, limits[name] - (taken[name] ?? 0))), units };
 }
@@ -141,12 +146,8 @@ export const spendable = (reserved: Amounts): Spent => {
 };
 
 /** A bucket as it is now, filled by the limits so far: done before they change, so that no time is counted at another rate. */
-export function settleBucket<T extends { readonly tokens: number; readonly tokensAtMs: number }>(
-  bucket: T,
-  limits: Limits,
-  nowMs: number,
-): T {
-  const elapsedSeconds = Math.max(0, nowMs - bucket.tokensAtMs) / 1000;
-  const tokens = Math.min(limits.burst, bucket.tokens + elapsedSeconds * limits.callsPerSecond);
-  return { ...bucket, tokens, tokensAtMs: Math.max(bucket.tokensAtMs, nowMs) };
-}
+export const settleBucket = <T extends Bucket>(bucket: T, limits: Limits, nowMs: number): T => ({
+  ...bucket,
+  tokens: tokensAt(bucket, limits, nowMs),
+  tokensAtMs: Math.max(bucket.tokensAtMs, nowMs),
+});

@@ -5,6 +5,8 @@ import type { Opening } from "../control/contract.ts";
 import type { Sighting } from "../control/second-copy.ts";
 import type { Switch } from "../control/switch.ts";
 import type { Denial } from "../denial.ts";
+import type { Units } from "../metering/amounts.ts";
+import type { ShareReport } from "../quota/contract.ts";
 import type { Extent } from "../retention/cover.ts";
 import type { Call, Json } from "../scope/call.ts";
 import type { Permit } from "../scope/decide.ts";
@@ -240,6 +242,8 @@ export interface Settlement {
   readonly forwardedBytes: number;
   readonly timing: Timing;
   readonly reason: string | null;
+  /** Of a metered call: what its whole answer says that it cost. A unit that is not here costs its reserve. */
+  readonly units?: Units;
   /** Where rules concern the answer: what they have done to its head and its body. */
   readonly redaction?: Redaction;
 }
@@ -267,6 +271,7 @@ export type Admission =
       readonly admitted: true;
       readonly seq: number;
       readonly lease: LeaseCalls & Partial<Disposable>;
+      readonly limits: LimitState;
       /** Where it was asked for. */
       readonly delegation?: DelegationFacts;
     };
@@ -276,11 +281,25 @@ export interface AdmitRefusal {
   readonly denial: Denial;
   /** Of a call that is pending and may wait for a person. */
   readonly ticket?: Ticket & Partial<Disposable>;
+  /** With the denial of a limit. */
+  readonly limits?: LimitState;
 }
 
 export interface Ticket extends TicketCalls {
   /** Once, when it was decided: everything is asked again, and the approval is spent with the call's record. */
   claim(): Promise<Admission>;
+}
+
+/** The instance's own limits, and what is left of each: nothing that others share. */
+export interface LimitState {
+  readonly limits: Limits;
+  readonly calls: number;
+  readonly bytes: number;
+  readonly units: Units;
+  readonly concurrency: number;
+  /** Whole tokens of the rate's bucket. */
+  readonly tokens: number;
+  readonly deadlineInMs: number;
 }
 
 export interface IntrospectAnswer {
@@ -321,6 +340,8 @@ export interface AgentInstanceCalls extends FamilyCalls {
   readRaw(seq: number, part: RawPart, no: number): Promise<Uint8Array | null>;
   /** Bodies of records up to then go where they lie here; those in the bucket are the asker's. Null: there is no such instance. */
   erase(beforeMs: number): Promise<ErasedBodies | "later" | null>;
+  /** A quota wants back what it has leased: from here on this instance has none of it, and says what it has used. */
+  recall(quota: string): Promise<ShareReport | null>;
 }
 
 /** How far the erasure reaches in this transcript, and how many bodies went here. `later`: what is sealed must reach the bucket first. */

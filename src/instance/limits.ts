@@ -1,14 +1,14 @@
 import type { Limits } from "../config/define.ts";
 import type { Denial } from "../denial.ts";
+import { add, addUnits, own, toMillionths, type Units } from "../metering/amounts.ts";
+import type { LimitState } from "./contract.ts";
 
 /** What an instance has used. Part of every record's state, so that it is as durable as the record. */
-export interface Usage {
+export interface Usage extends Bucket {
   readonly calls: number;
   readonly bytes: number;
   /** Metered units that were spent, by name. */
   readonly units: Readonly<Record<string, number>>;
-  readonly tokens: number;
-  readonly tokensAtMs: number;
 }
 
 export const unused = (limits: Limits, nowMs: number): Usage => ({
@@ -19,16 +19,29 @@ export const unused = (limits: Limits, nowMs: number): Usage => ({
   tokensAtMs: nowMs,
 });
 
-/** Pure. Takes one call's worth, or says what is missing. A clock that goes back refills nothing. */
+/** A bucket of calls: what is in it, and since when. */
+export interface Bucket {
+  readonly tokens: number;
+  readonly tokensAtMs: number;
+}
+
+/** What is in it now. A clock that goes back refills nothing. */
+export const tokensAt = ({ tokens, tokensAtMs }: Bucket, { burst, callsPerSecond }: Limits, nowMs: number): number =>
+  Math.min(burst, tokens + (Math.max(0, nowMs - tokensAtMs) / 1000) * callsPerSecond);
+
+/** Pure. Takes one call's worth, or says what is missing. */
 export function reserve(
   usage: Usage,
   limits: Limits,
-  want: { readonly running: number; readonly bytes: number; readonly nowMs: number },
+  want: { readonly running: number; readonly bytes: number; readonly units: Units; readonly nowMs: number },
 ): { readonly ok: true; readonly usage: Usage } | { readonly ok: false; readonly denial: Denial } {
-  const elapsedSeconds = Math.max(0, want.nowMs - usage.tokensAtMs) / 1000;
-  const tokens = Math.min(limits.burst, usage.tokens + elapsedSeconds * limits.callsPerSecond);
+  const tokens = tokensAt(usage, limits, want.nowMs);
   if (usage.calls + 1 > limits.calls) return { ok: false, denial: { kind: "exhausted", budget: "calls" } };
   if (usage.bytes + want.bytes >= limits.bytes) return { ok: false, denial: { kind: "exhausted", budget: "bytes" } };
+  const spent = addUnits(usage.units, want.units);
+  for (const unit of Object.keys(want.units))
+    if (Object.hasOwn(limits.units, unit) && toMillionths(own(spent, unit)) > toMillionths(limits.units[unit]!))
+      return { ok: false, denial: { kind: "exhausted", budget: `units.${unit}` } };
   if (want.running + 1 > limits.concurrency)
     return { ok: false, denial: { kind: "limited", limit: "concurrency", retryAfterSeconds: 1 } };
   if (tokens < 1) {
@@ -41,8 +54,29 @@ export function reserve(
       ...usage,
       calls: usage.calls + 1,
       bytes: usage.bytes + want.bytes,
+      units: spent,
       tokens: tokens - 1,
       tokensAtMs: Math.max(usage.tokensAtMs, want.nowMs),
     },
+  };
+}
+
+/** What is left. Pure. */
+export function limitStateOf(
+  usage: Usage,
+  limits: Limits,
+  { running, deadlineMs, nowMs }: { readonly running: number; readonly deadlineMs: number; readonly nowMs: number },
+): LimitState {
+  const left = (limit: number, used: number): number => Math.max(0, limit - used);
+  return {
+    limits,
+    calls: left(limits.calls, usage.calls),
+    bytes: left(limits.bytes, usage.bytes),
+    units: Object.fromEntries(
+      Object.entries(limits.units).map(([unit, limit]) => [unit, Math.max(0, add(limit, -own(usage.units, unit)))]),
+    ),
+    concurrency: left(limits.concurrency, running),
+    tokens: Math.floor(tokensAt(usage, limits, nowMs)),
+    deadlineInMs: left(deadlineMs, nowMs),
   };
 }

@@ -114,6 +114,10 @@ describe("a right request", () => {
     ["an Ed25519 key", { key: makeKey("Ed25519") }],
     ["a purpose of 1000 characters", { form: { purpose: "p".repeat(1_000) } }],
     ["lower limits", { form: { task_limits: '{"calls":5,"bytes":1000}' } }],
+    [
+      "all of the lower limits",
+      { form: { task_limits: '{"concurrency":1,"callsPerSecond":0.5,"units":{"usd":0.01}}' } },
+    ],
     ["an empty parameter, which is an omitted one", { form: { scope: "", requested_token_type: "" } }],
     ["a jwt asked for", { form: { requested_token_type: "urn:ietf:params:oauth:token-type:jwt" } }],
     ["a charset", { headers: { "content-type": "application/x-www-form-urlencoded; charset=UTF-8" } }],
@@ -549,6 +553,7 @@ describe("the task", () => {
     ["limits that are no JSON", { task_limits: "{" }, LIMITS],
     ["limits that are a list", { task_limits: "[]" }, LIMITS],
     ["a limit that nobody knows", { task_limits: '{"refusalsRecordedPerMinute":1000}' }, LIMITS],
+    ["a unit's limit of nothing", { task_limits: '{"units":{"usd":0}}' }, LIMITS],
     ["a limit of nothing", { task_limits: '{"calls":0}' }, LIMITS],
     ["a limit twice", { task_limits: '{"calls":1,"calls":2}' }, LIMITS],
     ["a limit that is text", { task_limits: '{"calls":"1"}' }, LIMITS],

@@ -111,6 +111,7 @@ describe("every command", () => {
     "lift",
     "narrow",
     "ps",
+    "quota",
     "switches",
     "switch",
     "tail",
@@ -174,6 +175,7 @@ describe("every command", () => {
     [["holds", "x"], "unexpected: x"],
     [["ps", "x"], "unexpected: x"],
     [["ps", "--state", "dead"], "--state dead: not one of"],
+    [["quota", "posts-a-day"], "quota which?"],
     [["switches", "--limit", "0"], "--limit 0: not a number"],
     [["tail"], "tail what?"],
     [["tail", "a", "b"], "tail what?"],
@@ -470,6 +472,18 @@ describe("ps, switches, tail, pull", () => {
     readonly gate: string;
     readonly instances: readonly Readonly<Record<string, unknown>>[];
   }
+
+  it("quota says what of a shared limit is spent and leased", async () => {
+    const { out, code } = await oscar("quota", "posts-a-day", "somebody");
+    expect([code, out.split("\n").slice(1)]).toEqual([0, [expect.stringMatching(/^calls\s+1000\s+0\s+0$/), ""]]);
+    expect(out).toMatch(/^posts-a-day of somebody, from .* until .*; leased by 0 instances\n/);
+    expect(await json("quota", "posts-a-day", "somebody")).toMatchObject({
+      code: 0,
+      quota: "posts-a-day",
+      instances: 0,
+    });
+    expect((await oscar("quota", "nothing", "all")).code).toBe(1);
+  });
 
   it("ps lists by human, task, agent and state", async () => {
     const { key } = await h.provision({ form: { task: "listed" } });

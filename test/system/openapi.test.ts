@@ -154,6 +154,7 @@ describe("every answer is one that the document names", () => {
       `${ERASURES}/x`,
       "/admin/v1/instances",
       "/admin/v1/instances/x",
+      "/admin/v1/quotas/posts-a-day/x",
       "/admin/v1/transcripts/a/b/c",
       "/admin/v1/transcripts/a/b/c/bodies/1/answer",
       ...READS,
@@ -206,6 +207,10 @@ describe("every answer is one that the document names", () => {
     const found = await ask(`/admin/v1/instances/${key.thumbprint}`);
     expect(found.json).toEqual({ instance: key.thumbprint, human: member?.["human"], task: member?.["task"] });
     expect((await ask("/admin/v1/instances/nobody")).status).toBe(404);
+    const quota = await ask(`/admin/v1/quotas/posts-a-day/${member?.["human"]}`);
+    expect(quota.json).toMatchObject({ quota: "posts-a-day", dimensions: [{ dimension: "calls", limit: 1_000 }] });
+    for (const unknown of ["nothing/all", "posts-a-day/a.b", "posts-a-day/%20"])
+      expect((await ask(`/admin/v1/quotas/${unknown}`)).status).toBe(404);
     expect((await ask(`${path}/lift`, { body: { reason: "over" } })).status).toBe(200);
     expect((await ask(`${path}/lift`, { body: { reason: "over" } })).status).toBe(409);
     expect((await ask(`${path}/lift`, { body: {} })).status).toBe(400);

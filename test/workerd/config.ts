@@ -1,6 +1,7 @@
 import { defineConfig } from "../../src/config/define.ts";
 import type { ScopeEntry } from "../../src/config/layers.ts";
 import { heldBack, WEBHOOK } from "./approval-config.ts";
+import { modelCalls, modelUpstream, quotas, spenders } from "./quotas-config.ts";
 import { rules, watched } from "./rules-config.ts";
 
 /** The deployment that tests inside of workerd run against. Upstreams are reached through the run's outbound service. */
@@ -39,7 +40,7 @@ export default defineConfig({
     lead: {
       versions: { "1.0.0": { model: "m", promptDigest: "sha256:0" } },
       ceiling: [ISSUES],
-      limits: { callsPerSecond: 1_000, burst: 1_000, concurrency: 200, calls: 10_000, units: { cents: 500 } },
+      limits: { callsPerSecond: 1_000, burst: 1_000, concurrency: 200, calls: 10_000, units: { usd: 500 } },
       delegation: { agents: ["lead", "clerk", "summariser"], depth: 3, breadth: 100, total: 120 },
     },
     chief: {
@@ -57,6 +58,7 @@ export default defineConfig({
       ceiling: [{ ...ISSUES, operations: ["GET /repos/{owner}/{repo}/issues"] }],
       limits: { calls: 500 },
     },
+    ...spenders([ISSUES, modelCalls]),
     "triage-bot": {
       versions: { "1.0.0": { model: "m", promptDigest: "sha256:0", tools: {} } },
       ceiling: [ISSUES],
@@ -68,13 +70,19 @@ export default defineConfig({
       baseUrl: "https://github.test",
       credential: { kind: "header", header: "Authorization", secret: "GITHUB_TOKEN" },
     },
+    model: modelUpstream,
   },
   entitlements: {
-    groups: { engineering: [ISSUES], nobody: [], readers: [{ ...ISSUES, operations: [ISSUES.operations[0]!] }] },
+    groups: {
+      engineering: [ISSUES, modelCalls],
+      nobody: [],
+      readers: [{ ...ISSUES, operations: [ISSUES.operations[0]!] }],
+    },
     humans: { "Named@acme.example": [ISSUES] },
   },
-  boundaries: [ISSUES, ...heldBack],
+  boundaries: [ISSUES, ...heldBack, modelCalls],
   approvals: { webhook: { url: WEBHOOK, secret: "APPROVALS_WEBHOOK" } },
+  quotas,
   admins: {
     identityProvider: "corp",
     audience: "portcullis-admin",

@@ -121,7 +121,7 @@ describe("limits", () => {
 
   it("that a child has not spent come back when it has ended: once, whatever is lost on the way", async () => {
     const root = await rootOf({ limits: { ...LEAD, calls: 20 } });
-    const child = await childOf(root, limits({ calls: 15, units: { cents: 300 } }));
+    const child = await childOf(root, limits({ calls: 15, units: { usd: 300 } }));
     for (let i = 0; i < 4; i++) await child.call();
     const TOO_MANY = "invalid_request: task_limits: calls exceeds what the parent has left";
     const six = limits({ calls: 6 });
@@ -216,7 +216,7 @@ describe("limits", () => {
           expect(below.task.deadlineMs).toBeLessThanOrEqual(above.task.deadlineMs);
           for (const name of ["calls", "bytes", "concurrency", "burst", "callsPerSecond"] as const)
             expect([name, below.limits[name] <= above.limits[name]]).toEqual([name, true]);
-          expect(below.limits.units["cents"]!).toBeLessThanOrEqual(above.limits.units["cents"]!);
+          expect(below.limits.units["usd"]!).toBeLessThanOrEqual(above.limits.units["usd"]!);
         }
       }
       // Until each has spent all; the bucket is never the bound here.

@@ -199,27 +199,27 @@ describe("refused is a sub-agent", () => {
     [
       "that would act beyond the parent's operations",
       { authorization_details: json([{ ...SCOPE[0], operations: ["DELETE /repos/{owner}/{repo}"] }]) },
-      "invalid_authorization_details: authorization_details[0] exceeds the parent's grant",
+      "invalid_authorization_details: authorization_details[0]: 'DELETE /repos/{owner}/{repo}' exceeds the parent's grant",
     ],
     [
       "that would act beyond the parent's places",
       { authorization_details: json([READ[0], { ...READ[0], where: { owner: ["other"] } }]) },
-      "invalid_authorization_details: authorization_details[1] exceeds the parent's grant",
+      "invalid_authorization_details: authorization_details[1]: 'GET /repos/{owner}/{repo}/issues' exceeds the parent's grant",
     ],
     [
       "that would act without the parent's conditions",
       { authorization_details: json([{ ...READ[0], where: {} }]) },
-      "invalid_authorization_details: authorization_details[0] exceeds the parent's grant",
+      "invalid_authorization_details: authorization_details[0]: 'GET /repos/{owner}/{repo}/issues' exceeds the parent's grant",
     ],
     [
       "at another upstream",
       { authorization_details: json([{ ...READ[0], upstream: "slack" }]) },
-      "invalid_authorization_details: authorization_details[0] exceeds the parent's grant",
+      "invalid_authorization_details: authorization_details[0]: 'GET /repos/{owner}/{repo}/issues' exceeds the parent's grant",
     ],
     [
       "beyond its own agent's ceiling",
       { agent: "summariser", agent_version: "2.0.0" },
-      "invalid_authorization_details: authorization_details[0] exceeds the agent's ceiling",
+      "invalid_authorization_details: authorization_details[0]: 'GET /repos/{owner}/{repo}/contents/{+path}' exceeds the agent's ceiling",
     ],
     [
       "with more calls than are left",
@@ -243,8 +243,8 @@ describe("refused is a sub-agent", () => {
     ],
     [
       "with more of a unit than is left",
-      { task_limits: '{"units":{"cents":501}}' },
-      "invalid_request: task_limits: units.cents exceeds what the parent has left",
+      { task_limits: '{"units":{"usd":501}}' },
+      "invalid_request: task_limits: units.usd exceeds what the parent has left",
     ],
   ];
   it.each(cases)("%s", async (_name, form, reason) => {

@@ -5,6 +5,7 @@ declare namespace Cloudflare {
     readonly SWITCHBOARD: DurableObjectNamespace;
     readonly JOURNAL: DurableObjectNamespace;
     readonly RETENTION: DurableObjectNamespace;
+    readonly QUOTA: DurableObjectNamespace;
     readonly MANDATE_BOOK: DurableObjectNamespace;
     readonly MANDATE_INDEX: DurableObjectNamespace;
     readonly APPROVAL_DESK: DurableObjectNamespace;

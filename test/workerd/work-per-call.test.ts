@@ -1,5 +1,6 @@
 import { createExecutionContext, env, runInDurableObject, waitOnExecutionContext } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
+import { Quota } from "../../durable-objects/quota.ts";
 import { Roster } from "../../durable-objects/roster.ts";
 import type { Deployment, Env } from "../../src/deployment.ts";
 import { gate } from "../../src/gate/gate.ts";
@@ -15,6 +16,7 @@ import {
   upstream,
   verdictOf,
 } from "./kit.ts";
+import { quotaStub } from "./quota-kit.ts";
 
 afterEach(() => vi.restoreAllMocks());
 
@@ -40,7 +42,7 @@ function watched(): { readonly deployment: Deployment; readonly requests: string
       },
     });
   const bindings = env as unknown as Env;
-  const names = ["AGENT_INSTANCE", "ROSTER", "SWITCHBOARD", "JOURNAL"] as const;
+  const names = ["AGENT_INSTANCE", "ROSTER", "SWITCHBOARD", "JOURNAL", "QUOTA"] as const;
   const namespaces = Object.fromEntries(names.map((name) => [name, watch(name, bindings[name])]));
   return { requests, deployment: { ...deployment, env: { ...bindings, ...namespaces } as Env } };
 }
@@ -66,7 +68,12 @@ const spoil = (token: string): string => `${token.slice(0, -3)}${token.endsWith(
 async function askedOf(): Promise<string[]> {
   const asked: string[] = [];
   const day = new Date().toISOString().slice(0, 10);
-  const stubs = { Roster: rosterStub(0), Switchboard: boardStub(), Journal: journalStub(`admin.${day}`) };
+  const stubs = {
+    Roster: rosterStub(0),
+    Switchboard: boardStub(),
+    Journal: journalStub(`admin.${day}`),
+    Quota: quotaStub("ample.unasked"),
+  };
   for (const [name, stub] of Object.entries(stubs))
     await runInDurableObject(stub as DurableObjectStub<Roster>, (object) => {
       const prototype = Object.getPrototypeOf(object) as Record<string, (...args: unknown[]) => unknown>;
@@ -118,6 +125,43 @@ describe("the roster, the switchboard and the journals", () => {
     expect(asked).toEqual([]);
   });
 });
+
+describe("a shared limit", () => {
+  it("that a lease covers costs a call no request and no row", async () => {
+    const agent = await enrolAgent({ agent: "ample-bot", human: `human-${crypto.randomUUID()}` });
+    upstream(() => Response.json([]));
+    const asked = await askedOf();
+    expect((await ask(agent)).status).toBe(200);
+    expect(asked.splice(0)).toEqual(["Quota.lease"]);
+    const rows = await rowsOf(agent, async () => {
+      expect((await ask(agent)).status).toBe(200);
+    });
+    expect([rows, asked]).toEqual([2, []]);
+  });
+
+  it("is asked by a busy instance ahead of need and beside its calls", async () => {
+    const agent = await enrolAgent({ agent: "ample-bot", human: `human-${crypto.randomUUID()}` });
+    for (let i = 0; i < 3; i++) expect(await verdictOf(agent)).toBe("admitted");
+    const hung = vi.spyOn(Quota.prototype, "lease").mockImplementation(() => new Promise(() => {}));
+    // The last that the first lease covers, and nobody answers: it does not wait for it.
+    expect(await verdictOf(agent)).toBe("admitted");
+    await vi.waitFor(() => expect(hung).toHaveBeenCalledOnce());
+  });
+});
+
+/** Inserts while it does that. */
+async function rowsOf(agent: Agent, work: () => Promise<void>): Promise<number> {
+  let rows = 0;
+  await runInDurableObject(instanceStub(agent.id), (_instance, { storage }) => {
+    const exec = storage.sql.exec.bind(storage.sql);
+    vi.spyOn(storage.sql, "exec").mockImplementation(((query: string, ...bindings: unknown[]) => {
+      if (/^\s*(INSERT|UPDATE|DELETE)/.test(query)) rows++;
+      return exec(query, ...bindings);
+    }) as typeof storage.sql.exec);
+  });
+  await work();
+  return rows;
+}
 
 describe("Durable Object requests", () => {
   it("an ordinary call costs one", async () => {

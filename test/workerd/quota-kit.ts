@@ -1,0 +1,45 @@
+import { env, runInDurableObject } from "cloudflare:test";
+import type { Quota } from "../../durable-objects/quota.ts";
+import type { Admission, Enrolment } from "../../src/instance/contract.ts";
+import { instanceOf, quotaOf } from "../../src/objects.ts";
+import { type Agent, deployment, enrolAgent, instanceStub } from "./kit.ts";
+
+/** Instances that share one quota, each test's with a key of its own. */
+export const ofTask = (agent: string, task = `build-platform_${crypto.randomUUID()}`): Partial<Enrolment> => ({
+  agent,
+  task: { id: task, purpose: "test", deadlineMs: Date.now() + 3_600_000 },
+  limits: deployment.config.agents[agent]!.limits,
+});
+
+export async function team(agent: string, size: number): Promise<{ readonly task: string; readonly members: Agent[] }> {
+  const change = ofTask(agent);
+  const members = await Promise.all(Array.from({ length: size }, () => enrolAgent(change)));
+  return { task: change.task!.id, members };
+}
+
+export const quotaStub = (name: string) => env.QUOTA.get(env.QUOTA.idFromName(name)) as DurableObjectStub<Quota>;
+export const readQuota = (name: string) => quotaOf(deployment, name).read();
+
+/** As an object that dies in the middle: what was not durable is lost. */
+export async function abort(stub: DurableObjectStub<undefined>): Promise<void> {
+  await runInDurableObject(stub, (_object, state) => state.abort("a test")).catch(() => {});
+}
+export const abortInstance = (agent: Agent): Promise<void> =>
+  abort(instanceStub(agent.id) as DurableObjectStub<undefined>);
+
+export const ask = (agent: Agent): Promise<Admission> => instanceOf(deployment, agent.id).admit(agent.admission());
+
+/** What came of it, in one word; `lost` where the object died. */
+export async function verdict(asked: Promise<Admission>): Promise<string> {
+  const admission = await asked.catch(() => null);
+  if (admission === null) return "lost";
+  if (admission.admitted) return "admitted";
+  const { denial } = admission;
+  return "quota" in denial ? `${denial.kind} by ${denial.quota!.split(".", 1)[0]}` : denial.kind;
+}
+
+export function count(words: readonly string[]): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const word of words) counts[word] = (counts[word] ?? 0) + 1;
+  return counts;
+}
