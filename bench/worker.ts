@@ -92,6 +92,7 @@ const CLASSES = {
   SWITCHBOARD: "Switchboard",
   JOURNAL: "Journal",
   RETENTION: "Retention",
+  CREDENTIAL_BROKER: "CredentialBroker",
 };
 
 export interface StartedGate extends StartedWorker {

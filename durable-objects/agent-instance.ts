@@ -1,5 +1,6 @@
 import { DurableObject } from "cloudflare:workers";
 import config from "#config";
+import { statesDelegation } from "../src/config/credential.ts";
 import type { CloseAnswer } from "../src/control/acknowledgement.ts";
 import type { Opening } from "../src/control/contract.ts";
 import type { Switch } from "../src/control/switch.ts";
@@ -26,6 +27,7 @@ import type {
   UnstoredBody,
   UnstoredLines,
 } from "../src/instance/contract.ts";
+import { delegationFacts } from "../src/instance/delegation-facts.ts";
 import { reserve, unused } from "../src/instance/limits.ts";
 import type { Json } from "../src/scope/call.ts";
 import type { BodyPart } from "../src/transcript/body-line.ts";
@@ -221,7 +223,8 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const lease = new Lease(this, seq, call.upstream, body.writer, grant.id);
     this.#leases.set(seq, lease);
     this.#control.saw({ kind: "admitted", bytes: bytesSent(sent) }, nowMs);
-    return { admitted: true, seq, lease };
+    const isTold = statesDelegation(this.#deployment.config.upstreams[call.upstream]!.credential);
+    return { admitted: true, seq, lease, ...(isTold ? { delegation: delegationFacts(enrolment) } : {}) };
   }
 
   #refuse(request: AdmitRequest, nowMs: number, denial: Denial): AdmitRefusal {

@@ -1,6 +1,8 @@
 import { z } from "zod";
+import { secretsOf } from "./config/credential.ts";
 import type { Config } from "./config/define.ts";
 import { GRANT_ALGORITHMS, KeyRing, SEAL_ALGORITHMS } from "./grant/keys.ts";
+import { requireSecret } from "./upstream/read-secret.ts";
 
 /** Raw bindings, as wrangler.toml declares them. */
 export interface Env {
@@ -9,6 +11,7 @@ export interface Env {
   readonly SWITCHBOARD: DurableObjectNamespace;
   readonly JOURNAL: DurableObjectNamespace;
   readonly RETENTION: DurableObjectNamespace;
+  readonly CREDENTIAL_BROKER: DurableObjectNamespace;
   readonly TRANSCRIPTS: R2Bucket;
   readonly VERSION?: { readonly id: string };
   readonly [name: string]: unknown;
@@ -37,7 +40,8 @@ export function parseDeployment(env: Env, config: Config): Deployment {
     sealKeys: new KeyRing(readSecret(env, config.secrets.sealKeys), config.secrets.sealKeys, SEAL_ALGORITHMS),
     env,
   };
-  for (const upstream of Object.values(config.upstreams)) readSecret(env, upstream.credential.secret);
+  for (const upstream of Object.values(config.upstreams))
+    for (const use of secretsOf(upstream.credential)) requireSecret(env, use);
   const digests = [
     ...Object.values(config.admins.breakGlass),
     ...Object.values(config.transmitters).map(({ authorization }) => authorization),

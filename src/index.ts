@@ -6,6 +6,7 @@ import { gate } from "./gate/gate.ts";
 import { signals } from "./signals/signals.ts";
 
 export { AgentInstance } from "../durable-objects/agent-instance.ts";
+export { CredentialBroker } from "../durable-objects/credential-broker.ts";
 export { Journal } from "../durable-objects/journal.ts";
 export { Retention } from "../durable-objects/retention.ts";
 export { Roster } from "../durable-objects/roster.ts";

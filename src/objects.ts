@@ -4,6 +4,7 @@ import type { Deployment } from "./deployment.ts";
 import type { AgentInstanceCalls } from "./instance/contract.ts";
 import type { RetentionCalls } from "./retention/contract.ts";
 import { indexJournalName } from "./transcript/segment-index.ts";
+import type { CredentialBrokerCalls } from "./upstream/broker-contract.ts";
 
 /** The Durable Objects by name, where the configuration says they must live. The only place that makes stubs. */
 
@@ -18,6 +19,10 @@ export const retentionOf = ({ env, config }: Deployment): RetentionCalls =>
 
 export const switchboardOf = ({ env, config }: Deployment): SwitchboardCalls =>
   stub<SwitchboardCalls>(env.SWITCHBOARD, config, "switchboard");
+
+/** One for each upstream and what a token is narrowed to. */
+export const brokerOf = ({ env, config }: Deployment, name: string): CredentialBrokerCalls =>
+  stub<CredentialBrokerCalls>(env.CREDENTIAL_BROKER, config, name);
 
 /**
  * INVARIANT: what who has not authenticated can cause goes to the `-refused` journals alone, which are objects of their own: a flood

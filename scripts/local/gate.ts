@@ -90,6 +90,7 @@ export async function startGate(options: GateOptions): Promise<LocalGate> {
             SWITCHBOARD: { className: "Switchboard", useSQLite: true },
             JOURNAL: { className: "Journal", useSQLite: true },
             RETENTION: { className: "Retention", useSQLite: true },
+            CREDENTIAL_BROKER: { className: "CredentialBroker", useSQLite: true },
           },
           r2Buckets: {
             TRANSCRIPTS: options.s3 === undefined ? BUCKET : { id: BUCKET, s3Credentials: options.s3 },

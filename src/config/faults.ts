@@ -1,5 +1,6 @@
 import { isLoopback } from "../loopback.ts";
 import type { Entry } from "../scope/entry.ts";
+import { credentialHeaderOf, tokenEndpointOf } from "./credential.ts";
 import { findForwardingFault } from "./forward-headers.ts";
 import type { Config } from "./shape.ts";
 
@@ -78,7 +79,7 @@ function findUnknownUpstreams({ boundaries, agents, entitlements, upstreams }: C
 function findForwardingFaults({ upstreams }: Config): Fault[] {
   return Object.entries(upstreams).flatMap(([name, { forwardHeaders, credential }]) =>
     forwardHeaders.flatMap((header, i) => {
-      const message = findForwardingFault(header, credential.header);
+      const message = findForwardingFault(header, credentialHeaderOf(credential));
       return message === undefined ? [] : [fault(["upstreams", name, "forwardHeaders", i], message)];
     }),
   );
@@ -102,6 +103,10 @@ function findPlainHttp({ origin, upstreams, identityProviders, transmitters }: C
       ["upstreams", name, "baseUrl"],
       baseUrl,
     ]),
+    ...Object.entries(upstreams).flatMap(([name, { credential }]): [string[], string][] => {
+      const url = tokenEndpointOf(credential);
+      return url === null ? [] : [[["upstreams", name, "credential", "tokenEndpoint"], url]];
+    }),
     ...keys("identityProviders", identityProviders),
     ...keys("transmitters", transmitters),
   ];

@@ -1,7 +1,7 @@
 import { type Denial, unavailable } from "../denial.ts";
 import type { Deployment } from "../deployment.ts";
 import type { Grant } from "../grant/claims.ts";
-import type { Admission, AdmitRequest, LeaseCalls, Settlement } from "../instance/contract.ts";
+import type { Admission, AdmitRequest, DelegationFacts, LeaseCalls, Settlement } from "../instance/contract.ts";
 import { instanceOf } from "../objects.ts";
 import { err, ok, type Result } from "../result.ts";
 import { within } from "../within.ts";
@@ -15,6 +15,8 @@ export interface Admitted {
   readonly seq: number;
   readonly lease: LeaseCalls & Partial<Disposable>;
   readonly stop: Stop;
+  /** Null: the upstream is not told. */
+  readonly delegation: DelegationFacts | null;
   /** From here on a switch cuts the call at once. Streams begin with it; anything else comes to it by time. */
   listen(): void;
 }
@@ -57,9 +59,9 @@ export async function admit(
       stop.end();
       return err(admission.denial);
     }
-    const { lease, seq } = admission;
+    const { lease, seq, delegation = null } = admission;
     listener.hold(lease);
-    return ok({ seq, lease, stop, listen: () => listener.listen() } as unknown as Admitted);
+    return ok({ seq, lease, stop, delegation, listen: () => listener.listen() } as unknown as Admitted);
   } catch {
     stop.end();
     return err(unavailable("the instance could not be reached"));

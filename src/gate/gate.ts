@@ -7,6 +7,7 @@ import { err, ok, type Result } from "../result.ts";
 import type { Call } from "../scope/call.ts";
 import { factsNeeded, findPermit, type Permit } from "../scope/decide.ts";
 import type { Entry } from "../scope/entry.ts";
+import { type CredentialPlan, hiddenParameterOf, planCredential } from "../upstream/credential.ts";
 import { type Admitted, admit } from "./admit.ts";
 import { answerTo } from "./answer.ts";
 import { authenticate } from "./authenticate.ts";
@@ -82,6 +83,7 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
     body: sent,
     grant,
     upstream: path.value.route.config,
+    credential: path.value.plan,
     redaction,
     startedAtMs,
     deployment,
@@ -112,6 +114,7 @@ interface Passing {
   readonly body: RequestBody;
   readonly grant: Grant;
   readonly upstream: UpstreamConfig;
+  readonly credential: CredentialPlan;
   readonly redaction: CallRedaction | null;
   readonly startedAtMs: number;
   readonly deployment: Deployment;
@@ -119,11 +122,12 @@ interface Passing {
 }
 
 async function pass(call: Admitted, passing: Passing): Promise<Relayed> {
-  const { request, rawTarget, headers, body, grant, upstream, redaction, startedAtMs, deployment, ctx } = passing;
+  const { request, rawTarget, headers, body, grant, upstream, credential } = passing;
+  const { redaction, startedAtMs, deployment, ctx } = passing;
   const { method } = request;
   const declaredBytes = declaredLength(request.headers);
-  const asked = { upstream, method, rawTarget, headers, body, declaredBytes, startedAtMs };
-  const forwarded = await forward(call, asked, deployment.env);
+  const asked = { upstream, credential, method, rawTarget, headers, body, declaredBytes, startedAtMs };
+  const forwarded = await forward(call, asked, deployment);
   return relay(call, forwarded, {
     upstream,
     lead: deployment.config.transcripts,
@@ -131,6 +135,7 @@ async function pass(call: Admitted, passing: Passing): Promise<Relayed> {
       origin: deployment.config.origin,
       askedUrl: upstream.baseUrl + rawTarget,
       bases: () => basesOf(grant, deployment),
+      hiddenParameter: hiddenParameterOf(upstream),
     },
     redaction,
     isHead: method === "HEAD",
@@ -160,6 +165,7 @@ interface Path {
   readonly rules: RuleFacts;
   /** By what the grant allows it whatever the body; null: it is asked again when the body is known. */
   readonly permit: Permit | null;
+  readonly plan: CredentialPlan;
 }
 
 const NOT_GRANTED = absent("grant", "not within the grant");
@@ -178,12 +184,17 @@ function authorizeHead(
   if (!described.ok) return err(absent("describe", described.error));
   const own = hasBody ? rulesOf(grant.entries, name) : NO_RULES;
   const others = hasBody ? rulesOfCeilings(deployment, name) : NO_RULES;
-  const rules = { query: own.query || others.query, body: own.body || others.body };
+  // A form's field of that name could take the place of a credential in the query.
+  const query = own.query || others.query || hiddenParameterOf(config) !== null;
+  const rules = { query, body: own.body || others.body };
   const asked: Call = { ...described.value, body: { kind: hasBody ? "opaque" : "none" } };
   const entries = own.body ? withoutBodyConditions(grant.entries) : grant.entries;
   const permit = findPermit(entries, asked);
   if (permit === undefined) return err(NOT_GRANTED);
-  return ok({ route: found.value, call: described.value, rules, permit: own.body ? null : permit });
+  const plan = planCredential(name, config, { call: described.value, entries: grant.entries });
+  if (!plan.ok) return err(absent("grant", plan.error));
+  const known = own.body ? null : permit;
+  return ok({ route: found.value, call: described.value, rules, permit: known, plan: plan.value });
 }
 
 /** Wider than the grant: what it refuses, no body could make right. */

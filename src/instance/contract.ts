@@ -217,7 +217,24 @@ export interface LeaseCalls {
 
 export type Admission =
   | AdmitRefusal
-  | { readonly admitted: true; readonly seq: number; readonly lease: LeaseCalls & Partial<Disposable> };
+  | {
+      readonly admitted: true;
+      readonly seq: number;
+      readonly lease: LeaseCalls & Partial<Disposable>;
+      /** Where the upstream is to be told. */
+      readonly delegation?: DelegationFacts;
+    };
+
+/** Who acts, for whom, on what: only the instance knows, and no agent is told. */
+export interface DelegationFacts {
+  readonly human: string;
+  readonly agent: string;
+  readonly agentVersion: string;
+  readonly instance: string;
+  readonly task: string;
+  readonly chain: readonly Actor[];
+  readonly client: string;
+}
 
 export type AdmitRefusal = { readonly admitted: false; readonly denial: Denial };
 

@@ -5,6 +5,7 @@ declare namespace Cloudflare {
     readonly SWITCHBOARD: DurableObjectNamespace;
     readonly JOURNAL: DurableObjectNamespace;
     readonly RETENTION: DurableObjectNamespace;
+    readonly CREDENTIAL_BROKER: DurableObjectNamespace;
     readonly TRANSCRIPTS: R2Bucket;
   }
   interface GlobalProps {
