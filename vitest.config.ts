@@ -11,6 +11,13 @@ const privateJwks = (): string => {
   return JSON.stringify({ keys: [{ ...jwk, kid: jwk.x }] });
 };
 
+const privatePem = (): string =>
+  generateKeyPairSync("rsa", { modulusLength: 2048 }).privateKey.export({ type: "pkcs8", format: "pem" }) as string;
+const privateJwk = (): string => {
+  const jwk = generateKeyPairSync("ec", { namedCurve: "P-256" }).privateKey.export({ format: "jwk" });
+  return JSON.stringify({ ...jwk, alg: "ES256", kid: "gate-1" });
+};
+
 process.env["CLOUDFLARE_CF_FETCH_ENABLED"] = "false";
 
 export default defineConfig({
@@ -26,6 +33,10 @@ export default defineConfig({
                 GRANT_KEYS: privateJwks(),
                 SEAL_KEYS: privateJwks(),
                 GITHUB_TOKEN: "test-github-credential",
+                QUERY_KEY: "test-query-credential",
+                OAUTH_SECRET: "test oauth/secret",
+                APP_KEY: privatePem(),
+                CLIENT_KEY: privateJwk(),
               },
             },
           }),

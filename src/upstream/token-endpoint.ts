@@ -72,14 +72,19 @@ export async function ask(
   url: string,
   init: { readonly method: string; readonly headers: Headers; readonly body: string },
 ): Promise<Result<{ readonly status: number; readonly json: unknown }, string>> {
+  const late = new AbortController();
+  // Not AbortSignal.timeout: its timer would keep the broker awake when the answer is long here.
+  const timer = setTimeout(() => late.abort(), TOKEN_TIMEOUT_MS);
   try {
-    const response = await fetchOutbound(url, { ...init, signal: AbortSignal.timeout(TOKEN_TIMEOUT_MS) });
+    const response = await fetchOutbound(url, { ...init, signal: late.signal });
     const text = await readText(response, ANSWER_MAX_BYTES);
     const json = text === undefined ? undefined : parseStrictJson(text);
     return ok({ status: response.status, json: json?.ok === true ? json.value : null });
   } catch {
     // What it says may hold the URL, or more.
     return err("the token endpoint could not be reached");
+  } finally {
+    clearTimeout(timer);
   }
 }
 

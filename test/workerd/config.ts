@@ -1,5 +1,6 @@
 import { defineConfig } from "../../src/config/define.ts";
 import type { ScopeEntry } from "../../src/config/layers.ts";
+import { CREDENTIAL_ENTRIES, CREDENTIAL_UPSTREAMS } from "./credentials-config.ts";
 import { rules, watched } from "./rules-config.ts";
 
 /** The deployment that tests inside of workerd run against. Upstreams are reached through the run's outbound service. */
@@ -33,18 +34,19 @@ export default defineConfig({
     ...watched({ versions: { "1.0.0": { model: "m", promptDigest: "sha256:0" } }, ceiling: [ISSUES] }),
     "triage-bot": {
       versions: { "1.0.0": { model: "m", promptDigest: "sha256:0", tools: {} } },
-      ceiling: [ISSUES],
+      ceiling: [ISSUES, ...CREDENTIAL_ENTRIES],
       limits: { callsPerSecond: 1_000, burst: 1_000, concurrency: 100, refusalsRecordedPerMinute: 5 },
     },
   },
   upstreams: {
+    ...CREDENTIAL_UPSTREAMS,
     github: {
       baseUrl: "https://github.test",
       credential: { kind: "header", header: "Authorization", secret: "GITHUB_TOKEN" },
     },
   },
-  entitlements: { groups: { engineering: [ISSUES], nobody: [] } },
-  boundaries: [ISSUES],
+  entitlements: { groups: { engineering: [ISSUES, ...CREDENTIAL_ENTRIES], nobody: [] } },
+  boundaries: [ISSUES, ...CREDENTIAL_ENTRIES],
   admins: {
     identityProvider: "corp",
     audience: "portcullis-admin",
