@@ -33,6 +33,8 @@ export interface LocalAddresses {
   readonly viewers?: string;
   /** Where a test's own upstream listens, with bounds that are short enough to be reached in a test. */
   readonly hostile?: HostileUpstream;
+  /** Upstreams of a test's own, and what every layer allows of them. */
+  readonly more?: { readonly upstreams: ConfigSource["upstreams"]; readonly entries: readonly ScopeEntry[] };
 }
 
 export interface LocalTransmitter {
@@ -124,6 +126,7 @@ const TRIAGE_BOT: ConfigSource["agents"][string] = {
     CHAT,
     POST_TO_ENGINEERING,
     ...hostile("agent"),
+    ...(local.more?.entries ?? []),
   ],
   limits: {
     callsPerSecond: local.callsPerSecond ?? 20,
@@ -163,6 +166,7 @@ export default defineConfig({
   },
   rules: { ...local.rules },
   upstreams: {
+    ...local.more?.upstreams,
     github: {
       baseUrl: local.github,
       credential: { kind: "header", header: "Authorization", secret: "GITHUB_TOKEN" },
@@ -187,6 +191,7 @@ export default defineConfig({
         CHAT,
         POST_TO_ENGINEERING,
         ...hostile("entitlement"),
+        ...(local.more?.entries ?? []),
       ],
       support: [repositories(READ, ["helpdesk"])],
     },
@@ -197,6 +202,7 @@ export default defineConfig({
     CHAT,
     POST_TO_ENGINEERING,
     ...hostile("boundaries"),
+    ...(local.more?.entries ?? []),
   ],
   admins: {
     identityProvider: "corp",

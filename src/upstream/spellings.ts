@@ -93,6 +93,6 @@ export function spellingsOf(text: string, minChars: number): readonly string[] {
     ...hexSpellings(one),
   ]);
   const unique = [...new Set(all)];
-  // What holds another is found by it.
-  return unique.filter((one) => !unique.some((other) => other !== one && one.includes(other)));
+  // What begins with another is found by it, and held back from the same byte on.
+  return unique.filter((one) => !unique.some((other) => other !== one && one.startsWith(other)));
 }

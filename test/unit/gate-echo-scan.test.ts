@@ -80,6 +80,12 @@ describe("an answer that holds the credential", () => {
     const basic = needlesOf(btoa(`deploy:${AWKWARD}`));
     expect(scanned(basic, [utf8.encode(`no such password: ${AWKWARD}`)]).found).toBe(true);
     expect(scanned(basic, [utf8.encode(`deploy:${AWKWARD}`)]).found).toBe(true);
+    // Nothing of it passes, not even what is the user's name.
+    const cut = [
+      utf8.encode(`xx ${btoa(`deploy:${AWKWARD}`).slice(0, 9)}`),
+      utf8.encode(btoa(`deploy:${AWKWARD}`).slice(9)),
+    ];
+    expect(scanned(basic, cut)).toEqual({ passed: "xx ", found: true });
     // The user alone is no secret.
     expect(scanned(basic, [utf8.encode("deploy, and a long text that is nothing of it")]).found).toBe(false);
   });
