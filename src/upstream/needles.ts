@@ -1,4 +1,7 @@
 const PAIRS = 65_536;
+const NOWHERE = 0;
+const STANDS = 1;
+const BEGINS = 2;
 
 /**
  * The spellings of one credential, and how to find them in bytes. What is in it does not show.
@@ -12,10 +15,10 @@ export class Needles {
   readonly #texts: readonly string[];
   readonly #step: number;
   readonly #longest: number;
-  /** 1: a pair that stands in the beginning of some pattern. */
+  /** 1: a pair that stands in the beginning of some pattern; 2: one that is its very beginning. */
   readonly #isPair = new Uint8Array(PAIRS);
-  readonly #places = new Map<number, { readonly pattern: Uint8Array; readonly offset: number }[]>();
   readonly #isFirst = new Uint8Array(256);
+  readonly #places = new Map<number, { readonly pattern: Uint8Array; readonly offset: number }[]>();
 
   /** @param texts ASCII, none shorter than two characters. */
   constructor(texts: readonly string[]) {
@@ -28,7 +31,7 @@ export class Needles {
       this.#isFirst[pattern[0]!] = 1;
       for (let offset = 0; offset < this.#step; offset++) {
         const pair = pairAt(pattern, offset);
-        this.#isPair[pair] = 1;
+        this.#isPair[pair] = offset === 0 || this.#isPair[pair] === BEGINS ? BEGINS : STANDS;
         const places = this.#places.get(pair) ?? [];
         places.push({ pattern, offset });
         this.#places.set(pair, places);
@@ -38,9 +41,10 @@ export class Needles {
 
   /** Whether any spelling stands in the bytes, whole. */
   areIn(bytes: Uint8Array): boolean {
-    for (let at = this.#step - 1; at + 1 < bytes.length; at += this.#step) {
+    const [isPair, step] = [this.#isPair, this.#step];
+    for (let at = step - 1; at + 1 < bytes.length; at += step) {
       const pair = pairAt(bytes, at);
-      if (this.#isPair[pair] === 0) continue;
+      if (isPair[pair] === NOWHERE) continue;
       for (const { pattern, offset } of this.#places.get(pair)!) if (standsAt(bytes, at - offset, pattern)) return true;
     }
     return false;
@@ -51,12 +55,14 @@ export class Needles {
   }
 
   /** From where on the end of the bytes may be the beginning of a spelling; their length, where it can't. */
-  heldFrom(bytes: Uint8Array): number {
-    for (let from = Math.max(0, bytes.length - this.#longest + 1); from < bytes.length; from++) {
-      if (this.#isFirst[bytes[from]!] === 0) continue;
+  beginningIn(bytes: Uint8Array): number {
+    const isPair = this.#isPair;
+    const last = bytes.length - 1;
+    for (let from = Math.max(0, bytes.length - this.#longest + 1); from < last; from++) {
+      if (isPair[pairAt(bytes, from)] !== BEGINS) continue;
       if (this.#patterns.some((pattern) => endsWithin(bytes, from, pattern))) return from;
     }
-    return bytes.length;
+    return last >= 0 && this.#isFirst[bytes[last]!] === 1 ? last : bytes.length;
   }
 
   toJSON(): string {
