@@ -12,6 +12,13 @@ const privateJwks = (): string => {
   return JSON.stringify({ keys: [{ ...jwk, kid: jwk.x }] });
 };
 
+const privatePem = (): string =>
+  generateKeyPairSync("rsa", { modulusLength: 2048 }).privateKey.export({ type: "pkcs8", format: "pem" }) as string;
+const privateJwk = (): string => {
+  const jwk = generateKeyPairSync("ec", { namedCurve: "P-256" }).privateKey.export({ format: "jwk" });
+  return JSON.stringify({ ...jwk, alg: "ES256", kid: "gate-1" });
+};
+
 process.env["CLOUDFLARE_CF_FETCH_ENABLED"] = "false";
 
 /** Half of a system file's time is waiting, for timers, polls and flushes. More files at once than cores starve each other. */
@@ -37,6 +44,10 @@ const insideWorkerd = () => ({
           GRANT_KEYS: privateJwks(),
           SEAL_KEYS: privateJwks(),
           GITHUB_TOKEN: "test-github-credential",
+          QUERY_KEY: "test-query-credential",
+          OAUTH_SECRET: "test oauth/secret",
+          APP_KEY: privatePem(),
+          CLIENT_KEY: privateJwk(),
           APPROVALS_WEBHOOK: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
         },
       },

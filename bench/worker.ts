@@ -95,6 +95,7 @@ const CLASSES = {
   QUOTA: "Quota",
   MANDATE_BOOK: "MandateBook",
   MANDATE_INDEX: "MandateIndex",
+  CREDENTIAL_BROKER: "CredentialBroker",
 };
 
 export interface StartedGate extends StartedWorker {

@@ -1,6 +1,7 @@
 import { DurableObject } from "cloudflare:workers";
 import config from "#config";
 import type { DecideAnswer, DecideRequest } from "../src/approval/contract.ts";
+import { statesDelegation } from "../src/config/credential.ts";
 import type { CloseAnswer } from "../src/control/acknowledgement.ts";
 import type { Opening } from "../src/control/contract.ts";
 import type { Switch } from "../src/control/switch.ts";
@@ -347,7 +348,10 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const lease = new Lease(this, seq, call, body.writer, grant.id, { units, tickets });
     this.#leases.set(seq, lease);
     this.#control.saw({ kind: "admitted", bytes: bytesSent(sent) }, nowMs);
-    const facts = request.delegation === undefined ? {} : { delegation: delegationFacts(enrolment) };
+    const isTold =
+      request.delegation !== undefined ||
+      statesDelegation(this.#deployment.config.upstreams[call.upstream]!.credential);
+    const facts = isTold ? { delegation: delegationFacts(enrolment) } : {};
     return { admitted: true, seq, lease, limits: this.#limitState(nowMs), ...facts };
   }
 

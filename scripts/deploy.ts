@@ -38,7 +38,11 @@ interface WranglerToml {
     readonly bucket_name?: string;
     readonly jurisdiction?: string;
   }[];
+  readonly secrets_store_secrets?: readonly { readonly binding: string }[];
 }
+
+const readWranglerToml = (): WranglerToml =>
+  unstable_readConfig({ config: fileURLToPath(new URL("../wrangler.toml", import.meta.url)) });
 
 class Refusal extends Error {}
 
@@ -59,9 +63,7 @@ function wantedOf(
   config: Config,
   days: { readonly lock: string | undefined; readonly bodies: string | undefined },
 ): Wanted {
-  const { r2_buckets: buckets }: WranglerToml = unstable_readConfig({
-    config: fileURLToPath(new URL("../wrangler.toml", import.meta.url)),
-  });
+  const { r2_buckets: buckets } = readWranglerToml();
   const bound = buckets.find(({ binding }) => binding === "TRANSCRIPTS");
   if (bound?.bucket_name === undefined)
     throw new Refusal("wrangler.toml: no [[r2_buckets]] with the binding TRANSCRIPTS and a bucket_name");
@@ -104,7 +106,8 @@ function findRules({ bucket }: Wanted): Found {
 function missingSecrets(config: Config): string[] {
   const listed = ask(["secret", "list", "--format", "json"]);
   if (listed.code !== 0 && !isAbsentWorker(listed)) throw cannotList("the secrets", listed);
-  const there = listed.code === 0 ? parseSecrets(listed.out) : [];
+  const stored = readWranglerToml().secrets_store_secrets ?? [];
+  const there = [...(listed.code === 0 ? parseSecrets(listed.out) : []), ...stored.map(({ binding }) => binding)];
   return secretsOf(config).filter((name) => !there.includes(name));
 }
 

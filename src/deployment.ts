@@ -1,7 +1,9 @@
 import { z } from "zod";
 import { parseWebhookSecret } from "./approval/webhook.ts";
+import { secretsOf } from "./config/credential.ts";
 import type { Config } from "./config/define.ts";
 import { GRANT_ALGORITHMS, KeyRing, SEAL_ALGORITHMS } from "./grant/keys.ts";
+import { requireSecret } from "./upstream/read-secret.ts";
 
 /** Raw bindings, as wrangler.toml declares them. */
 export interface Env {
@@ -14,6 +16,7 @@ export interface Env {
   readonly MANDATE_BOOK: DurableObjectNamespace;
   readonly MANDATE_INDEX: DurableObjectNamespace;
   readonly APPROVAL_DESK: DurableObjectNamespace;
+  readonly CREDENTIAL_BROKER: DurableObjectNamespace;
   readonly TRANSCRIPTS: R2Bucket;
   readonly VERSION?: { readonly id: string };
   readonly [name: string]: unknown;
@@ -42,7 +45,8 @@ export function parseDeployment(env: Env, config: Config): Deployment {
     sealKeys: new KeyRing(readSecret(env, config.secrets.sealKeys), config.secrets.sealKeys, SEAL_ALGORITHMS),
     env,
   };
-  for (const upstream of Object.values(config.upstreams)) readSecret(env, upstream.credential.secret);
+  for (const upstream of Object.values(config.upstreams))
+    for (const use of secretsOf(upstream.credential)) requireSecret(env, use);
   const { webhook } = config.approvals;
   if (webhook !== undefined) {
     const key = parseWebhookSecret(readSecret(env, webhook.secret));

@@ -8,6 +8,7 @@ import { signals } from "./signals/signals.ts";
 
 export { AgentInstance } from "../durable-objects/agent-instance.ts";
 export { ApprovalDesk } from "../durable-objects/approval-desk.ts";
+export { CredentialBroker } from "../durable-objects/credential-broker.ts";
 export { Journal } from "../durable-objects/journal.ts";
 export { MandateBook } from "../durable-objects/mandate-book.ts";
 export { MandateIndex } from "../durable-objects/mandate-index.ts";

@@ -7,6 +7,7 @@ import type { MandateBookCalls, MandateIndexCalls } from "./mandate/contract.ts"
 import type { QuotaCalls } from "./quota/contract.ts";
 import type { RetentionCalls } from "./retention/contract.ts";
 import { indexJournalName } from "./transcript/segment-index.ts";
+import type { CredentialBrokerCalls } from "./upstream/broker-contract.ts";
 
 /** The Durable Objects by name, where the configuration says they must live. The only place that makes stubs. */
 
@@ -34,6 +35,10 @@ export const approvalDeskOf = ({ env, config }: Deployment): ApprovalDeskCalls =
 
 export const switchboardOf = ({ env, config }: Deployment): SwitchboardCalls =>
   stub<SwitchboardCalls>(env.SWITCHBOARD, config, "switchboard");
+
+/** One for each upstream and what a token is narrowed to. */
+export const brokerOf = ({ env, config }: Deployment, name: string): CredentialBrokerCalls =>
+  stub<CredentialBrokerCalls>(env.CREDENTIAL_BROKER, config, name);
 
 /**
  * INVARIANT: what who has not authenticated can cause goes to the `-refused` journals alone, which are objects of their own: a flood

@@ -1,5 +1,6 @@
 // What a deployment still takes, decided from what is there. Pure. It adds, and never removes or weakens.
 
+import { secretsOf as ofCredential } from "../../src/config/credential.ts";
 import type { Config } from "../../src/config/define.ts";
 import { LOCK_DAYS_MIN, type Retention } from "../../src/config/retention.ts";
 import { err, ok, type Result } from "../../src/result.ts";
@@ -62,7 +63,7 @@ export const secretsOf = (config: Config): string[] => [
   ...new Set([
     config.secrets.grantKeys,
     config.secrets.sealKeys,
-    ...Object.values(config.upstreams).map(({ credential }) => credential.secret),
+    ...Object.values(config.upstreams).flatMap(({ credential }) => ofCredential(credential).map(({ name }) => name)),
     ...(config.approvals.webhook === undefined ? [] : [config.approvals.webhook.secret]),
     ...Object.values(config.admins.breakGlass),
     ...Object.values(config.transmitters).map(({ authorization }) => authorization),

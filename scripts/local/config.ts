@@ -38,6 +38,8 @@ export interface LocalAddresses {
   readonly viewers?: string;
   /** Where a test's own upstream listens, with bounds that are short enough to be reached in a test. */
   readonly hostile?: HostileUpstream;
+  /** Upstreams of a test's own, and what every layer allows of them. */
+  readonly more?: { readonly upstreams: ConfigSource["upstreams"]; readonly entries: readonly ScopeEntry[] };
 }
 
 export interface LocalTransmitter {
@@ -140,6 +142,7 @@ const TRIAGE_BOT: ConfigSource["agents"][string] = {
     CHAT,
     POST_TO_ENGINEERING,
     ...hostile("agent"),
+    ...(local.more?.entries ?? []),
   ],
   limits: {
     callsPerSecond: local.callsPerSecond ?? 20,
@@ -197,6 +200,7 @@ export default defineConfig({
   // What one human's agents post in a day, however many there are.
   quotas: { "posts-a-day": { per: "human", upstreams: ["slack"], calls: 1_000, periodSeconds: 86_400 } },
   upstreams: {
+    ...local.more?.upstreams,
     github: {
       baseUrl: local.github,
       credential: { kind: "header", header: "Authorization", secret: "GITHUB_TOKEN" },
@@ -221,6 +225,7 @@ export default defineConfig({
         CHAT,
         POST_TO_ENGINEERING,
         ...hostile("entitlement"),
+        ...(local.more?.entries ?? []),
       ],
       support: [repositories(READ, ["helpdesk"])],
       // Less than engineering: what is left to who loses that.
@@ -236,6 +241,7 @@ export default defineConfig({
     POST_TO_ENGINEERING,
     ...hostile("boundaries"),
     ...approvedByPerson(),
+    ...(local.more?.entries ?? []),
   ],
   admins: {
     identityProvider: "corp",

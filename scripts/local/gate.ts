@@ -94,6 +94,7 @@ export async function startGate(options: GateOptions): Promise<LocalGate> {
             MANDATE_BOOK: { className: "MandateBook", useSQLite: true },
             MANDATE_INDEX: { className: "MandateIndex", useSQLite: true },
             APPROVAL_DESK: { className: "ApprovalDesk", useSQLite: true },
+            CREDENTIAL_BROKER: { className: "CredentialBroker", useSQLite: true },
           },
           r2Buckets: {
             TRANSCRIPTS: options.s3 === undefined ? BUCKET : { id: BUCKET, s3Credentials: options.s3 },

@@ -1,5 +1,6 @@
 import { isLoopback } from "../loopback.ts";
 import type { Entry } from "../scope/entry.ts";
+import { credentialHeaderOf, tokenEndpointOf } from "./credential.ts";
 import { findDelegationFaults } from "./delegation.ts";
 import { findForwardingFault } from "./forward-headers.ts";
 import { findIdJagFaults } from "./id-jag.ts";
@@ -91,7 +92,7 @@ function findUnknownUpstreams({ boundaries, agents, entitlements, upstreams }: C
 function findForwardingFaults({ upstreams }: Config): Fault[] {
   return Object.entries(upstreams).flatMap(([name, { forwardHeaders, credential }]) =>
     forwardHeaders.flatMap((header, i) => {
-      const message = findForwardingFault(header, credential.header);
+      const message = findForwardingFault(header, credentialHeaderOf(credential));
       return message === undefined ? [] : [fault(["upstreams", name, "forwardHeaders", i], message)];
     }),
   );
@@ -115,6 +116,10 @@ function findPlainHttp({ origin, upstreams, identityProviders, transmitters }: C
       ["upstreams", name, "baseUrl"],
       baseUrl,
     ]),
+    ...Object.entries(upstreams).flatMap(([name, { credential }]): [string[], string][] => {
+      const url = tokenEndpointOf(credential);
+      return url === null ? [] : [[["upstreams", name, "credential", "tokenEndpoint"], url]];
+    }),
     ...keys("identityProviders", identityProviders),
     ...keys("transmitters", transmitters),
   ];

@@ -86,9 +86,10 @@ const NEVER_PREFIXES = [
 export const foldHeaderName = (name: string): string => name.toLowerCase().replaceAll("_", "-");
 
 /** Why an agent's header of this name may not be passed to an upstream with this header for its credential; else undefined. */
-export function findForwardingFault(name: string, credentialHeader: string): string | undefined {
+export function findForwardingFault(name: string, credentialHeader: string | null): string | undefined {
   const folded = foldHeaderName(name);
-  if (folded === foldHeaderName(credentialHeader)) return "the header of the upstream's own credential";
+  if (credentialHeader !== null && folded === foldHeaderName(credentialHeader))
+    return "the header of the upstream's own credential";
   const isNever = NEVER.has(folded) || NEVER_PREFIXES.some((prefix) => folded.startsWith(prefix));
   return isNever ? "never passed on: a credential, a hop's own, or where and what a request is" : undefined;
 }

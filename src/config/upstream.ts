@@ -1,30 +1,16 @@
 import { z } from "zod";
+import { credential } from "./credential.ts";
 import { delegation } from "./delegation.ts";
 import { meters, prices } from "./meters.ts";
-import { httpUrl, positive, secretName } from "./names.ts";
+import { httpUrl, positive } from "./names.ts";
 import { redactionRules } from "./redaction.ts";
-
-/** What frames or routes a request, says what its body is, or is the gate's own: never a place for a credential. */
-const NO_CREDENTIAL_HEADER =
-  /^(?:connection|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade|host|expect|content-.*|accept-encoding|dpop)$/i;
 
 export const upstream = z.strictObject({
   type: z.literal("http").default("http"),
   /** The gate's `/<name>/rest` becomes `<baseUrl>/rest`. */
   baseUrl: httpUrl.refine((text) => !text.endsWith("/"), "no slash at the end"),
-  /** `{secret}` in `value` is replaced when the call leaves, by the one file that opens secrets. */
-  credential: z.strictObject({
-    kind: z.literal("header"),
-    header: z
-      .string()
-      .regex(/^[A-Za-z0-9-]{1,64}$/, "a header name")
-      .refine(
-        (name) => !NO_CREDENTIAL_HEADER.test(name),
-        "a header that carries credentials, not Host, Content-* or the like",
-      ),
-    secret: secretName,
-    value: z.string().includes("{secret}").default("Bearer {secret}"),
-  }),
+  /** A row of the table in src/upstream/credentials/. */
+  credential,
   /** `refuse` where the upstream is known to decode `%2F` before it routes. */
   encodedSlash: z.enum(["data", "refuse"]).default("data"),
   /** Headers of an agent's request that pass besides those about content; in lower case once read. */

@@ -1,6 +1,7 @@
 import type { UpstreamConfig } from "../config/define.ts";
-import type { Env } from "../deployment.ts";
-import { injectCredential } from "../upstream/credential.ts";
+import type { Deployment } from "../deployment.ts";
+import { type Credential, type CredentialPlan, takeCredential } from "../upstream/credential.ts";
+import type { Needles } from "../upstream/needles.ts";
 import { fetchOutbound } from "../upstream/outbound.ts";
 import type { Admitted } from "./admit.ts";
 import type { SignedDelegation } from "./delegation.ts";
@@ -8,6 +9,7 @@ import { forwardedHeaders, type HeaderList } from "./headers.ts";
 import { type RequestBody, readNextRun } from "./request-body.ts";
 
 export interface Forwarding {
+  readonly credential: CredentialPlan;
   readonly upstream: UpstreamConfig;
   readonly method: string;
   /** The path below the upstream and the query, as they were sent. */
@@ -26,6 +28,8 @@ export interface Forwarded {
   readonly response: Response | null;
   /** How much of the request was handed to the connection, read when the call is settled. Of a connection that broke, less may have left. */
   readonly sent: Sent;
+  /** By what the credential is known in the answer; null: none was sent. */
+  readonly needles: Needles | null;
 }
 
 /** Filled as it goes. */
@@ -38,7 +42,7 @@ export interface Sent {
  * Sends an admitted call on: the URL rebuilt from the configured base and the agent's own encoding, the body's bytes
  * as they came, the agent's headers without what it may not say, and the upstream's credential.
  */
-export async function forward(call: Admitted, request: Forwarding, env: Env): Promise<Forwarded> {
+export async function forward(call: Admitted, request: Forwarding, deployment: Deployment): Promise<Forwarded> {
   const { upstream, body } = request;
   const sent: Sent = { bytes: 0, lastAtMs: null };
   let isAnswered = false;
@@ -49,12 +53,13 @@ export async function forward(call: Admitted, request: Forwarding, env: Env): Pr
   call.stop.allowTotal(request.startedAtMs + upstream.totalTimeoutMs);
   awaitAnswer();
   try {
+    const credential = await credentialOf(call, request, deployment);
+    if (credential === null || call.stop.reason !== null) return { response: null, sent, needles: null };
     const { delegation } = request;
     const headers = forwardedHeaders(request.headers, upstream.forwardHeaders, delegation?.header);
     if (delegation !== null) headers.set(delegation.header, delegation.token);
-    injectCredential(headers, upstream, env);
+    const url = credential.place(upstream.baseUrl + request.rawTarget, headers);
     const init: RequestInit = { method: request.method, headers, signal: call.stop.signal };
-    if (call.stop.reason !== null) return { response: null, sent };
     if (body.rest !== null) {
       call.listen();
       const stream = declared(request.declaredBytes);
@@ -66,13 +71,27 @@ export async function forward(call: Admitted, request: Forwarding, env: Env): Pr
       sent.bytes = body.first.length;
       sent.lastAtMs = Date.now();
     }
-    const response = await fetchOutbound(upstream.baseUrl + request.rawTarget, init);
+    const response = await fetchOutbound(url, init);
     isAnswered = true;
-    return { response, sent };
+    if (response.status === 401) credential.reject();
+    return { response, sent, needles: credential.needles };
   } catch {
     // Whatever it says (a host, a certificate, a credential in a URL) is nobody's business outside.
-    return { response: null, sent };
+    return { response: null, sent, needles: null };
   }
+}
+
+/** Null: the call is stopped, because there is none or for another reason. */
+async function credentialOf(
+  { stop, delegation }: Admitted,
+  { credential }: Forwarding,
+  deployment: Deployment,
+): Promise<Credential | null> {
+  const taken = await stop.orStopped(takeCredential(credential, deployment, delegation));
+  if (taken === undefined) return null;
+  if (taken.ok) return taken.value;
+  stop.stop({ kind: "no-credential", reason: taken.error });
+  return null;
 }
 
 const declared = (bytes: number | null): { readable: ReadableStream; writable: WritableStream } =>

@@ -5,10 +5,11 @@ import { type Grant, resourceOf } from "../grant/claims.ts";
 import type { DelegationMark, RecordedRequest } from "../instance/contract.ts";
 import { type Metered, meteredOf } from "../metering/charge.ts";
 import { err, ok, type Result } from "../result.ts";
+import { type CredentialPlan, hiddenParameterOf, planCredential } from "../upstream/credential.ts";
 import { type Admitted, admit } from "./admit.ts";
 import { answerTo } from "./answer.ts";
 import { authenticate } from "./authenticate.ts";
-import { authorizeBody, authorizeHead, findTooLarge, type Route } from "./authorize.ts";
+import { authorizeBody, authorizeHead, findTooLarge, type Path, type Route } from "./authorize.ts";
 import { type CallRedaction, redactionFor, type SentRequest } from "./call-redaction.ts";
 import { delegationFor, delegationMark } from "./delegation.ts";
 import type { RequestHead } from "./describe.ts";
@@ -43,7 +44,7 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
   // passed so far. From here on a refusal is put on record by the instance, which also knows what must be said first (a
   // replay, a switch).
   const head: RequestHead = { target, method: request.method, headers: request.headers };
-  const path = authorizeHead(head, request.body !== null, grant, config);
+  const path = withCredential(authorizeHead(head, request.body !== null, grant, config), grant);
   const body = path.ok && request.body !== null ? await readBody(request.body, head, path.value.route) : ok(NO_BODY);
   const authorized = !path.ok ? path : !body.ok ? body : authorizeBody(head, firstRunOf(body.value), grant, path.value);
   const sent = body.ok ? body.value : NO_BODY;
@@ -90,6 +91,7 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
     grant,
     upstream: path.value.route.config,
     metered: meteredOf(path.value.route.config, path.value.call),
+    credential: path.value.plan,
     redaction,
     delegation,
     startedAtMs,
@@ -126,6 +128,7 @@ interface Passing {
   readonly upstream: UpstreamConfig;
   /** Null: nothing of the call is metered. */
   readonly metered: Metered | null;
+  readonly credential: CredentialPlan;
   readonly redaction: CallRedaction | null;
   readonly delegation: DelegationMark | undefined;
   readonly startedAtMs: number;
@@ -134,13 +137,13 @@ interface Passing {
 }
 
 async function pass(call: Admitted, passing: Passing): Promise<Relayed> {
-  const { request, rawTarget, headers, body, grant, upstream, metered, redaction, startedAtMs, deployment, ctx } =
-    passing;
+  const { request, rawTarget, headers, body, grant, upstream, metered, credential } = passing;
+  const { redaction, startedAtMs, deployment, ctx } = passing;
   const { method } = request;
   const declaredBytes = declaredLength(request.headers);
   const delegation = delegationFor(call, upstream, passing.delegation, deployment);
-  const asked = { upstream, method, rawTarget, headers, body, declaredBytes, delegation, startedAtMs };
-  const forwarded = await forward(call, asked, deployment.env);
+  const asked = { upstream, credential, method, rawTarget, headers, body, declaredBytes, delegation, startedAtMs };
+  const forwarded = await forward(call, asked, deployment);
   return relay(call, forwarded, {
     upstream,
     lead: deployment.config.transcripts,
@@ -148,6 +151,7 @@ async function pass(call: Admitted, passing: Passing): Promise<Relayed> {
       origin: deployment.config.origin,
       askedUrl: upstream.baseUrl + rawTarget,
       bases: () => basesOf(grant, deployment),
+      hiddenParameter: hiddenParameterOf(upstream),
     },
     limitHeaders: limitHeaders(call.limits),
     metered,
@@ -157,6 +161,18 @@ async function pass(call: Admitted, passing: Passing): Promise<Relayed> {
     startedAtMs,
     waitUntil: (work) => ctx.waitUntil(work),
   });
+}
+
+interface Planned extends Path {
+  readonly plan: CredentialPlan;
+}
+
+/** A call that can't be sent with a credential of its grant is no call of this grant. */
+function withCredential(path: Result<Path, Denial>, { entries }: Grant): Result<Planned, Denial> {
+  if (!path.ok) return path;
+  const { route, call } = path.value;
+  const plan = planCredential(route.name, route.config, { call, entries });
+  return plan.ok ? ok({ ...path.value, plan: plan.value }) : err(absent("grant", plan.error));
 }
 
 async function readBody(

@@ -108,6 +108,8 @@ export interface AnswerRewriting {
   readonly askedUrl: string;
   /** Base URLs of the upstreams in the caller's grant. A link to any other would tell that it exists. */
   readonly bases: () => readonly (readonly [upstream: string, baseUrl: string])[];
+  /** A parameter that holds our credential, taken out of whatever URL it stands in; null: there is none. */
+  readonly hiddenParameter: string | null;
   /** Whether the body was decoded on the way, so that its coding is gone. */
   readonly decoded: boolean;
 }
@@ -135,14 +137,31 @@ export function answeredHeaders(received: Headers, rewriting: AnswerRewriting): 
 export const isDecodedByRuntime = (coding: string | null): boolean => coding === "gzip" || coding === "br";
 
 /** A URL below a granted upstream's base, as a URL of the gate; `undefined` for any other. */
-export function toGate(reference: string, { origin, askedUrl, bases }: AnswerRewriting): string | undefined {
+export function toGate(
+  reference: string,
+  { origin, askedUrl, bases, hiddenParameter }: AnswerRewriting,
+): string | undefined {
   if (!URL.canParse(reference, askedUrl)) return undefined;
-  const { href } = new URL(reference, askedUrl);
+  const url = new URL(reference, askedUrl);
+  // Pages link to the next by the URL that they were asked by.
+  if (hiddenParameter !== null) url.search = withoutParameter(url.search, hiddenParameter);
+  const { href } = url;
   for (const [upstream, baseUrl] of bases()) {
     const rest = href.startsWith(baseUrl) ? href.slice(baseUrl.length) : undefined;
     if (rest !== undefined && /^([/?#]|$)/.test(rest)) return `${origin}/${upstream}${rest}`;
   }
   return undefined;
+}
+
+/** The others in their own encoding. */
+function withoutParameter(search: string, hidden: string): string {
+  const isHidden = (pair: string): boolean =>
+    [...new URLSearchParams(pair).keys()].some((name) => name.toLowerCase() === hidden.toLowerCase());
+  return search
+    .slice(1)
+    .split("&")
+    .filter((pair) => !isHidden(pair))
+    .join("&");
 }
 
 /** RFC 8288 §3. A link that can't be read, has another context than what was asked, or leads elsewhere, is left out. */

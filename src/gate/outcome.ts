@@ -16,7 +16,10 @@ export function outcomeOf(reason: Reason): Outcome {
       return "timeout";
     case "too-large":
       return "too-large";
+    case "no-credential":
+      return "not-sent";
     case "upstream-broke-off":
+    case "credential-echoed":
     case undefined:
       return "upstream-failed";
   }
@@ -34,6 +37,10 @@ export function reasonText(reason: Reason): string | null {
       return `${reason.reason} is too large`;
     case "upstream-broke-off":
       return "the upstream broke off";
+    case "no-credential":
+      return `no credential: ${reason.reason}`;
+    case "credential-echoed":
+      return "the answer held the credential";
     case "client-gone":
       return null;
     case undefined:
@@ -74,6 +81,8 @@ export function denialOf(reason: Reason): Denial {
         : { kind: "upstream-failed", status: 502, reason: reason.reason };
     case "client-gone":
     case "upstream-broke-off":
+    case "no-credential":
+    case "credential-echoed":
     case undefined:
       return { kind: "upstream-failed", status: 502, reason: reasonText(reason) ?? "the agent went away" };
   }

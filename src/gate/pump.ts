@@ -5,6 +5,7 @@ import { type AnswerForm, AnswerReader } from "../metering/read-answer.ts";
 import { within } from "../within.ts";
 import { type Admitted, LEASE_ANSWER_MS } from "./admit.ts";
 import type { CallRedaction } from "./call-redaction.ts";
+import { EchoScan } from "./echo-scan.ts";
 import type { Forwarded } from "./forward.ts";
 import { outcomeOf, reasonText } from "./outcome.ts";
 import { giveRoom, takeRoom } from "./request-body.ts";
@@ -40,6 +41,7 @@ export class Pump {
   readonly #call: Admitted;
   readonly #forwarded: Forwarded;
   readonly #passage: Passage;
+  readonly #scan: EchoScan;
   readonly #firstByteAtMs = Date.now();
   #declaredBytes: number | null = null;
   #passedBytes = 0;
@@ -61,6 +63,14 @@ export class Pump {
     this.#call = call;
     this.#forwarded = forwarded;
     this.#passage = passage;
+    this.#scan = new EchoScan(forwarded.needles);
+  }
+
+  /** True: the credential is in them, and the call is stopped. */
+  isEchoedIn(headers: Headers): boolean {
+    if (!this.#scan.isInHeaders(headers)) return false;
+    this.#call.stop.stop({ kind: "credential-echoed" });
+    return true;
   }
 
   /** From here on what is received is read for what it says of its cost. */
@@ -131,7 +141,7 @@ export class Pump {
     const reader = body.getReader();
     let bytes = 0;
     while (bytes < declared) {
-      const run = await this.#read(reader.read());
+      const run = await this.#read(() => reader.read());
       if (run === null) return null;
       if (run.byteLength === 0) {
         this.#call.stop.stop({ kind: "upstream-broke-off" });
@@ -156,7 +166,7 @@ export class Pump {
     let bytes = 0;
     try {
       for (;;) {
-        const run = await this.#read(reader.read());
+        const run = await this.#read(() => reader.read());
         if (run === null) return null;
         if (run.byteLength === 0) break;
         if (bytes + run.byteLength > maxBytes) return "too-long";
@@ -182,8 +192,12 @@ export class Pump {
   /** The beginning of an answer that the agent does not get, for the record. */
   async readBeginning(body: ReadableStream<Uint8Array>, maxBytes: number): Promise<void> {
     const reader = body.getReader({ mode: "byob" });
-    const run = await this.#read(reader.readAtLeast(maxBytes, new Uint8Array(maxBytes)));
-    if (run !== null && run.byteLength > 0) this.#take(run);
+    const run = await this.#read(() => reader.readAtLeast(maxBytes, new Uint8Array(maxBytes)));
+    if (run === null || run.byteLength === 0) return;
+    this.#take(run);
+    // Of one that ends here nothing is held; of a longer one what may be the credential's beginning is not recorded.
+    const held = this.#scan.end();
+    if (held.byteLength > 0 && run.byteLength + held.byteLength < maxBytes) this.#take(held);
   }
 
   /**
@@ -225,7 +239,7 @@ export class Pump {
     };
     const pull = async (controller: ReadableByteStreamController): Promise<void> => {
       for (;;) {
-        const run = await this.#read(reader.read(new Uint8Array(readBytes)));
+        const run = await this.#read(() => reader.read(new Uint8Array(readBytes)));
         if (run === null) return cut(controller);
         if (run.byteLength === 0) break;
         if (run.byteLength === readBytes) readBytes = Math.min(2 * readBytes, READ_MAX_BYTES);
@@ -266,8 +280,23 @@ export class Pump {
     } as UnderlyingByteSource) as ReadableStream<Uint8Array>;
   }
 
-  /** One read within the idle bound: empty at the end, null where it failed or the call was stopped. */
-  async #read(read: Promise<ReadableStreamReadResult<Uint8Array>>): Promise<Uint8Array | null> {
+  /** What of the answer may be passed and recorded: empty at the end, null where it failed or the call was stopped. */
+  async #read(read: () => Promise<ReadableStreamReadResult<Uint8Array>>): Promise<Uint8Array | null> {
+    for (;;) {
+      const run = await this.#readOnce(read());
+      if (run === null) return null;
+      if (run.byteLength === 0) return this.#scan.end();
+      const clean = this.#scan.pass(run);
+      if (clean === null) {
+        this.#call.stop.stop({ kind: "credential-echoed" });
+        return null;
+      }
+      if (clean.byteLength > 0) return clean;
+    }
+  }
+
+  /** One read within the idle bound. */
+  async #readOnce(read: Promise<ReadableStreamReadResult<Uint8Array>>): Promise<Uint8Array | null> {
     const { stop } = this.#call;
     stop.allow(this.#passage.upstream.idleTimeoutMs, { kind: "timeout", what: "idle" });
     try {

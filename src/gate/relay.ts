@@ -12,7 +12,7 @@ import {
   type HeaderList,
   isDecodedByRuntime,
 } from "./headers.ts";
-import { denialOf } from "./outcome.ts";
+import { denialOf, reasonText } from "./outcome.ts";
 import { type Expansion, type Passage, Pump } from "./pump.ts";
 import { MAX_REDACTABLE_BYTES, TOO_LONG } from "./redact.ts";
 
@@ -67,6 +67,10 @@ export async function relay(call: Admitted, forwarded: Forwarded, relaying: Rela
   const coding = response.headers.get("content-encoding");
   const decoded = isDecodedByRuntime(coding);
   const headers = answeredHeaders(received, { ...relaying.rewriting, decoded });
+  if (pump.isEchoedIn(headers)) {
+    pump.head = headOf(response.status, new Headers(), decoded);
+    return withoutAnswer();
+  }
   for (const [name, value] of relaying.limitHeaders) headers.set(name, value);
   const head = headOf(response.status, headers, decoded);
   const { redaction } = relaying;
@@ -126,14 +130,17 @@ async function withhold(
   redaction: CallRedaction | null,
 ): Promise<Relayed> {
   const reason = "the upstream refused the gate's credential";
-  const head = headOf(response.status, received, isDecodedByRuntime(response.headers.get("content-encoding")));
+  const decoded = isDecodedByRuntime(response.headers.get("content-encoding"));
+  const recordable = pump.isEchoedIn(received) ? new Headers() : received;
+  const head = headOf(response.status, recordable, decoded);
   pump.head = redaction === null ? head : redaction.answerHead(head);
   // Its beginning is no JSON that could be redacted.
   if (redaction?.hasAnswerFields) redaction.withholdAnswer("the beginning of a body", null);
-  else if (response.body !== null)
+  else if (response.body !== null && call.stop.reason === null)
     await pump.readBeginning(response.body as ReadableStream<Uint8Array>, WITHHELD_BYTES);
   call.stop.release();
-  await pump.settle("upstream-failed", reason);
+  const echoed = call.stop.reason?.kind === "credential-echoed" ? `, and ${reasonText(call.stop.reason)}` : "";
+  await pump.settle("upstream-failed", reason + echoed);
   return { ok: false, denial: { kind: "upstream-failed", status: 502, reason } };
 }
 

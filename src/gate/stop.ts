@@ -7,6 +7,10 @@ export type StopReason =
   | { readonly kind: "lease-lost" }
   | { readonly kind: "client-gone" }
   | { readonly kind: "upstream-broke-off" }
+  /** Nothing was sent. */
+  | { readonly kind: "no-credential"; readonly reason: string }
+  /** The answer held it: neither agent nor record gets that. */
+  | { readonly kind: "credential-echoed" }
   | { readonly kind: "timeout"; readonly what: "first byte" | "idle" | "total" }
   | { readonly kind: "too-large"; readonly reason: string };
 

@@ -53,11 +53,24 @@ const layerOf = (file: string) => LAYERS.find(({ holds }) => holds(file))!;
 const GUARDED: readonly { readonly what: string; readonly pattern: RegExp; readonly by: RegExp }[] = [
   { what: "the network", pattern: /(?<![.\w"'`]|async )fetch\(/, by: /^src\/upstream\/outbound\.ts$|^src\/agent\// },
   {
-    what: "an upstream's credential",
-    pattern: /credential\.(secret|header|value)\b|\.credential;/,
-    by: /^src\/upstream\/credential\.ts$|^src\/deployment\.ts$|^src\/config\//,
+    what: "how an upstream's credential is configured",
+    pattern: /credential\.(secret|header|value|privateKey|authentication)\b|\.credential\b/,
+    by: /^src\/upstream\/credential\.ts$|^src\/deployment\.ts$|^src\/config\/|^durable-objects\/(credential-broker|agent-instance)\.ts$/,
   },
-  { what: "jose", pattern: /from "jose"/, by: /^src\/(authority|identity)\// },
+  { what: "an upstream's credential", pattern: /\.open\(\)/, by: /^src\/upstream\/placing\.ts$/ },
+  { what: "hiding a secret", pattern: /new Secret\(/, by: /^src\/upstream\// },
+  {
+    what: "a binding by a name from the configuration",
+    pattern: /env\[/,
+    by: /^src\/(upstream\/read-secret|deployment|(admin|signals)\/authenticate)\.ts$/,
+  },
+  {
+    what: "a token to another isolate",
+    pattern: /handToWorker\(/,
+    by: /^src\/upstream\/placing\.ts$|^durable-objects\/credential-broker\.ts$/,
+  },
+  // The gate's own keys sign by node:crypto. An upstream's client authenticates by RS256 and whatever else it was registered with.
+  { what: "jose", pattern: /from "jose"/, by: /^src\/(authority|identity)\/|^src\/upstream\/placing\.ts$/ },
   {
     what: "cloudflare:workers",
     pattern: /from "cloudflare:workers"/,

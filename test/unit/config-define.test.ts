@@ -174,7 +174,7 @@ describe("defineConfig", () => {
     ],
     ["upstreams/github/credential/header", "A: b", /^upstreams\.github\.credential\.header: a header name$/],
     ["upstreams/github/credential/value", "Bearer", /^upstreams\.github\.credential\.value: /],
-    ["upstreams/github/credential/kind", "query", /^upstreams\.github\.credential\.kind: /],
+    ["upstreams/github/credential/kind", "constructor", /^upstreams\.github\.credential\.kind: /],
     ["upstreams/github/forwardHeaders", ["A: b"], /^upstreams\.github\.forwardHeaders\.0: a header name$/],
     ["upstreams/github/forwardHeaders", [""], /^upstreams\.github\.forwardHeaders\.0: a header name$/],
     ["upstreams/github/forwardHeaders", "X-A", /^upstreams\.github\.forwardHeaders: /],

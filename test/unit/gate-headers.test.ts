@@ -113,6 +113,7 @@ describe("forwardedHeaders", () => {
 const rewriting: AnswerRewriting = {
   origin: "https://gate.test",
   askedUrl: "https://api.example.com/v1/items?page=1",
+  hiddenParameter: null,
   bases: () => [
     ["api", "https://api.example.com/v1"],
     ["other", "https://other.example.com"],

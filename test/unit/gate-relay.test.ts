@@ -44,11 +44,16 @@ function callWith(answers: Partial<LeaseCalls> = {}) {
   const pass = (response: Response | null, over: { isHead?: boolean; leadBytes?: number; leadMs?: number } = {}) =>
     relay(
       { seq: 1, lease, stop, listen: () => {} } as unknown as Admitted,
-      { response, sent: { bytes: 0, lastAtMs: null } },
+      { response, sent: { bytes: 0, lastAtMs: null }, needles: null },
       {
         upstream,
         lead: { streamLeadMs: over.leadMs ?? 10_000, streamLeadBytes: over.leadBytes ?? 1_000_000 },
-        rewriting: { origin: "https://gate.test", askedUrl: "https://upstream.test/a", bases: () => [] },
+        rewriting: {
+          origin: "https://gate.test",
+          askedUrl: "https://upstream.test/a",
+          bases: () => [],
+          hiddenParameter: null,
+        },
         limitHeaders: [],
         metered: null,
         redaction: null,

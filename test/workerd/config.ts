@@ -1,6 +1,7 @@
 import { defineConfig } from "../../src/config/define.ts";
 import type { ScopeEntry } from "../../src/config/layers.ts";
 import { heldBack, WEBHOOK } from "./approval-config.ts";
+import { CREDENTIAL_ENTRIES, CREDENTIAL_UPSTREAMS } from "./credentials-config.ts";
 import { modelCalls, modelUpstream, quotas, spenders } from "./quotas-config.ts";
 import { rules, watched } from "./rules-config.ts";
 
@@ -61,11 +62,12 @@ export default defineConfig({
     ...spenders([ISSUES, modelCalls]),
     "triage-bot": {
       versions: { "1.0.0": { model: "m", promptDigest: "sha256:0", tools: {} } },
-      ceiling: [ISSUES],
+      ceiling: [ISSUES, ...CREDENTIAL_ENTRIES],
       limits: { callsPerSecond: 1_000, burst: 1_000, concurrency: 100, refusalsRecordedPerMinute: 5 },
     },
   },
   upstreams: {
+    ...CREDENTIAL_UPSTREAMS,
     github: {
       baseUrl: "https://github.test",
       credential: { kind: "header", header: "Authorization", secret: "GITHUB_TOKEN" },
@@ -74,13 +76,13 @@ export default defineConfig({
   },
   entitlements: {
     groups: {
-      engineering: [ISSUES, modelCalls],
+      engineering: [ISSUES, modelCalls, ...CREDENTIAL_ENTRIES],
       nobody: [],
       readers: [{ ...ISSUES, operations: [ISSUES.operations[0]!] }],
     },
     humans: { "Named@acme.example": [ISSUES] },
   },
-  boundaries: [ISSUES, ...heldBack, modelCalls],
+  boundaries: [ISSUES, ...heldBack, modelCalls, ...CREDENTIAL_ENTRIES],
   approvals: { webhook: { url: WEBHOOK, secret: "APPROVALS_WEBHOOK" } },
   quotas,
   admins: {

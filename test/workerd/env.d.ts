@@ -9,6 +9,7 @@ declare namespace Cloudflare {
     readonly MANDATE_BOOK: DurableObjectNamespace;
     readonly MANDATE_INDEX: DurableObjectNamespace;
     readonly APPROVAL_DESK: DurableObjectNamespace;
+    readonly CREDENTIAL_BROKER: DurableObjectNamespace;
     readonly TRANSCRIPTS: R2Bucket;
   }
   interface GlobalProps {

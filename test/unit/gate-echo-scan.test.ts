@@ -1,0 +1,150 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { EchoScan } from "../../src/gate/echo-scan.ts";
+import { Needles } from "../../src/upstream/needles.ts";
+import { spellingsOf } from "../../src/upstream/spellings.ts";
+
+const TOKEN = "ghs_16C7e42F292c6912E7710c838347Ae178B4a";
+/** With every character that some spelling writes otherwise. */
+const AWKWARD = `p&ss/w+rd="x"<y>'z~1`;
+const needlesOf = (text: string) => new Needles(spellingsOf(text, 16));
+const utf8 = new TextEncoder();
+const latin1 = (bytes: Uint8Array): string => [...bytes].map((byte) => String.fromCharCode(byte)).join("");
+
+/** What went on, and whether it was found. */
+function scanned(needles: Needles, runs: readonly Uint8Array[]): { readonly passed: string; readonly found: boolean } {
+  const scan = new EchoScan(needles);
+  let passed = "";
+  for (const run of runs) {
+    const clean = scan.pass(run);
+    if (clean === null) return { passed, found: true };
+    passed += latin1(clean);
+  }
+  return { passed: passed + latin1(scan.end()), found: false };
+}
+const cutAt = (bytes: Uint8Array, at: readonly number[]): Uint8Array[] => {
+  const places = [0, ...at.map((one) => one % (bytes.length + 1)).sort((a, b) => a - b), bytes.length];
+  return places.slice(1).map((end, i) => bytes.slice(places[i], end));
+};
+
+const percentAll = (text: string) => [...text].map((c) => `%${c.charCodeAt(0).toString(16)}`).join("");
+const unicodeAll = (text: string) => [...text].map((c) => `\\u00${c.charCodeAt(0).toString(16)}`).join("");
+const SPELLINGS: readonly [string, (text: string) => string][] = [
+  ["as it is", (text) => text],
+  ["within a header's value", (text) => `Bearer ${text}`],
+  ["in base64", (text) => btoa(text)],
+  ["in base64url without padding", (text) => btoa(text).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "")],
+  ["in base64 as a user's password", (text) => btoa(`x-access-token:${text}`)],
+  ["in base64 as another user's password", (text) => btoa(`ab:${text}`)],
+  ["in base64 as a user", (text) => btoa(`${text}:`)],
+  ["in base64 of a JSON text", (text) => btoa(JSON.stringify({ t: text }))],
+  ["in a URL", (text) => encodeURIComponent(text)],
+  ["in a URL, in lower case", (text) => encodeURIComponent(text).replace(/%../g, (code) => code.toLowerCase())],
+  ["in a form", (text) => new URLSearchParams({ t: text }).toString()],
+  ["percent-encoded, each character", percentAll],
+  ["in a URL within a URL", (text) => encodeURIComponent(encodeURIComponent(text))],
+  ["in JSON", (text) => JSON.stringify({ t: text })],
+  ["in JSON, as PHP writes it", (text) => JSON.stringify({ t: text }).replaceAll("/", "\\/")],
+  ["in JSON within JSON", (text) => JSON.stringify({ t: JSON.stringify({ t: text }) })],
+  ["in JSON, each character escaped", unicodeAll],
+  [
+    "in HTML",
+    (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;"),
+  ],
+  ["in hexadecimal", (text) => [...text].map((c) => c.charCodeAt(0).toString(16)).join("")],
+];
+
+describe("an answer that holds the credential", () => {
+  for (const [what, secret] of [
+    ["a token", TOKEN],
+    ["an awkward password", AWKWARD],
+  ] as const)
+    it.each(SPELLINGS)(`${what} %s is found, wherever it is cut`, (_how, spell) => {
+      const needles = needlesOf(secret);
+      const body = utf8.encode(`{"before": 1, "it": "${spell(secret)}", "after": 2}`);
+      fc.assert(
+        fc.property(fc.array(fc.nat(), { maxLength: 12 }), (cuts) => {
+          const { found, passed } = scanned(needles, cutAt(body, cuts));
+          return found && '{"before": 1, "it": "'.startsWith(passed.slice(0, 21)) && passed.length < body.length - 10;
+        }),
+        { numRuns: 40 },
+      );
+    });
+
+  it("lets no more than three characters of it pass, byte by byte", () => {
+    const body = utf8.encode(`xx ${TOKEN} yy`);
+    expect(scanned(needlesOf(TOKEN), cutAt(body, [...body.keys()]))).toEqual({ passed: "xx ghs", found: true });
+  });
+
+  it("is found by the password of what Basic encodes, and by both halves together", () => {
+    const basic = needlesOf(btoa(`deploy:${AWKWARD}`));
+    expect(scanned(basic, [utf8.encode(`no such password: ${AWKWARD}`)]).found).toBe(true);
+    expect(scanned(basic, [utf8.encode(`deploy:${AWKWARD}`)]).found).toBe(true);
+    // Nothing of it passes, not even what is the user's name.
+    const cut = [
+      utf8.encode(`xx ${btoa(`deploy:${AWKWARD}`).slice(0, 9)}`),
+      utf8.encode(btoa(`deploy:${AWKWARD}`).slice(9)),
+    ];
+    expect(scanned(basic, cut)).toEqual({ passed: "xx ", found: true });
+    // The user alone is no secret.
+    expect(scanned(basic, [utf8.encode("deploy, and a long text that is nothing of it")]).found).toBe(false);
+  });
+});
+
+describe("an answer that does not", () => {
+  it("passes as it came, whatever its bytes and wherever it is cut", () => {
+    const needles = needlesOf(TOKEN);
+    // Made of pieces of the credential, so that its beginning is met again and again.
+    const piece = fc.oneof(
+      fc.integer({ min: 1, max: TOKEN.length - 1 }).map((length) => utf8.encode(TOKEN.slice(0, length))),
+      fc.integer({ min: 1, max: 20 }).map((from) => utf8.encode(TOKEN.slice(from))),
+      fc.uint8Array({ maxLength: 40 }),
+    );
+    fc.assert(
+      fc.property(fc.array(piece, { maxLength: 12 }), fc.array(fc.nat(), { maxLength: 8 }), (pieces, cuts) => {
+        const body = Uint8Array.from(pieces.flatMap((one) => [...one]));
+        const text = latin1(body);
+        const { passed, found } = scanned(needles, cutAt(body, cuts));
+        return text.includes(TOKEN) ? found : !found && passed === text;
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  it("is held back by no more than what may be a beginning", () => {
+    const scan = new EchoScan(needlesOf(TOKEN));
+    expect(latin1(scan.pass(utf8.encode("event: x\n\n"))!)).toBe("event: x\n\n");
+    expect(latin1(scan.pass(utf8.encode("data: ghs_16C7"))!)).toBe("data: ");
+    expect(scan.pass(utf8.encode("e42F292c6912E7710c838347Ae178B4"))).toHaveLength(0);
+    expect(latin1(scan.pass(utf8.encode("\n"))!)).toBe("ghs_16C7e42F292c6912E7710c838347Ae178B4\n");
+    expect(scan.end()).toHaveLength(0);
+  });
+
+  it("is not looked at where no credential was sent", () => {
+    const scan = new EchoScan(null);
+    const run = utf8.encode(TOKEN);
+    expect(scan.pass(run)).toBe(run);
+    expect(scan.isInHeaders([["x", TOKEN]])).toBe(false);
+  });
+});
+
+describe("headers", () => {
+  it("are looked through, names and values", () => {
+    const scan = new EchoScan(needlesOf(TOKEN));
+    expect(scan.isInHeaders([["x-debug", `auth=${btoa(`u:${TOKEN}`)}`]])).toBe(true);
+    expect(scan.isInHeaders([["x-debug", TOKEN.slice(1)]])).toBe(false);
+  });
+});
+
+describe("spellings", () => {
+  it("are none shorter than the shortest secret that is scanned for", () => {
+    for (const secret of [TOKEN, AWKWARD, "0123456789abcdef"])
+      for (const one of spellingsOf(secret, 16)) expect(one.length).toBeGreaterThanOrEqual(16);
+  });
+
+  it("of a token of 8 KiB are found as well", () => {
+    const long = "aB3-".repeat(2_048);
+    expect(scanned(needlesOf(long), [utf8.encode("x"), utf8.encode(btoa(`:${long}`))]).found).toBe(true);
+    expect(scanned(needlesOf(long), [utf8.encode(long.slice(4))]).found).toBe(false);
+  });
+});
