@@ -52,7 +52,7 @@ export async function startAuthorizationServer({ basic, keyed }: Clients): Promi
     oidc: { params: Record<string, string>; client: never };
   }) => {
     const keys = createRemoteJWKSet(new URL(`${gate}/.well-known/jwks.json`));
-    const options = { issuer: gate, audience: issuer, typ: "delegation+jwt", algorithms: ["Ed25519"] };
+    const options = { issuer: gate, audience: issuer, typ: "portcullis-delegation+jwt", algorithms: ["Ed25519"] };
     try {
       const { payload } = await jwtVerify(ctx.oidc.params["subject_token"]!, keys, options);
       subjects.push(payload);

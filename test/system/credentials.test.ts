@@ -229,7 +229,7 @@ describe("an authorization server", () => {
     for (const upstream of ["tokened", "exchange"]) expect((await ask(who, `/${upstream}/ok`)).status).toBe(200);
     const sent = hostile.requests("/ok").map(({ headers }) => headers.authorization);
     expect(sent.map((one) => one?.replace("Bearer ", "")).sort()).toEqual([...server.given].sort());
-    expect(server.subjects).toMatchObject([{ instance: who.id, agent: "triage-bot", task: "build-platform_t-1" }]);
+    expect(server.subjects).toMatchObject([{ act: { sub: who.id, agent: "triage-bot" }, task: "build-platform_t-1" }]);
   });
 });
 

@@ -224,13 +224,11 @@ describe("a fetched token", () => {
         client_id: "gate",
         client_assertion_type: "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
       });
-      const options = { issuer: ORIGIN, audience: "https://as.test", typ: "delegation+jwt" };
+      const options = { issuer: ORIGIN, audience: "https://as.test", typ: "portcullis-delegation+jwt" };
       const { payload } = await jwtVerify(form["subject_token"]!, jwks, options);
       expect(payload).toMatchObject({
         sub: agent.enrolment.human,
-        instance: agent.id,
-        agent: "triage-bot",
-        agent_version: "1.0.0",
+        act: { sub: agent.id, agent: "triage-bot", agent_version: "1.0.0" },
         task: agent.enrolment.task.id,
       });
       expect(payload.exp! - payload.iat!).toBeLessThanOrEqual(60);
