@@ -10,7 +10,7 @@ function mistakes(rules: unknown): string[] {
     // What a parsed configuration says of entries is not what one writes; none are needed here.
     const agents = { bot: { versions: { "1.0.0": { model: "m", promptDigest: "d" } }, ceiling: [] } };
     const entitlements = { groups: {} };
-    const source = { ...config, agents, platforms: {}, entitlements, boundaries: [], quotas: {}, rules };
+    const source = { ...config, agents, platforms: {}, upstreams: {}, entitlements, boundaries: [], quotas: {}, rules };
     defineConfig(source as unknown as ConfigSource);
     return [];
   } catch (error) {
