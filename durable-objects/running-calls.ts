@@ -1,0 +1,98 @@
+import type { Limits } from "../src/config/define.ts";
+import type { Deployment } from "../src/deployment.ts";
+import { amountsOf, settledCharges } from "../src/instance/call-cost.ts";
+import type { Cause, Settlement } from "../src/instance/contract.ts";
+import { chargesOf } from "../src/metering/charge.ts";
+import type { Ticket } from "../src/quota/shares.ts";
+import type { Piece } from "./bodies.ts";
+import type { InstanceControl } from "./instance-control.ts";
+import { answerFields, lostFields } from "./instance-fields.ts";
+import type { AnswerBody, Lease, LeaseHost } from "./lease.ts";
+import type { Ledger } from "./ledger.ts";
+import type { InstanceShares } from "./shares.ts";
+
+/** A Worker says something every five seconds while its call runs; one that was silent for this long is gone. */
+export const SILENT_MS = 20_000;
+
+export interface RunningCallsOptions {
+  readonly ledger: () => Ledger;
+  readonly control: () => InstanceControl;
+  readonly shares: () => InstanceShares;
+  /** What the instance may still use by itself. */
+  readonly limits: () => Limits;
+  readonly deployment: () => Deployment;
+}
+
+/** The calls that were admitted and have not ended: what their Workers say of them is on record in the same turn. */
+export class RunningCalls implements LeaseHost {
+  readonly leases = new Map<number, Lease>();
+  readonly #options: RunningCallsOptions;
+
+  constructor(options: RunningCallsOptions) {
+    this.#options = options;
+  }
+
+  get #ledger(): Ledger {
+    return this.#options.ledger();
+  }
+
+  async confirm(lease: Lease): Promise<void> {
+    if (!(await this.#options.control().isConfirmedRunning())) lease.break("unconfirmed");
+    // The alarm says so to all at once; it may be late, where it waits for R2.
+    else if (Date.now() >= this.#ledger.enrolment!.task.deadlineMs) lease.break("expired");
+  }
+
+  appendPiece(lease: Lease, piece: Piece, bytes: number): Cause | null {
+    this.#ledger.appendBody(piece);
+    const usage = this.#ledger.countBytes(bytes);
+    this.#options.shares().count(lease.taken.tickets, bytes);
+    this.#ledger.countPassing(lease.seq, bytes, countingBytes(lease.taken.tickets));
+    this.#options.control().saw({ kind: "passed", bytes }, Date.now());
+    if (usage.bytes > this.#options.limits().bytes) return "budget";
+    return this.#ledger.isFull ? "log-full" : null;
+  }
+
+  async pace(lease: Lease): Promise<void> {
+    await this.#ledger.pace();
+    if (!(await this.#options.shares().extendBytes(lease.taken.tickets))) lease.break("budget");
+  }
+
+  recordAnswer(lease: Lease, settlement: Settlement, answer: AnswerBody): void {
+    const bytes = settlement.redaction?.body?.trueBytes ?? settlement.tail.length;
+    this.#ledger.countBytes(bytes);
+    const { units, tickets } = lease.taken;
+    const charges = settledCharges(units, settlement);
+    const cost = amountsOf(charges);
+    this.#ledger.chargeUnits(units, cost);
+    this.#options.shares().count(tickets, bytes);
+    this.#options.shares().settle(tickets, cost);
+    if (lease.switchId !== null) this.#ledger.countCut(lease.switchId);
+    const beside = { grant: lease.grant, ...(answer.tail === null ? {} : { body: answer.tail }) };
+    this.#ledger.recordAnswer(lease.seq, Date.now(), answerFields(lease, settlement, answer, charges), beside);
+    // It is over, and on record as it was: what this trips cuts other calls.
+    this.release(lease);
+    const { outcome, head } = settlement;
+    this.#options.control().saw({ kind: "answered", bytes, outcome, status: head?.status ?? null }, Date.now());
+  }
+
+  recordLost(lease: Lease): void {
+    if (this.#ledger.log.isClosed) return;
+    const { units, tickets } = lease.taken;
+    const lead = this.#options.deployment().config.transcripts.streamLeadBytes;
+    const fields = lostFields(lease, lead, chargesOf(units, null));
+    this.#options.shares().settle(tickets, null);
+    this.#ledger.recordAnswer(lease.seq, Date.now(), fields, { grant: lease.grant });
+  }
+
+  release(lease: Lease): void {
+    this.leases.delete(lease.seq);
+  }
+
+  /** A Worker that died without a word holds no place: its call is recorded as lost, and what it may still say is refused. */
+  giveUpSilent(nowMs: number): void {
+    for (const lease of [...this.leases.values()]) if (lease.heardAtMs < nowMs - SILENT_MS) lease.abandon();
+  }
+}
+
+export const countingBytes = (tickets: readonly Ticket[]): readonly string[] =>
+  tickets.flatMap(({ name, need }) => (Object.hasOwn(need, "bytes") ? [name] : []));
