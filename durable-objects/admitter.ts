@@ -7,12 +7,11 @@ import type {
   Admission,
   AdmitRefusal,
   AdmitRequest,
-  LimitState,
   ProofMark,
   RecordedRequest,
   RenewRequest,
 } from "../src/instance/contract.ts";
-import { limitStateOf, reserve } from "../src/instance/limits.ts";
+import { type LimitState, limitStateOf, reserve } from "../src/instance/limits.ts";
 import { type Wanted, wantedOf } from "../src/quota/shares.ts";
 import type { Call } from "../src/scope/call.ts";
 import type { Approvals, Gate } from "./approvals.ts";
@@ -130,8 +129,7 @@ export class Admitter {
     this.#options.calls.leases.set(seq, lease);
     this.#options.control.saw({ kind: "admitted", bytes: bytesSent(sent) }, nowMs);
     const isTold =
-      request.delegation !== undefined ||
-      statesDelegation(this.#options.deployment().config.upstreams[call.upstream]!.credential);
+      request.delegation !== undefined || statesDelegation(this.#options.deployment().config.upstreams[call.upstream]!);
     const facts = isTold ? { delegation: delegationFacts(enrolment) } : {};
     return { admitted: true, seq, lease, limits: this.#limitState(nowMs), ...facts };
   }

@@ -1,5 +1,4 @@
 import { z } from "zod";
-import { parseWebhookSecret } from "./approval/webhook.ts";
 import { secretsOf } from "./config/credential.ts";
 import type { Config } from "./config/define.ts";
 import { GRANT_ALGORITHMS, KeyRing, SEAL_ALGORITHMS } from "./grant/keys.ts";
@@ -48,10 +47,7 @@ export function parseDeployment(env: Env, config: Config): Deployment {
   for (const upstream of Object.values(config.upstreams))
     for (const use of secretsOf(upstream.credential)) requireSecret(env, use);
   const { webhook } = config.approvals;
-  if (webhook !== undefined) {
-    const key = parseWebhookSecret(readSecret(env, webhook.secret));
-    if (!key.ok) throw new Error(`secret ${webhook.secret} ${key.error}`);
-  }
+  if (webhook !== undefined) requireSecret(env, { name: webhook.secret, form: "webhook" });
   const digests = [
     ...Object.values(config.admins.breakGlass),
     ...Object.values(config.transmitters).map(({ authorization }) => authorization),

@@ -109,7 +109,7 @@ export type OAuthClient = CredentialOf<"oauth-client-credentials"> | CredentialO
 export interface SecretUse {
   readonly name: string;
   /** `sent`: it goes to the upstream itself, so its echo must be told from chance. */
-  readonly form: "sent" | "any" | "pem" | "jwk";
+  readonly form: "sent" | "any" | "pem" | "jwk" | "webhook";
 }
 
 export function secretsOf(config: CredentialConfig): readonly SecretUse[] {
@@ -144,12 +144,16 @@ export function credentialHeaderOf(config: CredentialConfig): string | null {
   }
 }
 
-/** The parameter that the gate writes itself; null: none. */
-export const credentialParameterOf = (config: CredentialConfig): string | null =>
-  config.kind === "query" ? config.parameter : null;
+interface Credentialed {
+  readonly credential: CredentialConfig;
+}
+
+/** The parameter of a query that holds the credential, and is nobody else's to say or to see; null: none does. */
+export const hiddenParameterOf = ({ credential }: Credentialed): string | null =>
+  credential.kind === "query" ? credential.parameter : null;
 
 /** Whether the credential states who acts, for whom: what only the instance knows. */
-export const statesDelegation = (config: CredentialConfig): boolean => config.kind === "token-exchange";
+export const statesDelegation = ({ credential }: Credentialed): boolean => credential.kind === "token-exchange";
 
 /** Where a token is asked for, that is no path of the upstream's own base. */
 export const tokenEndpointOf = (config: CredentialConfig): string | null =>

@@ -8,10 +8,10 @@ import type {
   AdmitRequest,
   DelegationFacts,
   LeaseCalls,
-  LimitState,
   Settlement,
   Ticket,
 } from "../instance/contract.ts";
+import type { LimitState } from "../instance/limits.ts";
 import { instanceOf } from "../objects.ts";
 import { err, ok, type Result } from "../result.ts";
 import { within } from "../within.ts";

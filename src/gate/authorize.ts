@@ -1,4 +1,4 @@
-import { credentialParameterOf } from "../config/credential.ts";
+import { hiddenParameterOf } from "../config/credential.ts";
 import type { Config, UpstreamConfig } from "../config/define.ts";
 import { absent, type Denial } from "../denial.ts";
 import { type Grant, resourceOf } from "../grant/claims.ts";
@@ -57,7 +57,7 @@ export function describe(head: RequestHead, hasBody: boolean, grant: Held, confi
   const own = hasBody ? rulesOf(grant.entries, name) : NO_RULES;
   const others = hasBody ? rulesOfCeilings(config, name) : NO_RULES;
   // A form's field of that name could take the place of a credential in the query.
-  const isHidden = hasBody && credentialParameterOf(upstream.credential) !== null;
+  const isHidden = hasBody && hiddenParameterOf(upstream) !== null;
   const rules = { query: own.query || others.query || isHidden, body: own.body || others.body };
   return ok({ route: found.value, call: described.value, rules });
 }

@@ -1,3 +1,4 @@
+import { hiddenParameterOf } from "../config/credential.ts";
 import type { UpstreamConfig } from "../config/define.ts";
 import { absent, type Denial, unavailable } from "../denial.ts";
 import type { Deployment } from "../deployment.ts";
@@ -5,7 +6,7 @@ import { type Grant, resourceOf } from "../grant/claims.ts";
 import type { DelegationMark, RecordedRequest } from "../instance/contract.ts";
 import { type Metered, meteredOf } from "../metering/charge.ts";
 import { err, ok, type Result } from "../result.ts";
-import { type CredentialPlan, hiddenParameterOf, planCredential } from "../upstream/credential.ts";
+import { type CredentialPlan, planCredential } from "../upstream/credential.ts";
 import { type Admitted, admit } from "./admit.ts";
 import { answerTo } from "./answer.ts";
 import { authenticate } from "./authenticate.ts";

@@ -1,4 +1,4 @@
-import type { LimitState } from "../instance/contract.ts";
+import type { LimitState } from "../instance/limits.ts";
 import type { HeaderList } from "./headers.ts";
 
 /** The most that an integer of a structured field holds (RFC 9651 §3.3.1). */

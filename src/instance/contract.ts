@@ -14,6 +14,7 @@ import type { BodyPart } from "../transcript/body-line.ts";
 import type { RawPart } from "../transcript/layout.ts";
 import type { HeldBody } from "../transcript/locate-body.ts";
 import type { FamilyCalls } from "./family.ts";
+import type { LimitState } from "./limits.ts";
 
 /**
  * What the doors and an `AgentInstance` say to each other: plain data over RPC. Methods answer with values and never
@@ -288,18 +289,6 @@ export interface AdmitRefusal {
 export interface Ticket extends TicketCalls {
   /** Once, when it was decided: everything is asked again, and the approval is spent with the call's record. */
   claim(): Promise<Admission>;
-}
-
-/** The instance's own limits, and what is left of each: nothing that others share. */
-export interface LimitState {
-  readonly limits: Limits;
-  readonly calls: number;
-  readonly bytes: number;
-  readonly units: Units;
-  readonly concurrency: number;
-  /** Whole tokens of the rate's bucket. */
-  readonly tokens: number;
-  readonly deadlineInMs: number;
 }
 
 export interface IntrospectAnswer {

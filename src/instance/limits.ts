@@ -1,7 +1,6 @@
 import type { Limits } from "../config/define.ts";
 import type { Denial } from "../denial.ts";
 import { add, addUnits, own, toMillionths, type Units } from "../metering/amounts.ts";
-import type { LimitState } from "./contract.ts";
 
 /** What an instance has used. Part of every record's state, so that it is as durable as the record. */
 export interface Usage extends Bucket {
@@ -59,6 +58,18 @@ export function reserve(
       tokensAtMs: Math.max(usage.tokensAtMs, want.nowMs),
     },
   };
+}
+
+/** The instance's own limits, and what is left of each: nothing that others share. */
+export interface LimitState {
+  readonly limits: Limits;
+  readonly calls: number;
+  readonly bytes: number;
+  readonly units: Units;
+  readonly concurrency: number;
+  /** Whole tokens of the rate's bucket. */
+  readonly tokens: number;
+  readonly deadlineInMs: number;
 }
 
 /** What is left. Pure. */

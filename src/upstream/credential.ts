@@ -1,5 +1,4 @@
 import { createHash } from "node:crypto";
-import { credentialParameterOf } from "../config/credential.ts";
 import type { UpstreamConfig } from "../config/define.ts";
 import type { Deployment } from "../deployment.ts";
 import type { DelegationFacts } from "../instance/contract.ts";
@@ -36,9 +35,6 @@ export interface Credential {
   /** The upstream answered 401: the next call gets another, where there can be another. */
   reject(): void;
 }
-
-/** The parameter of a query that holds the credential, and is nobody else's to say or to see; null: none does. */
-export const hiddenParameterOf = ({ credential }: UpstreamConfig): string | null => credentialParameterOf(credential);
 
 /** Pure. An error says, for the record, why this grant or this call can't have the credential. */
 export function planCredential(

@@ -1,4 +1,5 @@
 import { importJWK, importPKCS8, type JWTPayload, SignJWT } from "jose";
+import { parseWebhookSecret, webhookHeaders } from "../approval/webhook.ts";
 import { Needles } from "./needles.ts";
 import { SENT_MIN_CHARS } from "./read-secret.ts";
 import type { Secret } from "./secret.ts";
@@ -49,6 +50,13 @@ const formEncoded = (text: string): string => new URLSearchParams([["", text]]).
 export function authenticateInForm(form: URLSearchParams, clientId: string, secret: Secret): void {
   form.set("client_id", clientId);
   form.set("client_secret", secret.open());
+}
+
+/** What a receiver knows a message by (Standard Webhooks). */
+export function signWebhook(secret: Secret, message: { readonly id: string; readonly body: string }, nowMs: number) {
+  const key = parseWebhookSecret(secret.open());
+  if (!key.ok) throw new Error("the webhook's secret");
+  return webhookHeaders(message.id, message.body, key.value, nowMs);
 }
 
 /** With a private JWK that names its algorithm and itself. Throws where it can't sign; the message is nobody's business. */

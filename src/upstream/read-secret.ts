@@ -1,3 +1,4 @@
+import { parseWebhookSecret } from "../approval/webhook.ts";
 import type { SecretUse } from "../config/credential.ts";
 import { err, ok, type Result } from "../result.ts";
 import { within } from "../within.ts";
@@ -45,6 +46,10 @@ function faultOf(value: string, { form }: SecretUse): string | undefined {
       return /^\s*-----BEGIN PRIVATE KEY-----\s[\s\S]+-----END PRIVATE KEY-----\s*$/.test(value)
         ? undefined
         : "is not a private key in PKCS#8 PEM (openssl pkcs8 -topk8 -nocrypt makes one of GitHub's)";
+    case "webhook": {
+      const key = parseWebhookSecret(value);
+      return key.ok ? undefined : key.error;
+    }
     case "jwk":
       return isPrivateJwk(value) ? undefined : "is not a private JWK with alg and kid";
   }

@@ -1,12 +1,13 @@
-import { parseWebhookSecret, webhookHeaders } from "../approval/webhook.ts";
 import type { Env } from "../deployment.ts";
 import { within } from "../within.ts";
 import { fetchOutbound } from "./outbound.ts";
+import { signWebhook } from "./placing.ts";
+import { readSecret } from "./read-secret.ts";
 
 const TIMEOUT_MS = 10_000;
 
 /**
- * INVARIANT: the one place that opens the webhook's secret, as late as can be. True: the receiver has taken it. Whatever
+ * True: the receiver has taken it. Whatever
  * is no 2xx has not, a redirect among it, and nothing that it answers is read.
  */
 export async function postWebhook(
@@ -14,11 +15,10 @@ export async function postWebhook(
   message: { readonly id: string; readonly body: string },
   env: Env,
 ): Promise<boolean> {
-  const opened = env[secret];
-  const key = parseWebhookSecret(typeof opened === "string" ? opened : "");
-  if (!key.ok) throw new Error(`secret ${secret} ${key.error}`);
+  const read = await readSecret(env, { name: secret, form: "webhook" }, Date.now());
+  if (!read.ok) throw new Error(read.error);
   const abort = new AbortController();
-  const headers = webhookHeaders(message.id, message.body, key.value, Date.now());
+  const headers = signWebhook(read.value, message, Date.now());
   const posting = fetchOutbound(url, { method: "POST", headers, body: message.body, signal: abort.signal });
   try {
     const response = await within(TIMEOUT_MS, posting);

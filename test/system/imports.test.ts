@@ -55,7 +55,7 @@ const GUARDED: readonly { readonly what: string; readonly pattern: RegExp; reado
   {
     what: "how an upstream's credential is configured",
     pattern: /credential\.(secret|header|value|privateKey|authentication)\b|\.credential\b/,
-    by: /^src\/upstream\/credential\.ts$|^src\/deployment\.ts$|^src\/config\/|^durable-objects\/(credential-broker|agent-instance)\.ts$/,
+    by: /^src\/upstream\/credential\.ts$|^src\/deployment\.ts$|^src\/config\/|^durable-objects\/credential-broker\.ts$/,
   },
   { what: "an upstream's credential", pattern: /\.open\(\)/, by: /^src\/upstream\/placing\.ts$/ },
   { what: "hiding a secret", pattern: /new Secret\(/, by: /^src\/upstream\// },
