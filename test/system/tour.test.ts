@@ -104,7 +104,8 @@ describe("npm start", () => {
         "2. An agent works, with the clients it knows",
         "3. The gate says no, and says little",
         "4. One of three is killed in the middle of its stream",
-        "5. The whole story is in the bucket, and can't be retold",
+        "5. A person is asked, and Ada loses her group",
+        "6. The whole story is in the bucket, and can't be retold",
       ]);
       expect(output).not.toContain("✗");
       for (const claim of [
@@ -120,6 +121,9 @@ describe("npm start", () => {
         /✓ a burst of \d+ calls: .* 429 with Retry-After/,
         /✓ its stream broke off after \d+ of \d+ characters, \d+ ms after/,
         /✓ the other two run on to their last word/,
+        /✓ the triager closes issue 1: 503, approval-pending/,
+        /✓ Oscar approves.* passes, once/,
+        /✓ its stream broke off .* Ada lost her group/,
         /✓ every hash and every seal holds/,
         /✓ one changed byte.* line \d+ \(seq \d+\)/,
         /✓ one missing record.* line \d+ \(seq \d+\)/,
