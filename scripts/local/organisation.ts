@@ -124,6 +124,7 @@ async function startParts(
           github: github.baseUrl,
           slack: slack.baseUrl,
           model: model.baseUrl,
+          mandates: { audience: "portcullis-mandates" },
           ...limits,
         },
         stateDir: join(dir, "state"),
