@@ -172,6 +172,13 @@ describe("npm start", () => {
     const shell = async (command: string) => (await promisify(execFile)("sh", ["-c", command], { cwd: root })).stdout;
     const target = / kill instance ([A-Za-z0-9_-]{43})/.exec(kill)?.[1];
     expect(await shell(list)).toMatch(new RegExp(`^${target} {2}live`, "m"));
+    const issue = `fetch(process.env.PORTCULLIS_URL + "/github/repos/acme/widgets/issues/2").then(({ status }) => console.log(status))`;
+    expect((await stat(join(dir, "ada.json"))).mode & 0o777).toBe(0o600);
+    expect(
+      await shell(
+        `npx portcullis agent --quiet --provision "${join(dir, "ada.json")}" -- "${process.execPath}" -e '${issue}'`,
+      ),
+    ).toBe("200\n");
     expect(await shell(kill)).toContain(`Killed: instance ${target}`);
     expect(await shell(list)).toMatch(new RegExp(`^${target} {2}killed`, "m"));
     expect(await shell(pull)).toMatch(/^\d+ objects of /);
@@ -194,7 +201,8 @@ describe("npm start", () => {
       } finally {
         squatter.close();
       }
-      expect(await countTranscripts()).toBe(before + 4);
+      // Four of this tour, and the one that was sent by hand after the first had copied the bucket.
+      expect(await countTranscripts()).toBe(before + 5);
     },
     tourMs,
   );
