@@ -1,7 +1,8 @@
-// The guided tour of `npm start`: the way of agents through the gate, on real parts, told in five steps.
+// The guided tour of `npm start`: the way of agents through the gate, on real parts, told in six steps.
 
 import { createAdmin } from "./local/admin.ts";
 import { limits, type Organisation } from "./local/organisation.ts";
+import { askAPerson, loseAGroup } from "./tour/authority.ts";
 import { killInMidStream } from "./tour/kill.ts";
 import { Narrator, type Print } from "./tour/narrator.ts";
 import { verifyKillReceipt } from "./tour/receipt.ts";
@@ -42,6 +43,10 @@ export async function runTour(organisation: Organisation, dir: string, print: Pr
     const receipt = await tour.step("One of three is killed in the middle of its stream", () =>
       killInMidStream(organisation, ours, admin, tour),
     );
+    await tour.step("A person is asked, and Ada loses her group", async () => {
+      await askAPerson(organisation, ours, admin, tour);
+      await loseAGroup(organisation, ours, admin, tour);
+    });
     await tour.step("The whole story is in the bucket, and can't be retold", async () => {
       const pulled = await readTranscripts(organisation, ours, visitor, admin, dir, tour);
       await verifyKillReceipt(pulled, receipt, dir, tour);

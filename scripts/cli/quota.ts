@@ -28,6 +28,9 @@ ${CONNECTION_USAGE}`,
       return EXIT.ok;
     }
     const { period, dimensions, instances } = found;
+    // Any id can be a key: whoever has used nothing of it can't be told from one that is misspelt.
+    if (instances === 0 && dimensions.every(({ spent }) => spent === 0))
+      io.note("Nothing is spent and nothing is leased. Is the key spelled right? A human's is the id that ps shows.");
     const when = period === null ? "for good" : `from ${utc(period.fromMs)} until ${utc(period.untilMs)}`;
     io.say(
       `${found.quota} of ${found.key}, ${when}; leased by ${instances} ${instances === 1 ? "instance" : "instances"}`,

@@ -27,6 +27,7 @@ function beginningLines(from: Beginning): string[] {
     ["sent by", from.client],
     ["chain", chain.map((actor) => `${actor.agent} (${actor.client})`).join(" > ")],
     ...(from.parent === null ? [] : [["parent", from.parent] as [string, string]]),
+    ...(from.mandate === undefined ? [] : [["mandate", from.mandate] as [string, string]]),
     ["task", from.task],
     ["purpose", from.purpose],
     ["from", utc(from.atMs)],

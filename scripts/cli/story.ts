@@ -38,6 +38,8 @@ const enrolledShape = z.object({
     .catch([]),
   /** Whoever provisioned it, where that was another instance. */
   parent: z.string().nullable().catch(null),
+  /** Under which it works, where the human approved in advance. */
+  mandate: optional,
   claims: reference,
 });
 const callShape = z.object({

@@ -27,6 +27,10 @@ const receipt = z.object({
   jws: z.string(),
 });
 
+const approvalsPage = z.object({
+  approvals: z.array(z.object({ id: z.string(), instance: z.string(), state: z.string(), method: z.string() })),
+});
+
 export type Member = z.infer<typeof member>;
 export type KillReceipt = z.infer<typeof receipt>;
 
@@ -40,6 +44,11 @@ export interface Admin {
   /** Live instances, killed ones too until their transcript ends. */
   list(): Promise<readonly Member[]>;
   kill(instance: string, reason: string): Promise<KillReceipt>;
+  /** The human has these groups, of those that the configuration names, and no others any more. */
+  narrow(human: string, groups: readonly string[], reason: string): Promise<KillReceipt>;
+  /** Calls of this instance that can be decided, newest first. */
+  waiting(instance: string): Promise<readonly string[]>;
+  approve(approval: string, reason: string): Promise<void>;
   /** Exact lines, oldest first. */
   transcript(of: TranscriptOf): Promise<readonly string[]>;
 }
@@ -63,6 +72,15 @@ export function createAdmin(gate: string, signIn: () => Promise<string>): Admin 
       receipt.parse(
         await (await ask("switches", { reach: "instance", target: { instance }, act: "kill", reason })).json(),
       ),
+    narrow: async (human, groups, reason) =>
+      receipt.parse(await (await ask(`humans/${human}/groups`, { groups, reason })).json()),
+    waiting: async (instance) => {
+      const { approvals } = approvalsPage.parse(await (await ask("approvals")).json());
+      return approvals.filter((one) => one.instance === instance && one.state === "asked").map(({ id }) => id);
+    },
+    approve: async (approval, reason) => {
+      await (await ask(`approvals/${approval}/approve`, { reason })).body?.cancel();
+    },
     transcript: async ({ human, task, instance }) => {
       const text = await (await ask(`transcripts/${human}/${task}/${instance}`)).text();
       return text.split("\n").filter((line) => line !== "");

@@ -88,6 +88,7 @@ const READ = [
   "GET /repos/{owner}/{repo}/issues/{issue_number}",
 ];
 const COMMENT = ["POST /repos/{owner}/{repo}/issues/{issue_number}/comments"];
+const CLOSE = repositories(["PATCH /repos/{owner}/{repo}/issues/{issue_number}"], ["widgets"]);
 const CHAT: ScopeEntry = {
   type: "http",
   upstream: "model",
@@ -143,6 +144,7 @@ const TRIAGE_BOT: ConfigSource["agents"][string] = {
     POST_TO_ENGINEERING,
     ...hostile("agent"),
     ...(local.more?.entries ?? []),
+    CLOSE,
   ],
   limits: {
     callsPerSecond: local.callsPerSecond ?? 20,
@@ -226,6 +228,7 @@ export default defineConfig({
         POST_TO_ENGINEERING,
         ...hostile("entitlement"),
         ...(local.more?.entries ?? []),
+        CLOSE,
       ],
       support: [repositories(READ, ["helpdesk"])],
       // Less than engineering: what is left to who loses that.
@@ -242,6 +245,8 @@ export default defineConfig({
     ...hostile("boundaries"),
     ...approvedByPerson(),
     ...(local.more?.entries ?? []),
+    // Whoever may close an issue has a person asked first.
+    { ...CLOSE, effect: "approve" },
   ],
   admins: {
     identityProvider: "corp",

@@ -15,6 +15,9 @@ export const humans = {
 } as const satisfies Readonly<Record<string, Person>>;
 export type Human = keyof typeof humans;
 
-/** `build-platform-app` is where humans set agents to work, `portcullis-admin` the gate's own; the gate knows nothing of `other-app`. */
-export const oidcClients = ["build-platform-app", "portcullis-admin", "other-app"] as const;
+/**
+ * `build-platform-app` is where humans set agents to work, `portcullis-admin` is the admins' and `portcullis-mandates` where humans
+ * approve in advance; the gate knows nothing of `other-app`.
+ */
+export const oidcClients = ["build-platform-app", "portcullis-admin", "portcullis-mandates", "other-app"] as const;
 export type OidcClient = (typeof oidcClients)[number];

@@ -9,6 +9,7 @@ import { startGitHub } from "./github.ts";
 import { type IdentityProvider, startIdentityProvider } from "./identity-provider.ts";
 import { startModel } from "./model.ts";
 import { choosePort } from "./ports.ts";
+import { writeProvisionFile } from "./provision-ada.ts";
 import type { RecordedUpstream } from "./recorder.ts";
 import { claimFolder, type RunAddresses } from "./run-file.ts";
 import { type LocalSecrets, loadSecrets } from "./secrets.ts";
@@ -124,6 +125,7 @@ async function startParts(
           github: github.baseUrl,
           slack: slack.baseUrl,
           model: model.baseUrl,
+          mandates: { audience: "portcullis-mandates" },
           ...limits,
         },
         stateDir: join(dir, "state"),
@@ -142,6 +144,11 @@ async function startParts(
     slack: slack.baseUrl,
     model: model.baseUrl,
   };
+  await writeProvisionFile(dir, {
+    gate: gate.origin,
+    issuer: identityProvider.issuer,
+    clientKey: secrets.platformClientKey,
+  });
   await runFile.publish(addresses);
   return { secrets, gate, identityProvider, github, slack, model, bucket, addresses };
 }

@@ -92,13 +92,13 @@ interface StreamEnd {
   readonly atMs: number;
 }
 
-interface Stream {
+export interface Stream {
   /** Resolves when this many chunks have come; rejects when the stream ends before. */
   reached(chunks: number): Promise<void>;
   readonly end: Promise<StreamEnd>;
 }
 
-function openStream(gate: string, instance: Instance): Stream {
+export function openStream(gate: string, instance: Instance): Stream {
   let text = "";
   let chunks = 0;
   let ended = false;

@@ -1,4 +1,4 @@
-// Step 5, in between: the receipt of the kill, held to the transcripts by who has nothing but files and public keys.
+// Step 6, in between: the receipt of the kill, held to the transcripts by who has nothing but files and public keys.
 
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";

@@ -1,4 +1,4 @@
-// Step 5, second half: somebody with write access to the copy tries to tell another story. Each try is unpacked, edited and packed
+// Step 6, second half: somebody with write access to the copy tries to tell another story. Each try is unpacked, edited and packed
 // again as they would do it, and verification must name the place.
 
 import { cp, readdir, readFile, rm, writeFile } from "node:fs/promises";

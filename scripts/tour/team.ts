@@ -23,6 +23,7 @@ const repository = (repo: string, operations: readonly string[]): ScopeEntry => 
 });
 const READ = ["GET /repos/{owner}/{repo}/contents/{+path}", "GET /repos/{owner}/{repo}/issues"];
 const COMMENT = ["POST /repos/{owner}/{repo}/issues/{issue_number}/comments"];
+const CLOSE = ["PATCH /repos/{owner}/{repo}/issues/{issue_number}"];
 const WHO_AM_I: ScopeEntry = { type: "http", upstream: "github", operations: ["GET /user"] };
 const CHAT: ScopeEntry = {
   type: "http",
@@ -35,7 +36,7 @@ const POST: ScopeEntry = { type: "http", upstream: "slack", operations: ["POST /
 /** The instances of the tour. What each may do differs, so that what one is refused another has just done. */
 export interface Team {
   readonly task: Task;
-  /** Reads, comments, posts and chats. */
+  /** Reads, comments, posts and chats; closes issues, where a person lets it. */
   readonly triager: Instance;
   /** Reads and chats; the one that will be killed. */
   readonly reader: Instance;
@@ -60,7 +61,7 @@ export async function provisionTeam({ gate, secrets, identityProvider }: Organis
   tour.say(`Ada signs in to her build platform and sets three agents to one task: ${task.purpose.toLowerCase()}.`);
   const triager = await provision({
     ...base,
-    scope: [repository("widgets", [...READ, ...COMMENT]), WHO_AM_I, CHAT, POST],
+    scope: [repository("widgets", [...READ, ...COMMENT, ...CLOSE]), WHO_AM_I, CHAT, POST],
   });
   const reader = await provision({ ...base, scope: [repository("widgets", READ), CHAT] });
   const counter = await provision({ ...base, scope: [WHO_AM_I, CHAT] });

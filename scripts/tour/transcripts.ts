@@ -1,4 +1,4 @@
-// Step 5, first half: the whole story stands in the bucket, and is verified from its bytes alone.
+// Step 6, first half: the whole story stands in the bucket, and is verified from its bytes alone.
 
 import { rm } from "node:fs/promises";
 import { join } from "node:path";

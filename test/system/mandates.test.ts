@@ -183,7 +183,9 @@ describe("a mandate", () => {
   });
 
   it("is listed and revoked by an operator at the command line", async () => {
-    const { id } = await approve({ maxUses: 4 });
+    const { id, token: mandate } = await approve({ maxUses: 4 });
+    const key = makeKey();
+    expect((await use(mandate, {}, { key })).status).toBe(200);
     const { sub, email, groups } = humans.oscar;
     const token = rig.h.idToken({ sub, email, groups, aud: "portcullis-admin" });
     const run = async (...args: string[]) => {
@@ -199,7 +201,8 @@ describe("a mandate", () => {
       return { code, said: said.join("") };
     };
     const listed = await run("mandates");
-    expect(listed.said).toMatch(new RegExp(`${id}\\s+stands\\s.*triage-bot by build-platform\\s+0/4\\s`));
+    expect(listed.said).toMatch(new RegExp(`${id}\\s+stands\\s.*triage-bot by build-platform\\s+1/4\\s`));
+    expect((await run("show", key.thumbprint)).said).toMatch(new RegExp(`^mandate {3}${id}$`, "m"));
     const revoked = await run("revoke-mandate", id, "--reason", "not at night");
     expect(revoked).toEqual({
       code: 0,

@@ -104,7 +104,8 @@ describe("npm start", () => {
         "2. An agent works, with the clients it knows",
         "3. The gate says no, and says little",
         "4. One of three is killed in the middle of its stream",
-        "5. The whole story is in the bucket, and can't be retold",
+        "5. A person is asked, and Ada loses her group",
+        "6. The whole story is in the bucket, and can't be retold",
       ]);
       expect(output).not.toContain("✗");
       for (const claim of [
@@ -120,6 +121,9 @@ describe("npm start", () => {
         /✓ a burst of \d+ calls: .* 429 with Retry-After/,
         /✓ its stream broke off after \d+ of \d+ characters, \d+ ms after/,
         /✓ the other two run on to their last word/,
+        /✓ the triager closes issue 1: 503, approval-pending/,
+        /✓ Oscar approves.* passes, once/,
+        /✓ its stream broke off .* Ada lost her group/,
         /✓ every hash and every seal holds/,
         /✓ one changed byte.* line \d+ \(seq \d+\)/,
         /✓ one missing record.* line \d+ \(seq \d+\)/,
@@ -168,6 +172,13 @@ describe("npm start", () => {
     const shell = async (command: string) => (await promisify(execFile)("sh", ["-c", command], { cwd: root })).stdout;
     const target = / kill instance ([A-Za-z0-9_-]{43})/.exec(kill)?.[1];
     expect(await shell(list)).toMatch(new RegExp(`^${target} {2}live`, "m"));
+    const issue = `fetch(process.env.PORTCULLIS_URL + "/github/repos/acme/widgets/issues/2").then(({ status }) => console.log(status))`;
+    expect((await stat(join(dir, "ada.json"))).mode & 0o777).toBe(0o600);
+    expect(
+      await shell(
+        `npx portcullis agent --quiet --provision "${join(dir, "ada.json")}" -- "${process.execPath}" -e '${issue}'`,
+      ),
+    ).toBe("200\n");
     expect(await shell(kill)).toContain(`Killed: instance ${target}`);
     expect(await shell(list)).toMatch(new RegExp(`^${target} {2}killed`, "m"));
     expect(await shell(pull)).toMatch(/^\d+ objects of /);
@@ -190,7 +201,8 @@ describe("npm start", () => {
       } finally {
         squatter.close();
       }
-      expect(await countTranscripts()).toBe(before + 4);
+      // Four of this tour, and the one that was sent by hand after the first had copied the bucket.
+      expect(await countTranscripts()).toBe(before + 5);
     },
     tourMs,
   );
