@@ -3,8 +3,7 @@ import type { RedactionRule } from "../config/redaction.ts";
 import type { AnswerHead, RecordedRequest, RedactedBody, RedactedValue, Redaction } from "../instance/contract.ts";
 import { err, ok, type Result } from "../result.ts";
 import type { Call } from "../scope/call.ts";
-import { folded, readingsOf } from "../scope/readings.ts";
-import { bindOperation } from "../scope/template.ts";
+import { mayBeOperation } from "../scope/readings.ts";
 import { SALT_BYTES } from "../transcript/body-line.ts";
 import { saltOfValue, type ValueSide, valueDigest } from "../transcript/redacted-value.ts";
 import {
@@ -44,12 +43,8 @@ export function redactionFor(
 }
 
 /** What may be meant is found: a grant may be wider than a rule, and a rule that misses a call is no refusal. */
-const concerns = ({ operations }: RedactionRule, { method, segments }: Omit<Call, "body">): boolean =>
-  operations === undefined ||
-  operations.some((operation) => {
-    const spelling = folded(operation);
-    return readingsOf(segments).some((reading) => bindOperation(spelling, method, reading) !== undefined);
-  });
+const concerns = ({ operations }: RedactionRule, call: Omit<Call, "body">): boolean =>
+  operations === undefined || operations.some((operation) => mayBeOperation(operation, call));
 
 /** What rules do to one call, both ways: decides what is recorded, and remembers what was taken out. */
 export class CallRedaction {

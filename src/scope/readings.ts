@@ -24,6 +24,12 @@ export function readingsOf(segments: readonly string[]): readonly (readonly stri
   ]);
 }
 
+/** Whether some upstream may read the call as this operation. */
+export function mayBeOperation(operation: Operation, { method, segments }: Pick<Call, "method" | "segments">): boolean {
+  const spelling = folded(operation);
+  return readingsOf(segments).some((reading) => bindOperation(spelling, method, reading) !== undefined);
+}
+
 /** The first operation of the entry that the call may be, if no condition fails for certain. */
 export function findMeant(entry: Pick<Entry, "upstream" | "operations" | "where">, call: Call): Operation | undefined {
   if (entry.upstream !== call.upstream) return undefined;
