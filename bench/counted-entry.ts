@@ -3,6 +3,8 @@ import type { Env } from "../src/deployment.ts";
 import type { Counts } from "./counts.ts";
 import * as gate from "./enrol-entry.ts";
 
+export * from "./enrol-entry.ts";
+
 /** The bench's gate, with what the platform bills counted: all objects and the Worker share this isolate. */
 const counts: Counts = {
   requests: 0,

@@ -5,7 +5,7 @@ import { issueGrant } from "../src/grant/claims.ts";
 import worker, { Roster as RealRoster } from "../src/index.ts";
 import { instanceOf } from "../src/objects.ts";
 
-export { AgentInstance, CredentialBroker, Journal, Quota, Retention, Switchboard } from "../src/index.ts";
+export * from "../src/index.ts";
 
 /** A roster shard that can be filled: enrolled long ago, and without a confirmation now. */
 export class Roster extends RealRoster {

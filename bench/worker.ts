@@ -95,6 +95,7 @@ const CLASSES = {
   QUOTA: "Quota",
   MANDATE_BOOK: "MandateBook",
   MANDATE_INDEX: "MandateIndex",
+  APPROVAL_DESK: "ApprovalDesk",
   CREDENTIAL_BROKER: "CredentialBroker",
 };
 
@@ -115,7 +116,11 @@ export async function startGate(
     "bench/config.ts",
     entry,
   );
-  const bindings = { GRANT_KEYS: privateJwks(), SEAL_KEYS: privateJwks(), SAAS_TOKEN: "bench" };
+  const bindings = {
+    GRANT_KEYS: privateJwks(),
+    SEAL_KEYS: privateJwks(),
+    SAAS_TOKEN: "bench-credential-of-an-upstream",
+  };
   return { origin, ...(await startWorker({ script, bindings, classes: CLASSES, stateIn, port })) };
 }
 

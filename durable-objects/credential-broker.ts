@@ -15,6 +15,8 @@ const LAST_USE_BEFORE_MS = 5_000;
 /** After a failure, and after a token that was replaced because it was rejected: twice as long each time. */
 const BACKOFF_MS = 1_000;
 const BACKOFF_MAX_MS = 60_000;
+/** For `refreshAtMs`: over already. */
+const REJECTED = Number.NEGATIVE_INFINITY;
 
 interface HeldToken {
   readonly id: string;
@@ -101,16 +103,17 @@ export class CredentialBroker extends DurableObject<Env> implements CredentialBr
   }
 
   /**
-   * The upstream answered 401 to it. It is replaced at once; but where what comes after it is rejected as well, that is
-   * not the token's fault, and it goes on serving for a while: no loop, and no call that waits for one.
+   * The upstream answered 401 to it. Another is fetched at once; where that can't be had, this one serves on, for a 401 may
+   * be of what the agent asked for, and one agent's must not take everybody's token. Where what comes after it is rejected
+   * as well, that is not the token's fault either, and it is not replaced for a while: no loop, and no call that waits for one.
    */
   #reject(id: string, nowMs: number): void {
-    if (this.#held?.id !== id) return;
+    if (this.#held?.id !== id || this.#held.refreshAtMs === REJECTED) return;
     if (nowMs - this.#rejectedAtMs > 2 * BACKOFF_MAX_MS) this.#rejections = 0;
     if (this.#rejections > 0 && nowMs < this.#rejectedAtMs + backoffMs(this.#rejections - 1)) return;
     this.#rejections++;
     this.#rejectedAtMs = nowMs;
-    this.#held = null;
+    this.#held = { ...this.#held, refreshAtMs: REJECTED };
   }
 }
 

@@ -18,9 +18,9 @@ import { ceilingsOf, permitsOf } from "../../src/instance/ceilings.ts";
 import type { Lineage } from "../../src/instance/contract.ts";
 import { err, type Result } from "../../src/result.ts";
 import type { Call, Json } from "../../src/scope/call.ts";
-import { findPermit } from "../../src/scope/decide.ts";
 import type { Entry } from "../../src/scope/entry.ts";
 import { explain, factsOf, type Miss } from "../../src/scope/explain.ts";
+import { findMeant } from "../../src/scope/readings.ts";
 import type { Asked } from "./asked.ts";
 
 export type Verdict = "allowed" | "refused" | "approval";
@@ -138,8 +138,8 @@ function verdictOf(layer: CallLayer, entries: readonly Entry[], places: readonly
     return { layer, verdict: "refused", misses: misses.map((miss) => ({ ...miss, at: places[miss.entry]! })) };
   for (const { verdict, isOf } of EFFECTS)
     for (const [place, entry] of entries.entries()) {
-      const fits = isOf(entry) ? findPermit([entry], call) : undefined;
-      if (fits !== undefined) return { layer, verdict, at: places[place]!, operation: fits.operation, misses: [] };
+      const fits = isOf(entry) ? findMeant(entry, call) : undefined;
+      if (fits !== undefined) return { layer, verdict, at: places[place]!, operation: fits.text, misses: [] };
     }
   return { layer, verdict: "allowed", at: places[permit.entry]!, operation: permit.operation, misses: [] };
 }

@@ -34,8 +34,13 @@ export function whyNotApprovable({ body, bodyFollows, redaction }: RecordedReque
 
 /** One text for one call: two calls with the same digest are the same call. Pure. */
 export function boundDigest(to: Destination, { method, target, headers, body }: RecordedRequest): string {
+  const dropped = (headers.find(([name]) => name === "connection")?.[1] ?? "")
+    .split(",")
+    .map((option) => option.trim().toLowerCase());
   const meant = headers
     .filter(([name]) => MEANING.test(name) || to.forwardHeaders.includes(name))
+    // RFC 9110 §7.6.1: a header that `Connection` names goes no further, and what was seen with it would pass without.
+    .filter(([name]) => !dropped.includes(name))
     .toSorted(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0));
   return sha256Hex(JSON.stringify([to.upstream, to.baseUrl, method, target, meant, sha256Hex(body)]));
 }

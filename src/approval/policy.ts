@@ -1,6 +1,6 @@
 import type { BoundaryEntry } from "../config/layers.ts";
 import type { Call } from "../scope/call.ts";
-import { matches } from "../scope/decide.ts";
+import { findMeant } from "../scope/readings.ts";
 
 /** Pure. Which calls wait for a person, and which person may decide. */
 
@@ -27,9 +27,12 @@ export const askingEntries = (boundaries: readonly BoundaryEntry[]): readonly As
     entry.approval === null ? [] : [{ ...entry, approval: entry.approval, at: `boundaries[${i}]` }],
   );
 
-/** Null: nobody need be asked. Restrictive wins: one entry that asks is enough, whatever else allows the call. */
+/**
+ * Null: nobody need be asked. Restrictive wins: one entry that asks is enough, whatever else allows the call. So does doubt:
+ * what an upstream may read as a call of the entry is one, else another spelling would pass by the wider entry that allows.
+ */
 export function demandOf(asking: readonly Asking[], call: Call): Demand | null {
-  const found = asking.filter((entry) => matches(entry, call));
+  const found = asking.filter((entry) => findMeant(entry, call) !== undefined);
   if (found.length === 0) return null;
   const policies = found.map(({ approval }) => approval);
   const least = (of: (policy: Asking["approval"]) => number): number => Math.min(...policies.map(of)) * 1_000;

@@ -3,7 +3,7 @@ import type { RedactionRule } from "../config/redaction.ts";
 import type { AnswerHead, RecordedRequest, RedactedBody, RedactedValue, Redaction } from "../instance/contract.ts";
 import { err, ok, type Result } from "../result.ts";
 import type { Call } from "../scope/call.ts";
-import { bindOperation, type Part } from "../scope/template.ts";
+import { mayBeOperation } from "../scope/readings.ts";
 import { SALT_BYTES } from "../transcript/body-line.ts";
 import { saltOfValue, type ValueSide, valueDigest } from "../transcript/redacted-value.ts";
 import {
@@ -43,24 +43,8 @@ export function redactionFor(
 }
 
 /** What may be meant is found: a grant may be wider than a rule, and a rule that misses a call is no refusal. */
-const concerns = ({ operations }: RedactionRule, { method, segments }: Omit<Call, "body">): boolean =>
-  operations === undefined ||
-  operations.some((operation) => {
-    const folded = { ...operation, parts: operation.parts.map(fold) };
-    return readingsOf(segments).some((reading) => bindOperation(folded, method, reading) !== undefined);
-  });
-
-const fold = (part: Part): Part => (part.kind === "literal" ? { ...part, text: part.text.toLowerCase() } : part);
-
-/** As some upstream may read a path: whatever its case, with or without a slash at its end, `%2F` as a slash, without `;parameters`. */
-function readingsOf(segments: readonly string[]): readonly (readonly string[])[] {
-  const folded = segments.map((segment) => segment.toLowerCase());
-  const parted = folded.flatMap((segment) => segment.split("/")).map((segment) => segment.split(";")[0]!);
-  return [folded, parted].flatMap((reading) => [
-    reading,
-    reading.at(-1) === "" ? reading.slice(0, -1) : [...reading, ""],
-  ]);
-}
+const concerns = ({ operations }: RedactionRule, call: Omit<Call, "body">): boolean =>
+  operations === undefined || operations.some((operation) => mayBeOperation(operation, call));
 
 /** What rules do to one call, both ways: decides what is recorded, and remembers what was taken out. */
 export class CallRedaction {

@@ -2,7 +2,9 @@ import type { UpstreamConfig } from "../config/define.ts";
 import { delegationAudience } from "../config/delegation.ts";
 import { type DelegationSigner, newDelegationId, signDelegation, txnOf } from "../delegation/signed.ts";
 import type { DelegationMark } from "../instance/contract.ts";
+import { Needles } from "../upstream/needles.ts";
 import type { Admitted } from "./admit.ts";
+import type { Guarded } from "./echo-scan.ts";
 
 /** The signed delegation of one call, and the header that it goes out in. */
 export interface SignedDelegation {
@@ -26,6 +28,12 @@ export function delegationFor(
   const of = { audience: mark.aud, txn: txnOf(facts.instance, seq), nowMs: Date.now(), jti: mark.jti };
   return { header: upstream.delegation.header, token: signDelegation(deployment, facts, of) };
 }
+
+/** By what it is known in a body: as it is, which is how URLs, JSON and HTML write it as well. Made for one call, so no more than that. */
+export const guardedDelegation = ({ token }: SignedDelegation): Guarded => ({
+  what: "signed delegation",
+  needles: new Needles([token]),
+});
 
 /**
  * An answer's headers as they may be shown: an upstream that gives the token back, in its own header or as part of

@@ -5,32 +5,40 @@ const NOTHING = new Uint8Array(0);
 /** What fewer bytes may begin is met in any text: to hold them back would delay streams, and they give nothing away. */
 const HELD_MIN_BYTES = 4;
 
+/** By what it is known, and what it is. */
+export interface Guarded {
+  readonly what: Echoed;
+  readonly needles: Needles;
+}
+export type Echoed = "credential" | "signed delegation";
+
 /**
- * Looks for the credential in an answer as it passes. What may be its beginning, from four bytes on, is held back until the
+ * Looks for the credential, and for the signed delegation, in an answer as it passes. What may be its beginning, from four bytes on, is held back until the
  * next bytes say what it is; never more is held than a spelling of it has. Of an answer that breaks off there, what is held
  * goes nowhere. So three characters of at least sixteen can pass before the rest is known for what it is.
  */
 export class EchoScan {
-  readonly #needles: Needles | null;
+  readonly #guarded: readonly Guarded[];
   /** What may be the beginning, and how much of it has passed. */
   #kept: Uint8Array = NOTHING;
   #keptPassed = 0;
 
-  /** @param needles null: no credential was sent. */
-  constructor(needles: Needles | null) {
-    this.#needles = needles;
+  /** @param guarded none: nothing was sent that could come back. */
+  constructor(guarded: readonly Guarded[]) {
+    this.#guarded = guarded;
   }
 
-  /** What of the answer may go on, empty where all of it is held; null: the credential is in it. */
-  pass(run: Uint8Array): Uint8Array | null {
-    if (this.#needles === null) return run;
+  /** What of the answer may go on, empty where all of it is held; else what is in it. */
+  pass(run: Uint8Array): Uint8Array | Echoed {
+    if (this.#guarded.length === 0) return run;
     const bytes = this.#kept.length === 0 ? run : joined(this.#kept, run);
     const passed = this.#keptPassed;
-    if (this.#needles.areIn(bytes)) {
+    const found = this.#guarded.find(({ needles }) => needles.areIn(bytes));
+    if (found !== undefined) {
       this.end();
-      return null;
+      return found.what;
     }
-    const from = this.#needles.beginningIn(bytes);
+    const from = Math.min(...this.#guarded.map(({ needles }) => needles.beginningIn(bytes)));
     const until = bytes.length - from < HELD_MIN_BYTES ? bytes.length : Math.max(from, passed);
     // A copy: what is passed may give its buffer away.
     this.#kept = from === bytes.length ? NOTHING : bytes.slice(from);
@@ -46,11 +54,13 @@ export class EchoScan {
     return held;
   }
 
-  isInHeaders(headers: Iterable<readonly [name: string, value: string]>): boolean {
-    const needles = this.#needles;
-    return (
-      needles !== null && [...headers].some(([name, value]) => needles.areInText(value) || needles.areInText(name))
-    );
+  /** Null: nothing is in them. */
+  findInHeaders(headers: Iterable<readonly [name: string, value: string]>): Echoed | null {
+    if (this.#guarded.length === 0) return null;
+    const all = [...headers];
+    const isIn = ({ needles }: Guarded): boolean =>
+      all.some(([name, value]) => needles.areInText(value) || needles.areInText(name));
+    return this.#guarded.find(isIn)?.what ?? null;
   }
 }
 

@@ -1,10 +1,10 @@
 import type { UpstreamConfig } from "../config/define.ts";
 import type { Deployment } from "../deployment.ts";
 import { type Credential, type CredentialPlan, takeCredential } from "../upstream/credential.ts";
-import type { Needles } from "../upstream/needles.ts";
 import { fetchOutbound } from "../upstream/outbound.ts";
 import type { Admitted } from "./admit.ts";
-import type { SignedDelegation } from "./delegation.ts";
+import { guardedDelegation, type SignedDelegation } from "./delegation.ts";
+import type { Guarded } from "./echo-scan.ts";
 import { forwardedHeaders, type HeaderList } from "./headers.ts";
 import { type RequestBody, readNextRun } from "./request-body.ts";
 
@@ -20,7 +20,6 @@ export interface Forwarding {
   readonly declaredBytes: number | null;
   /** Null: the upstream wants none. */
   readonly delegation: SignedDelegation | null;
-  readonly startedAtMs: number;
 }
 
 export interface Forwarded {
@@ -28,8 +27,8 @@ export interface Forwarded {
   readonly response: Response | null;
   /** How much of the request was handed to the connection, read when the call is settled. Of a connection that broke, less may have left. */
   readonly sent: Sent;
-  /** By what the credential is known in the answer; null: none was sent. */
-  readonly needles: Needles | null;
+  /** What was sent that the answer must not hold. */
+  readonly guarded: readonly Guarded[];
 }
 
 /** Filled as it goes. */
@@ -50,11 +49,12 @@ export async function forward(call: Admitted, request: Forwarding, deployment: D
   const awaitAnswer = (): void => {
     if (!isAnswered) call.stop.allow(upstream.firstByteTimeoutMs, { kind: "timeout", what: "first byte" });
   };
-  call.stop.allowTotal(request.startedAtMs + upstream.totalTimeoutMs);
+  // From here on: what it waited before, for a person's approval among others, is not the upstream's.
+  call.stop.allowTotal(Date.now() + upstream.totalTimeoutMs);
   awaitAnswer();
   try {
     const credential = await credentialOf(call, request, deployment);
-    if (credential === null || call.stop.reason !== null) return { response: null, sent, needles: null };
+    if (credential === null || call.stop.reason !== null) return { response: null, sent, guarded: [] };
     const { delegation } = request;
     const headers = forwardedHeaders(request.headers, upstream.forwardHeaders, delegation?.header);
     if (delegation !== null) headers.set(delegation.header, delegation.token);
@@ -74,11 +74,16 @@ export async function forward(call: Admitted, request: Forwarding, deployment: D
     const response = await fetchOutbound(url, init);
     isAnswered = true;
     if (response.status === 401) credential.reject();
-    return { response, sent, needles: credential.needles };
+    return { response, sent, guarded: guardedOf(credential, delegation) };
   } catch {
     // Whatever it says (a host, a certificate, a credential in a URL) is nobody's business outside.
-    return { response: null, sent, needles: null };
+    return { response: null, sent, guarded: [] };
   }
+}
+
+function guardedOf({ needles }: Credential, delegation: SignedDelegation | null): readonly Guarded[] {
+  const own: readonly Guarded[] = needles === null ? [] : [{ what: "credential", needles }];
+  return delegation === null ? own : [...own, guardedDelegation(delegation)];
 }
 
 /** Null: the call is stopped, because there is none or for another reason. */

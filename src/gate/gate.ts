@@ -102,7 +102,9 @@ export async function gate(request: Request, deployment: Deployment, ctx: Execut
   // An agent that goes away would else take this Worker along before the call is settled.
   ctx.waitUntil(passing);
   const relayed = await passing;
-  return relayed.ok ? relayed.response : refuse(relayed.denial);
+  if (relayed.ok) return relayed.response;
+  const answer = refuse(relayed.denial);
+  return answer.status === 429 ? withLimits(answer, admitted.value.limits) : answer;
 }
 
 /** Whole, or null where more follows: rules speak of a body that is known to its end. */
@@ -143,7 +145,7 @@ async function pass(call: Admitted, passing: Passing): Promise<Relayed> {
   const { method } = request;
   const declaredBytes = declaredLength(request.headers);
   const delegation = delegationFor(call, upstream, passing.delegation, deployment);
-  const asked = { upstream, credential, method, rawTarget, headers, body, declaredBytes, delegation, startedAtMs };
+  const asked = { upstream, credential, method, rawTarget, headers, body, declaredBytes, delegation };
   const forwarded = await forward(call, asked, deployment);
   return relay(call, forwarded, {
     upstream,

@@ -19,7 +19,7 @@ export function outcomeOf(reason: Reason): Outcome {
     case "no-credential":
       return "not-sent";
     case "upstream-broke-off":
-    case "credential-echoed":
+    case "echoed":
     case undefined:
       return "upstream-failed";
   }
@@ -39,8 +39,8 @@ export function reasonText(reason: Reason): string | null {
       return "the upstream broke off";
     case "no-credential":
       return `no credential: ${reason.reason}`;
-    case "credential-echoed":
-      return "the answer held the credential";
+    case "echoed":
+      return `the answer held the ${reason.what}`;
     case "client-gone":
       return null;
     case undefined:
@@ -82,7 +82,7 @@ export function denialOf(reason: Reason): Denial {
     case "client-gone":
     case "upstream-broke-off":
     case "no-credential":
-    case "credential-echoed":
+    case "echoed":
     case undefined:
       return { kind: "upstream-failed", status: 502, reason: reasonText(reason) ?? "the agent went away" };
   }

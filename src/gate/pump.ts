@@ -1,7 +1,7 @@
 import type { Config, UpstreamConfig } from "../config/define.ts";
 import type { AnswerHead, Outcome, Settlement } from "../instance/contract.ts";
 import { chargeOf, type Metered, NOTHING_SAID } from "../metering/charge.ts";
-import { type AnswerForm, AnswerReader } from "../metering/read-answer.ts";
+import { type AnswerForm, AnswerReader, type Room } from "../metering/read-answer.ts";
 import { within } from "../within.ts";
 import { type Admitted, LEASE_ANSWER_MS } from "./admit.ts";
 import type { CallRedaction } from "./call-redaction.ts";
@@ -15,6 +15,8 @@ const READ_MIN_BYTES = 4_096;
 const READ_MAX_BYTES = 65_536;
 
 const NOTHING = new Uint8Array(0);
+/** The same that bodies are read whole in. */
+const ROOM: Room = { take: takeRoom, give: giveRoom };
 
 /** Between whom, and how long. */
 export interface Passage {
@@ -63,20 +65,20 @@ export class Pump {
     this.#call = call;
     this.#forwarded = forwarded;
     this.#passage = passage;
-    this.#scan = new EchoScan(forwarded.needles);
+    this.#scan = new EchoScan(forwarded.guarded);
   }
 
-  /** True: the credential is in them, and the call is stopped. */
+  /** True: what was sent is in them, and the call is stopped. */
   isEchoedIn(headers: Headers): boolean {
-    if (!this.#scan.isInHeaders(headers)) return false;
-    this.#call.stop.stop({ kind: "credential-echoed" });
-    return true;
+    const what = this.#scan.findInHeaders(headers);
+    if (what !== null) this.#call.stop.stop({ kind: "echoed", what });
+    return what !== null;
   }
 
   /** From here on what is received is read for what it says of its cost. */
   meter(form: AnswerForm | null): void {
     const { metered } = this.#passage;
-    if (metered !== null && form !== null) this.#reader = new AnswerReader(metered, form);
+    if (metered !== null && form !== null) this.#reader = new AnswerReader(metered, form, ROOM);
   }
 
   /** Of a whole answer alone: what was cut may have cost more than it came to say. */
@@ -132,6 +134,7 @@ export class Pump {
       return false;
     } finally {
       stop.end();
+      this.#reader?.close();
       lease[Symbol.dispose]?.();
     }
   }
@@ -287,8 +290,8 @@ export class Pump {
       if (run === null) return null;
       if (run.byteLength === 0) return this.#scan.end();
       const clean = this.#scan.pass(run);
-      if (clean === null) {
-        this.#call.stop.stop({ kind: "credential-echoed" });
+      if (typeof clean === "string") {
+        this.#call.stop.stop({ kind: "echoed", what: clean });
         return null;
       }
       if (clean.byteLength > 0) return clean;

@@ -139,7 +139,7 @@ async function withhold(
   else if (response.body !== null && call.stop.reason === null)
     await pump.readBeginning(response.body as ReadableStream<Uint8Array>, WITHHELD_BYTES);
   call.stop.release();
-  const echoed = call.stop.reason?.kind === "credential-echoed" ? `, and ${reasonText(call.stop.reason)}` : "";
+  const echoed = call.stop.reason?.kind === "echoed" ? `, and ${reasonText(call.stop.reason)}` : "";
   await pump.settle("upstream-failed", reason + echoed);
   return { ok: false, denial: { kind: "upstream-failed", status: 502, reason } };
 }

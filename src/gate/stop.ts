@@ -1,4 +1,5 @@
 import type { Cause } from "../instance/contract.ts";
+import type { Echoed } from "./echo-scan.ts";
 
 /** Why the pump of a call must stop before the answer's end. */
 export type StopReason =
@@ -10,7 +11,7 @@ export type StopReason =
   /** Nothing was sent. */
   | { readonly kind: "no-credential"; readonly reason: string }
   /** The answer held it: neither agent nor record gets that. */
-  | { readonly kind: "credential-echoed" }
+  | { readonly kind: "echoed"; readonly what: Echoed }
   | { readonly kind: "timeout"; readonly what: "first byte" | "idle" | "total" }
   | { readonly kind: "too-large"; readonly reason: string };
 

@@ -1,6 +1,6 @@
 import type { Meter, Metering, Price } from "../config/meters.ts";
 import type { Call } from "../scope/call.ts";
-import { bindOperation } from "../scope/template.ts";
+import { mayBeOperation } from "../scope/readings.ts";
 import { priceOf, type Units } from "./amounts.ts";
 
 /** What a call of a metered upstream costs: at most, and as its answer says. Pure. */
@@ -20,12 +20,10 @@ export interface Reading {
 
 export const NOTHING_SAID: Reading = { amounts: new Map(), chosenBy: new Map() };
 
-/** Null where nothing of the call is metered. */
+/** Null where nothing of the call is metered. Another spelling of the path, which the upstream may take for the same, is no way around. */
 export function meteredOf({ meters, prices }: Metering, call: Pick<Call, "method" | "segments">): Metered | null {
   const concerned = Object.entries(meters).filter(
-    ([, { operations }]) =>
-      operations === undefined ||
-      operations.some((operation) => bindOperation(operation, call.method, call.segments) !== undefined),
+    ([, { operations }]) => operations === undefined || operations.some((operation) => mayBeOperation(operation, call)),
   );
   if (concerned.length === 0) return null;
   const names = new Set(concerned.map(([unit]) => unit));

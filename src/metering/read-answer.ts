@@ -17,6 +17,14 @@ export function formOf(mediaType: string | null): AnswerForm | null {
   return /^application\/([a-z0-9.+-]+\+)?json$/.test(type) ? "json" : null;
 }
 
+/** What all answers that are read at a time may keep together. */
+export interface Room {
+  take(bytes: number): boolean;
+  give(bytes: number): void;
+}
+
+const FIRST_BUFFER_BYTES = 4_096;
+
 interface Wanted {
   readonly pointer: readonly string[];
   take(value: unknown): void;
@@ -34,7 +42,9 @@ export class AnswerReader {
   readonly #amounts = new Map<string, number>();
   readonly #chosenBy = new Map<string, string>();
   readonly #utf8 = new TextDecoder();
-  #runs: Uint8Array[] = [];
+  readonly #room: Room;
+  /** Of one JSON text: what came so far, in a buffer that grows, however short the runs are. */
+  #buffer = new Uint8Array(0);
   #bytes = 0;
   /** Of a stream: the line that is not over yet, and the event's data so far. */
   #line = "";
@@ -42,8 +52,9 @@ export class AnswerReader {
   /** Something was too long to look at, and may have said it: nothing that was read counts. */
   #isLost = false;
 
-  constructor({ meters, prices }: Metered, form: AnswerForm) {
+  constructor({ meters, prices }: Metered, form: AnswerForm, room: Room) {
     this.#form = form;
+    this.#room = room;
     this.#wanted = [
       ...meters.flatMap(([unit, { pointer }]) =>
         pointer.map((one) => ({ pointer: one, take: (value: unknown) => this.#takeAmount(unit, value) })),
@@ -55,17 +66,22 @@ export class AnswerReader {
         })),
       ),
     ];
-    this.#words = this.#wanted.map(({ pointer }) =>
-      JSON.stringify(pointer.findLast((token) => !/^\d+$/.test(token)) ?? ""),
-    );
+    // A pointer of places in arrays alone names no member: whatever comes is looked at.
+    this.#words = this.#wanted.map(({ pointer }) => {
+      const member = pointer.findLast((token) => !/^\d+$/.test(token));
+      return member === undefined ? "" : JSON.stringify(member);
+    });
   }
 
   take(run: Uint8Array): void {
     if (this.#isLost) return;
     if (this.#form === "json") {
-      this.#bytes += run.byteLength;
-      this.#runs.push(run.slice());
-      if (this.#bytes > READ_MAX_BYTES) this.#lose();
+      const fits = this.#bytes + run.byteLength <= READ_MAX_BYTES && this.#makeRoom(run.byteLength);
+      if (!fits) this.#lose();
+      else {
+        this.#buffer.set(run, this.#bytes);
+        this.#bytes += run.byteLength;
+      }
       return;
     }
     this.#takeText(this.#utf8.decode(run, { stream: true }));
@@ -73,16 +89,40 @@ export class AnswerReader {
 
   /** Once, when all of the answer was taken. */
   end(): Reading {
-    if (!this.#isLost && this.#form === "json") this.#read(decode(this.#runs));
+    if (!this.#isLost && this.#form === "json")
+      this.#read(new TextDecoder().decode(this.#buffer.subarray(0, this.#bytes)));
     if (!this.#isLost && this.#form !== "json") this.#takeText(`${this.#utf8.decode()}\n\n`);
-    this.#runs = [];
+    this.close();
     return this.#isLost ? NOTHING_SAID : { amounts: this.#amounts, chosenBy: this.#chosenBy };
   }
 
+  /** Gives its room back. Whatever becomes of the answer, and as often as one likes. */
+  close(): void {
+    this.#room.give(this.#buffer.byteLength);
+    this.#buffer = new Uint8Array(0);
+    this.#bytes = 0;
+  }
+
+  #makeRoom(bytes: number): boolean {
+    const needed = this.#bytes + bytes;
+    const { byteLength } = this.#buffer;
+    if (needed <= byteLength) return true;
+    const grown = Math.min(READ_MAX_BYTES, Math.max(needed, 2 * byteLength, FIRST_BUFFER_BYTES));
+    if (!this.#room.take(grown - byteLength)) return false;
+    const buffer = new Uint8Array(grown);
+    buffer.set(this.#buffer.subarray(0, this.#bytes));
+    this.#buffer = buffer;
+    return true;
+  }
+
   #takeText(text: string): void {
-    const lines = (this.#line + text).split("\n");
-    this.#line = lines.pop()!;
-    for (const line of lines) this.#takeLine(line.endsWith("\r") ? line.slice(0, -1) : line);
+    // A line of many short runs is put together once, when it ends.
+    if (!text.includes("\n")) this.#line += text;
+    else {
+      const lines = (this.#line + text).split("\n");
+      this.#line = lines.pop()!;
+      for (const line of lines) this.#takeLine(line.endsWith("\r") ? line.slice(0, -1) : line);
+    }
     if (this.#line.length + (this.#data?.length ?? 0) > EVENT_MAX_CHARS) this.#lose();
   }
 
@@ -100,7 +140,7 @@ export class AnswerReader {
   }
 
   #read(text: string): void {
-    if (!this.#words.some((word) => text.includes(word))) return;
+    if (text === "" || !this.#words.some((word) => text.includes(word))) return;
     let value: unknown;
     try {
       value = JSON.parse(text);
@@ -120,15 +160,10 @@ export class AnswerReader {
 
   #lose(): void {
     this.#isLost = true;
-    this.#runs = [];
+    this.close();
     this.#line = "";
     this.#data = null;
   }
-}
-
-function decode(runs: readonly Uint8Array[]): string {
-  const utf8 = new TextDecoder();
-  return runs.map((run) => utf8.decode(run, { stream: true })).join("") + utf8.decode();
 }
 
 function valueAt(value: unknown, pointer: readonly string[]): unknown {

@@ -31,11 +31,18 @@ export function placeCredential(place: Place, secret: Secret, url: string, heade
   return url;
 }
 
-const needles = new WeakMap<Secret, Needles>();
+/** What is made of a secret takes a hundred times its memory, and an isolate may hold the tokens of thousands of instances. */
+const MAX_NEEDLES = 100;
+const needles = new Map<Secret, Needles>();
 
-/** By what its echo is known. Made once for each secret. */
+/** By what its echo is known. Kept for the secrets that were used last. */
 export function needlesOf(secret: Secret): Needles {
   const made = needles.get(secret) ?? new Needles(spellingsOf(secret.open(), SENT_MIN_CHARS));
+  needles.delete(secret);
+  for (const oldest of needles.keys()) {
+    if (needles.size < MAX_NEEDLES) break;
+    needles.delete(oldest);
+  }
   needles.set(secret, made);
   return made;
 }

@@ -5,7 +5,7 @@ import { parseWebhookSecret, webhookBody, webhookHeaders, webhookPauseMs } from 
 import { boundaries } from "../../src/config/layers.ts";
 import { forwardedHeaders } from "../../src/gate/headers.ts";
 import type { RecordedRequest } from "../../src/instance/contract.ts";
-import type { Call } from "../../src/scope/call.ts";
+import type { Call, Json } from "../../src/scope/call.ts";
 import { coveredBy } from "../../src/scope/decide.ts";
 import { parseEntries } from "../../src/scope/entry.ts";
 
@@ -24,6 +24,57 @@ describe("who asks for approval", () => {
     expect(demand(entry(), entry({ effect: "approve" }))?.at).toEqual(["boundaries[1]"]);
     expect(demand(entry({ effect: "approve" }), entry())?.at).toEqual(["boundaries[0]"]);
     expect(demand(entry({ effect: "approve", where: { x: ["2"] } }), entry())).toBeNull();
+  });
+
+  const asks = (where: object, of: Partial<Call>): boolean => {
+    const { data } = parse(entry({ operations: ["PUT /a/{+p}"] }), entry({ effect: "approve", where }));
+    return demandOf(askingEntries(data!), { ...call, ...of }) !== null;
+  };
+  const json = (value: Json): Partial<Call> => ({ body: { kind: "json", value } });
+  const LARGE = { "body./amount": { min: 1_000 } };
+  it.each<[string, object, Partial<Call>]>([
+    ["a number as the rule has it", LARGE, json({ amount: 5_000 })],
+    ["in another spelling of numbers", LARGE, json({ amount: "5e3" })],
+    ["with white space", LARGE, json({ amount: " 5000" })],
+    ["in a list", LARGE, json({ amount: [5_000] })],
+    ["under a key that Go takes for it", LARGE, json({ Amount: 5_000 })],
+    ["in a batch", LARGE, json([{ amount: 5_000 }])],
+    ["in a body that can't be read", LARGE, { body: { kind: "opaque" } }],
+    ["a word in another case", { "body./to": ["abroad"] }, json({ to: "Abroad" })],
+    ["a word in another form", { "body./to": ["abroad"] }, json({ to: "\uff41broad " })],
+    ["a number as text", { "body./n": [7] }, json({ n: "7" })],
+    [
+      "a parameter that is there twice",
+      { "query.force": ["1"] },
+      {
+        query: [
+          ["force", "0"],
+          ["force", "1"],
+        ],
+      },
+    ],
+    ["in brackets", { "query.force": ["1"] }, { query: [["force[]", "1"]] }],
+    ["a prefix in another case", { "query.ref": { prefix: "release/" } }, { query: [["ref", "Release/1"]] }],
+    ["null for what is absent", { "body./limit": { absent: true } }, json({ limit: null })],
+    ["a path in another case", { x: ["vault"] }, { segments: ["A", "Vault"] }],
+    ["a path with a slash at its end", { x: ["vault"] }, { segments: ["a", "vault", ""] }],
+    ["a path with parameters", { x: ["vault"] }, { segments: ["a", "vault;v=1"] }],
+    ["an encoded slash", { x: ["vault"] }, { segments: ["a/vault"] }],
+  ])("doubt asks: %s", (_, where, of) => {
+    expect(asks(where, of)).toBe(true);
+  });
+  it.each<[string, object, Partial<Call>]>([
+    ["a number out of the range", LARGE, json({ amount: 999 })],
+    ["the same as text", LARGE, json({ amount: "999" })],
+    ["what is not there", LARGE, json({})],
+    ["another word", { "body./to": ["abroad"] }, json({ to: "home" })],
+    ["another prefix", { "query.ref": { prefix: "release/" } }, { query: [["ref", "main"]] }],
+    ["something where nothing is asked for", { "body./limit": { absent: true } }, json({ limit: 1 })],
+    ["another path", { x: ["vault"] }, { segments: ["a", "vaults"] }],
+    ["another upstream", {}, { upstream: "slack" }],
+    ["another method", {}, { method: "POST" }],
+  ])("certainty does not: %s", (_, where, of) => {
+    expect(asks(where, of)).toBe(false);
   });
 
   it("of two the stricter counts, in each respect", () => {
@@ -125,6 +176,7 @@ describe("one call", () => {
     ["a coding", with_(["content-encoding", "gzip"])],
     ["a condition", with_(["if-match", '"1"'])],
     ["a header that the configuration lets pass", with_(["x-account", "2"])],
+    ["one that does not go on", with_(["connection", "keep-alive, Content-Type"])],
   ])("%s is another", (_, other) => {
     expect(boundDigest(TO, other)).not.toBe(digest);
   });

@@ -1,7 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { EchoScan } from "../../src/gate/echo-scan.ts";
+import { type Echoed, EchoScan } from "../../src/gate/echo-scan.ts";
 import { Needles } from "../../src/upstream/needles.ts";
+import { needlesOf as keptNeedlesOf } from "../../src/upstream/placing.ts";
+import { Secret } from "../../src/upstream/secret.ts";
 import { spellingsOf } from "../../src/upstream/spellings.ts";
 
 const TOKEN = "ghs_16C7e42F292c6912E7710c838347Ae178B4a";
@@ -9,15 +11,21 @@ const TOKEN = "ghs_16C7e42F292c6912E7710c838347Ae178B4a";
 const AWKWARD = `p&ss/w+rd="x"<y>'z~1`;
 const needlesOf = (text: string) => new Needles(spellingsOf(text, 16));
 const utf8 = new TextEncoder();
+const passedBy = (scan: EchoScan, run: Uint8Array): string | Echoed => {
+  const clean = scan.pass(run);
+  return typeof clean === "string" ? clean : latin1(clean);
+};
 const latin1 = (bytes: Uint8Array): string => [...bytes].map((byte) => String.fromCharCode(byte)).join("");
+
+const scanOf = (needles: Needles) => new EchoScan([{ what: "credential", needles }]);
 
 /** What went on, and whether it was found. */
 function scanned(needles: Needles, runs: readonly Uint8Array[]): { readonly passed: string; readonly found: boolean } {
-  const scan = new EchoScan(needles);
+  const scan = scanOf(needles);
   let passed = "";
   for (const run of runs) {
     const clean = scan.pass(run);
-    if (clean === null) return { passed, found: true };
+    if (typeof clean === "string") return { passed, found: true };
     passed += latin1(clean);
   }
   return { passed: passed + latin1(scan.end()), found: false };
@@ -91,6 +99,46 @@ describe("an answer that holds the credential", () => {
   });
 });
 
+describe("an answer to which two things went out", () => {
+  const SIGNED = `eyJ0eXAiOiJ4In0.${"Zm9v".repeat(100)}.${"c2ln".repeat(20)}`;
+  const both = () =>
+    new EchoScan([
+      { what: "credential", needles: needlesOf(TOKEN) },
+      { what: "signed delegation", needles: new Needles([SIGNED]) },
+    ]);
+  const endOf = (text: string, cuts: readonly number[]) => {
+    const scan = both();
+    let passed = "";
+    for (const run of cutAt(utf8.encode(text), cuts)) {
+      const clean = scan.pass(run);
+      if (typeof clean === "string") return { passed, found: clean };
+      passed += latin1(clean);
+    }
+    return { passed: passed + latin1(scan.end()), found: null };
+  };
+
+  it("says which of both is in it, wherever it is cut", () => {
+    fc.assert(
+      fc.property(fc.array(fc.nat(), { maxLength: 8 }), fc.boolean(), (cuts, isToken) => {
+        const { passed, found } = endOf(`a ghs_16 eyJ0eXAi ${isToken ? TOKEN : SIGNED} b`, cuts);
+        return (
+          found === (isToken ? "credential" : "signed delegation") && passed.length <= "a ghs_16 eyJ0eXAi xxx".length
+        );
+      }),
+    );
+  });
+
+  it("passes with the beginnings of both, as it came", () => {
+    const text = `${TOKEN.slice(0, -1)}${SIGNED.slice(0, -1)}${TOKEN.slice(0, 8)}${SIGNED.slice(0, 8)}`;
+    fc.assert(
+      fc.property(fc.array(fc.nat(), { maxLength: 12 }), (cuts) => {
+        const { passed, found } = endOf(text, cuts);
+        return found === null && passed === text;
+      }),
+    );
+  });
+});
+
 describe("an answer that does not", () => {
   it("passes as it came, whatever its bytes and wherever it is cut", () => {
     const needles = needlesOf(TOKEN);
@@ -112,27 +160,45 @@ describe("an answer that does not", () => {
   });
 
   it("is held back by no more than what may be a beginning", () => {
-    const scan = new EchoScan(needlesOf(TOKEN));
-    expect(latin1(scan.pass(utf8.encode("event: x\n\n"))!)).toBe("event: x\n\n");
-    expect(latin1(scan.pass(utf8.encode("data: ghs_16C7"))!)).toBe("data: ");
+    const scan = scanOf(needlesOf(TOKEN));
+    expect(passedBy(scan, utf8.encode("event: x\n\n"))).toBe("event: x\n\n");
+    expect(passedBy(scan, utf8.encode("data: ghs_16C7"))).toBe("data: ");
     expect(scan.pass(utf8.encode("e42F292c6912E7710c838347Ae178B4"))).toHaveLength(0);
-    expect(latin1(scan.pass(utf8.encode("\n"))!)).toBe("ghs_16C7e42F292c6912E7710c838347Ae178B4\n");
+    expect(passedBy(scan, utf8.encode("\n"))).toBe("ghs_16C7e42F292c6912E7710c838347Ae178B4\n");
     expect(scan.end()).toHaveLength(0);
   });
 
   it("is not looked at where no credential was sent", () => {
-    const scan = new EchoScan(null);
+    const scan = new EchoScan([]);
     const run = utf8.encode(TOKEN);
     expect(scan.pass(run)).toBe(run);
-    expect(scan.isInHeaders([["x", TOKEN]])).toBe(false);
+    expect(scan.findInHeaders([["x", TOKEN]])).toBeNull();
   });
 });
 
 describe("headers", () => {
   it("are looked through, names and values", () => {
-    const scan = new EchoScan(needlesOf(TOKEN));
-    expect(scan.isInHeaders([["x-debug", `auth=${btoa(`u:${TOKEN}`)}`]])).toBe(true);
-    expect(scan.isInHeaders([["x-debug", TOKEN.slice(1)]])).toBe(false);
+    const scan = scanOf(needlesOf(TOKEN));
+    expect(scan.findInHeaders([["x-debug", `auth=${btoa(`u:${TOKEN}`)}`]])).toBe("credential");
+    expect(scan.findInHeaders([["x-debug", TOKEN.slice(1)]])).toBeNull();
+  });
+});
+
+describe("what is made of a secret", () => {
+  it("is kept for the secrets that were used last, and for no more than a hundred", () => {
+    const secrets = Array.from({ length: 101 }, (_, i) => new Secret(`a-secret-of-one-of-many-${i}`));
+    const first = keptNeedlesOf(secrets[0]!);
+    const second = keptNeedlesOf(secrets[1]!);
+    for (const secret of secrets.slice(2, 100)) keptNeedlesOf(secret);
+    expect(keptNeedlesOf(secrets[0]!)).toBe(first);
+    keptNeedlesOf(secrets[100]!);
+    expect(keptNeedlesOf(secrets[0]!)).toBe(first);
+    expect(keptNeedlesOf(secrets[1]!)).not.toBe(second);
+  });
+
+  it("is not led astray by bytes that are no ASCII", () => {
+    const bytes = utf8.encode(TOKEN).map((byte) => byte | 0x80);
+    expect(scanned(needlesOf(TOKEN), [bytes])).toEqual({ passed: latin1(bytes), found: false });
   });
 });
 

@@ -44,7 +44,7 @@ function callWith(answers: Partial<LeaseCalls> = {}) {
   const pass = (response: Response | null, over: { isHead?: boolean; leadBytes?: number; leadMs?: number } = {}) =>
     relay(
       { seq: 1, lease, stop, listen: () => {} } as unknown as Admitted,
-      { response, sent: { bytes: 0, lastAtMs: null }, needles: null },
+      { response, sent: { bytes: 0, lastAtMs: null }, guarded: [] },
       {
         upstream,
         lead: { streamLeadMs: over.leadMs ?? 10_000, streamLeadBytes: over.leadBytes ?? 1_000_000 },

@@ -25,8 +25,27 @@ const anthropic = upstream.parse({
 const call = { method: "POST", segments: ["v1", "messages"] };
 const metered = meteredOf(anthropic, call)!;
 
+/** Room for so many bytes, and how much of it is taken. */
+const roomOf = (bytes: number) => {
+  const room = {
+    taken: 0,
+    most: 0,
+    take: (wanted: number) => {
+      if (room.taken + wanted > bytes) return false;
+      room.taken += wanted;
+      room.most = Math.max(room.most, room.taken);
+      return true;
+    },
+    give: (given: number) => {
+      room.taken -= given;
+    },
+  };
+  return room;
+};
+const AMPLE = roomOf(Number.POSITIVE_INFINITY);
+
 const read = (type: string, ...runs: (string | Uint8Array)[]) => {
-  const reader = new AnswerReader(metered, formOf(type)!);
+  const reader = new AnswerReader(metered, formOf(type)!, AMPLE);
   for (const run of runs) reader.take(typeof run === "string" ? new TextEncoder().encode(run) : run);
   return Object.fromEntries(reader.end().amounts);
 };
@@ -39,6 +58,14 @@ describe("what concerns a call", () => {
   it("is nothing where no operation of a meter is it", () => {
     expect(meteredOf(anthropic, { method: "GET", segments: ["v1", "models"] })).toBeNull();
     expect(meteredOf(upstream.parse(base), call)).toBeNull();
+  });
+  it.each([
+    ["another case", ["V1", "Messages"]],
+    ["a slash at its end", ["v1", "messages", ""]],
+    ["an encoded slash", ["v1/messages"]],
+    ["a parameter of a segment", ["v1;x=1", "messages"]],
+  ])("is no less by %s: some upstream takes it for the same", (_how, segments) => {
+    expect(meteredOf(anthropic, { method: "POST", segments })).toEqual(metered);
   });
   it("reserves units, and money of them", () => {
     expect(reserveOf(metered)).toEqual({ "input-tokens": 1_000, "output-tokens": 100, usd: 0.0045 });
@@ -98,6 +125,40 @@ describe("an answer", () => {
     const fits = `${said}${"x".repeat(READ_MAX_BYTES - said.length - 2)}"}`;
     expect(read("application/json", fits)).toEqual({ "input-tokens": 3 });
     expect(read("application/json", `${fits} `)).toEqual({});
+  });
+  it("that comes byte by byte takes no more room than twice its length, and gives it back", () => {
+    const room = roomOf(READ_MAX_BYTES);
+    const bytes = new TextEncoder().encode(`{"text":"${"x".repeat(50_000)}","usage":{"input_tokens":3}}`);
+    const reader = new AnswerReader(metered, "json", room);
+    for (const byte of bytes) reader.take(new Uint8Array([byte]));
+    expect(room.most).toBeLessThan(2 * bytes.length);
+    expect(room.taken).toBe(room.most);
+    expect(Object.fromEntries(reader.end().amounts)).toEqual({ "input-tokens": 3 });
+    expect(room.taken).toBe(0);
+  });
+  it("for which there is no room says nothing", () => {
+    const room = roomOf(10_000);
+    const reader = new AnswerReader(metered, "json", room);
+    reader.take(new TextEncoder().encode(`{"usage":{"input_tokens":3},"text":"`));
+    reader.take(new TextEncoder().encode(`${"x".repeat(9_000)}`));
+    expect(room.taken).toBeGreaterThan(0);
+    reader.take(new TextEncoder().encode(`${"x".repeat(9_000)}"}`));
+    expect(room.taken).toBe(0);
+    expect(reader.end().amounts.size).toBe(0);
+  });
+  it("that was cut gives its room back", () => {
+    const room = roomOf(10_000);
+    const reader = new AnswerReader(metered, "json", room);
+    reader.take(new Uint8Array(10));
+    reader.close();
+    reader.close();
+    expect(room.taken).toBe(0);
+  });
+  it("is read by its places alone, where the pointer has no names", () => {
+    const places = meteredOf(upstream.parse({ ...base, meters: { units: { pointer: "/0/1", reserve: 9 } } }), call)!;
+    const reader = new AnswerReader(places, "json", AMPLE);
+    reader.take(new TextEncoder().encode("[[7,8]]"));
+    expect(reader.end().amounts.get("units")).toBe(8);
   });
   it("with an event that is longer says nothing: it may have been the last", () => {
     expect(read(SSE, START, `data: ${"x".repeat(EVENT_MAX_CHARS)}`, "\n\n", DELTA)).toEqual({});

@@ -4,6 +4,7 @@ import { heldBack, WEBHOOK } from "./approval-config.ts";
 import { CREDENTIAL_ENTRIES, CREDENTIAL_UPSTREAMS } from "./credentials-config.ts";
 import { modelCalls, modelUpstream, quotas, spenders } from "./quotas-config.ts";
 import { rules, watched } from "./rules-config.ts";
+import { wholeCalls, wholeHeldBack, wholeUpstream } from "./whole-config.ts";
 
 /** The deployment that tests inside of workerd run against. Upstreams are reached through the run's outbound service. */
 export const ORIGIN = "https://gate.test";
@@ -62,7 +63,7 @@ export default defineConfig({
     ...spenders([ISSUES, modelCalls]),
     "triage-bot": {
       versions: { "1.0.0": { model: "m", promptDigest: "sha256:0", tools: {} } },
-      ceiling: [ISSUES, ...CREDENTIAL_ENTRIES],
+      ceiling: [ISSUES, ...CREDENTIAL_ENTRIES, wholeCalls],
       limits: { callsPerSecond: 1_000, burst: 1_000, concurrency: 100, refusalsRecordedPerMinute: 5 },
     },
   },
@@ -73,16 +74,17 @@ export default defineConfig({
       credential: { kind: "header", header: "Authorization", secret: "GITHUB_TOKEN" },
     },
     model: modelUpstream,
+    whole: wholeUpstream,
   },
   entitlements: {
     groups: {
-      engineering: [ISSUES, modelCalls, ...CREDENTIAL_ENTRIES],
+      engineering: [ISSUES, modelCalls, ...CREDENTIAL_ENTRIES, wholeCalls],
       nobody: [],
       readers: [{ ...ISSUES, operations: [ISSUES.operations[0]!] }],
     },
     humans: { "Named@acme.example": [ISSUES] },
   },
-  boundaries: [ISSUES, ...heldBack, modelCalls, ...CREDENTIAL_ENTRIES],
+  boundaries: [ISSUES, ...heldBack, modelCalls, ...CREDENTIAL_ENTRIES, wholeCalls, wholeHeldBack],
   approvals: { webhook: { url: WEBHOOK, secret: "APPROVALS_WEBHOOK" } },
   quotas,
   admins: {

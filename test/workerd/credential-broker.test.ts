@@ -118,6 +118,17 @@ describe("a broker", () => {
     expect(asked).toHaveLength(2);
   });
 
+  it("lets a token that was refused serve on while its successor can't be had: one agent's 401 takes it from nobody", async () => {
+    const { asked } = world({ "as.test": (request, nth) => (nth === 2 ? json({}, 500) : tokens()(request, nth)) });
+    at(0);
+    const first = await given();
+    expect(await given({ rejected: first.id })).toMatchObject({ id: first.id, useForMs: 0 });
+    expect(await given()).toMatchObject({ id: first.id, useForMs: 0 });
+    expect(asked).toHaveLength(2);
+    at(1_000);
+    expect(await given({ rejected: first.id })).toMatchObject({ token: tokenNo(3) });
+  });
+
   it("does not loop where every token is refused", async () => {
     const { asked } = world({ "as.test": tokens() });
     at(0);
@@ -166,6 +177,16 @@ describe("a broker", () => {
       () => new Response(`{"access_token":"${tokenNo(1)}","access_token":"${tokenNo(2)}","token_type":"bearer"}`),
       "the token endpoint's answer holds no bearer token",
     ],
+    ...[-1, 0, "3600", null].map((life): [string, () => Response, string] => [
+      `lives for ${JSON.stringify(life)}`,
+      () => json({ access_token: tokenNo(1), token_type: "bearer", expires_in: life }),
+      "the token endpoint's answer holds no bearer token",
+    ]),
+    [
+      "is longer than 64 KiB",
+      () => json({ access_token: tokenNo(1), token_type: "bearer", more: "x".repeat(65_536) }),
+      "the token endpoint's answer holds no bearer token",
+    ],
     ["is a redirect", () => Response.redirect("https://evil.test/", 307), "the token endpoint answered 307"],
     [
       "repeats our secret as an error",
@@ -180,6 +201,12 @@ describe("a broker", () => {
     expect(JSON.stringify([refused, logged])).not.toMatch(/oauth\/secret|0123456789abcde/);
     expect(logged).toEqual([["credential", "tokened", expect.stringContaining(reason)]]);
     expect(asked).toHaveLength(1);
+  });
+
+  it("keeps a token for a day at most, whatever its answer says", async () => {
+    world({ "as.test": tokens(1e9) });
+    at(0);
+    expect((await given()).useForMs).toBe(86_340_000);
   });
 
   it("asks for nobody that the configuration does not name", async () => {

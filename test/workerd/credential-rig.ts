@@ -1,4 +1,5 @@
 import { env } from "cloudflare:test";
+import type { Limits } from "../../src/config/define.ts";
 import { encodeBase64url } from "../../src/grant/base64url.ts";
 import { issueGrant } from "../../src/grant/claims.ts";
 import { ORIGIN } from "./config.ts";
@@ -19,7 +20,10 @@ const REPOSITORY = {
   where: { owner: ["acme"], repo: ["widgets"] },
 };
 
-export async function enrolFor(details: readonly object[] = []): Promise<CredentialAgent> {
+export async function enrolFor(
+  details: readonly object[] = [],
+  limits: Partial<Limits> = {},
+): Promise<CredentialAgent> {
   const scope = [
     ...["keyed", "plain", "tokened", "exchange"].map((name) => ({
       type: "http",
@@ -29,12 +33,12 @@ export async function enrolFor(details: readonly object[] = []): Promise<Credent
     ...(details.length === 0 ? [REPOSITORY] : details),
   ];
   const agent = await enrolAgent({
-    limits: { ...deployment.config.agents["triage-bot"]!.limits, concurrency: 500 },
+    limits: { ...deployment.config.agents["triage-bot"]!.limits, concurrency: 500, ...limits },
   });
   const token = issueGrant(deployment.grantKeys, {
     iss: ORIGIN,
     sub: "subject-1",
-    aud: Object.keys(CREDENTIAL_UPSTREAMS).map((name) => `${ORIGIN}/${name}`),
+    aud: [...Object.keys(CREDENTIAL_UPSTREAMS), "whole"].map((name) => `${ORIGIN}/${name}`),
     client_id: "build-platform",
     jti: "grant-1",
     iat: Math.floor(Date.now() / 1000),
