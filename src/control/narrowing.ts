@@ -15,7 +15,12 @@ export interface Narrowing {
   readonly eventAtMs: number;
 }
 
-/** Above the skew that an ID token's `iat` is allowed. */
+/**
+ * So far ahead of the gate's a provider's clock may be. Where the gate itself says when something happened, tokens up to
+ * this much later count as older: one of a moment before would pass for newer.
+ */
+export const PROVIDER_AHEAD_MS = 60_000;
+/** Above that. */
 const SKEW_MS = 120_000;
 
 /** Pure. Monotone: every narrowing of a later time takes away, none gives back, and their order does not matter. */
