@@ -215,6 +215,21 @@ describe("defineConfig", () => {
       /^upstreams\.github\.delegation\.header: the header of the upstream's credential$/,
     ],
     [
+      // Its credential is a token, which goes out in a header that the configuration does not name.
+      "upstreams/github",
+      {
+        ...right().upstreams.github,
+        credential: {
+          kind: "oauth-client-credentials",
+          tokenEndpoint: "https://as.example/token",
+          clientId: "gate",
+          authentication: { method: "client_secret_basic", secret: "S" },
+        },
+        delegation: { header: "Authorization" },
+      },
+      /^upstreams\.github\.delegation\.header: the header of the upstream's credential$/,
+    ],
+    [
       "upstreams/github",
       { ...right().upstreams.github, delegation: { header: "X-Who" }, forwardHeaders: ["x_who"] },
       /^upstreams\.github\.forwardHeaders\.0: the header of a signed delegation$/,
