@@ -286,4 +286,5 @@ const isByEndedSession = (
   cause?.kind === "set" &&
   untilMs !== null &&
   openedAtMs >= untilMs &&
-  member.groupsAtMs <= atMs + PROVIDER_AHEAD_MS;
+  // One that came late says nothing of who signed in after its own time was over.
+  member.groupsAtMs <= Math.min(atMs, untilMs) + PROVIDER_AHEAD_MS;
