@@ -441,6 +441,21 @@ describe("defineConfig", () => {
     expect(named({ ...corp, issuer: "https://staff.example" })).toEqual([]);
   });
 
+  it("gives no two platforms one client at an issuer: an ID token for the one would be good for the other", () => {
+    const { build } = right().platforms;
+    const named = (ops: object, issuer = "https://idp.example") => {
+      const staff = { ...right().identityProviders.corp, issuer };
+      const identityProviders = { ...right().identityProviders, staff };
+      const platforms = { build, ops: { ...build, identityProvider: "staff", ...ops } };
+      return mistakes({ ...right(), identityProviders, platforms } as unknown as ConfigSource);
+    };
+    expect(named({})).toEqual([
+      "platforms.ops.subjectAudience: the same as platforms.build.subjectAudience: give each its own client",
+    ]);
+    expect(named({ subjectAudience: "ops-app" })).toEqual([]);
+    expect(named({}, "https://staff.example")).toEqual([]);
+  });
+
   it("takes plain http where the gate itself runs on loopback, and nowhere else", () => {
     const local = spoil("origin", "http://127.0.0.1:8787") as unknown as Node;
     const upstreams = { github: { ...right().upstreams.github, baseUrl: "http://localhost:9" } };
