@@ -1,7 +1,6 @@
 import { z } from "zod";
 import type { Config } from "../config/define.ts";
 import { groupsThatCount } from "../config/entitlements.ts";
-import { PROVIDER_AHEAD_MS } from "../control/narrowing.ts";
 import { type AdminHono, parseBody, refuse, requireRole } from "./door.ts";
 import { type Ctx, flipAs, humanName, keyOfHuman, reason } from "./switches.ts";
 
@@ -38,7 +37,6 @@ async function narrow(c: Ctx): Promise<Response> {
     reason: body.value.reason,
     untilMs: null,
     groups: groupsThatCount(deployment.config.entitlements, body.value.groups),
-    eventAtMs: Date.now() + PROVIDER_AHEAD_MS,
   });
 }
 

@@ -108,7 +108,7 @@ async function flip(c: Ctx): Promise<Response> {
 /** What an admin flips, and the answer to it: the receipt, or its progress as events. */
 export async function flipAs(
   c: Ctx,
-  asked: Pick<FlipRequest, "reach" | "target" | "act" | "reason" | "untilMs" | "groups" | "eventAtMs">,
+  asked: Pick<FlipRequest, "reach" | "target" | "act" | "reason" | "untilMs" | "groups">,
 ): Promise<Response> {
   const { deployment } = c.env;
   const who = c.get("admin");

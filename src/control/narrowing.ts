@@ -15,10 +15,7 @@ export interface Narrowing {
   readonly eventAtMs: number;
 }
 
-/**
- * So far ahead of the gate's a provider's clock may be. Where the gate itself says when something happened, tokens up to
- * this much later count as older: one of a moment before would pass for newer.
- */
+/** So far ahead of the gate's a provider's clock may be: a token of a moment before would pass for one of later. */
 export const PROVIDER_AHEAD_MS = 60_000;
 /** Above that. */
 const SKEW_MS = 120_000;
