@@ -7,11 +7,11 @@ export interface Booked {
 }
 
 /**
- * The book of a shard in memory, by id. Switches that close are few, and each may concern anybody; those that narrow may be
- * tens of thousands, and each concerns one human: who asks is not made to wait for the others'.
+ * The book of a shard in memory, by id. Switches that close are few, and each may concern anybody; those that narrow, or end a mandate, may be
+ * tens of thousands, and each concerns one human, or one mandate: who asks is not made to wait for the others'.
  */
 export class BookedSwitches extends Map<string, Booked> {
-  readonly #narrowing = new Map<string, Map<string, Booked>>();
+  readonly #shelves = new Map<string, Map<string, Booked>>();
   readonly #others = new Map<string, Booked>();
 
   override set(id: string, booked: Booked): this {
@@ -24,23 +24,39 @@ export class BookedSwitches extends Map<string, Booked> {
     if (booked !== undefined) {
       const shelf = this.#shelf(booked.sw);
       shelf.delete(id);
-      if (shelf !== this.#others && shelf.size === 0) this.#narrowing.delete(booked.sw.target.human!);
+      const name = shelfOf(booked.sw);
+      if (name !== null && shelf.size === 0) this.#shelves.delete(name);
     }
     return super.delete(id);
   }
 
   /** All in whose reach somebody can be; whether they are is still to be asked. */
-  *concerning({ human, emailDigest }: Pick<Attributes, "human" | "emailDigest">): Generator<Booked> {
+  *concerning({
+    human,
+    emailDigest,
+    mandate,
+  }: Pick<Attributes, "human" | "emailDigest" | "mandate">): Generator<Booked> {
     yield* this.#others.values();
     for (const name of new Set([human, emailDigest]))
-      if (name !== null) yield* this.#narrowing.get(name)?.values() ?? [];
+      if (name !== null) yield* this.#shelves.get(ofHuman(name))?.values() ?? [];
+    if (mandate !== null) yield* this.#shelves.get(ofMandate(mandate))?.values() ?? [];
   }
 
-  /** One that narrows and does not say whom, concerns everybody. */
-  #shelf({ act, reach, target: { human } }: Switch): Map<string, Booked> {
-    if (act !== "narrow" || reach !== "human" || human === undefined) return this.#others;
-    const shelf = this.#narrowing.get(human) ?? new Map<string, Booked>();
-    this.#narrowing.set(human, shelf);
+  #shelf(sw: Switch): Map<string, Booked> {
+    const name = shelfOf(sw);
+    if (name === null) return this.#others;
+    const shelf = this.#shelves.get(name) ?? new Map<string, Booked>();
+    this.#shelves.set(name, shelf);
     return shelf;
   }
+}
+
+const ofHuman = (name: string): string => `human ${name}`;
+const ofMandate = (id: string): string => `mandate ${id}`;
+
+/** One that does not say whom it means, concerns everybody. */
+function shelfOf({ act, reach, target: { human, mandate } }: Switch): string | null {
+  if (act === "narrow" && reach === "human" && human !== undefined) return ofHuman(human);
+  if (reach === "mandate" && mandate !== undefined) return ofMandate(mandate);
+  return null;
 }

@@ -56,6 +56,7 @@ export class LiveCeilings {
   }
 
   #make(enrolment: Enrolment, groups: readonly string[]): readonly Ceiling[] {
-    return ceilingsOf(this.#deployment().config, { ...enrolment, groups });
+    const agentsAbove = enrolment.chain.slice(0, -1).map(({ agent }) => agent);
+    return ceilingsOf(this.#deployment().config, { ...enrolment, groups, agentsAbove });
   }
 }

@@ -30,6 +30,9 @@ const FLIP_TIMEOUT_MS = 15_000;
 const MARGIN_MS = 3_600_000;
 /** How far the provider's clock may be ahead: as with every token of it. */
 const SKEW_MS = 60_000;
+const DAY_MS = 86_400_000;
+/** Of as many as may stand at a time. */
+const TIMES_A_DAY = 10;
 /** One that is over is listed for this long. */
 const FORGET_MS = 15_552_000_000;
 
@@ -56,6 +59,8 @@ export class MandateBook extends DurableObject<Env> implements MandateBookCalls 
 
   async approve(mandate: Mandate): Promise<ApproveAnswer> {
     const { id, human } = mandate;
+    // First: the index, which is everybody's, hears of nothing that is refused for this.
+    if (this.#isFull(Date.now())) return { approved: false, reason: "too-many" };
     const stopped = await this.#whyStopped(mandate);
     if (stopped !== null) return { approved: false, reason: stopped };
     // Dying after this leaves an entry that leads to no mandate.
@@ -67,12 +72,18 @@ export class MandateBook extends DurableObject<Env> implements MandateBookCalls 
     // INVARIANT: synchronous from here.
     const nowMs = Date.now();
     this.#tables.forget(nowMs - FORGET_MS);
-    const most = this.#deployment.config.mandates?.mostStanding ?? 0;
-    if (this.#tables.countStanding(nowMs) >= most) return { approved: false, reason: "too-many" };
+    if (this.#isFull(nowMs)) return { approved: false, reason: "too-many" };
     this.#tables.add(mandate);
     this.#keepAct({ deed: "approve mandate", by: human, ...approvedFields(mandate) });
     this.ctx.waitUntil(this.#acts.tellAll());
     return { approved: true, state: this.#tables.get(id)! };
+  }
+
+  /** As many as may stand; or so many on one day that somebody fills the book, who approves and revokes. */
+  #isFull(nowMs: number): boolean {
+    const most = this.#deployment.config.mandates?.mostStanding ?? 0;
+    if (this.#tables.countStanding(nowMs) >= most) return true;
+    return this.#tables.approvedAtOf(most * TIMES_A_DAY) > nowMs - DAY_MS;
   }
 
   async read(id: string): Promise<MandateState | null> {
@@ -90,8 +101,8 @@ export class MandateBook extends DurableObject<Env> implements MandateBookCalls 
     if (known.revoked === null) {
       const nowMs = Date.now();
       const untilMs = known.mandate.expiresAtMs + MARGIN_MS;
-      // By then nothing works under it any more.
-      const flip = nowMs < untilMs ? flipOf(id, by, reason, untilMs) : null;
+      // By then nothing works under it any more; nor where it was never used, and from this commit on nobody can.
+      const flip = known.uses > 0 && nowMs < untilMs ? flipOf(id, by, reason, untilMs) : null;
       const revocation: Revocation = { atMs: nowMs, by, reason, switch: flip?.id ?? null };
       // One commit: revoked, to be flipped, to be told.
       this.#tables.revoke(id, revocation, flip);

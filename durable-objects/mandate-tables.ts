@@ -51,6 +51,12 @@ export class MandateTables {
     return this.#sql.exec<{ standing: number }>(query, nowMs).one().standing;
   }
 
+  /** When the one that so many others came after, itself included, was approved. `-Infinity`: there are fewer. */
+  approvedAtOf(count: number): number {
+    const query = "SELECT json_extract(json, '$.approvedAtMs') AS at FROM mandates ORDER BY no DESC LIMIT 1 OFFSET ?";
+    return this.#sql.exec<{ at: number }>(query, count - 1).toArray()[0]?.at ?? Number.NEGATIVE_INFINITY;
+  }
+
   /** Over for so long that nobody asks any more. A flip that the switchboard has not heard of is never forgotten. */
   forget(endedByMs: number): void {
     const old = "SELECT id FROM mandates WHERE ended_at_ms <= ?1 AND flip IS NULL";

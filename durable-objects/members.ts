@@ -127,6 +127,14 @@ export class Members {
     return this.#sql.exec<{ last: number | null }>("SELECT max(enlisted_at_ms) AS last FROM members").one().last ?? 0;
   }
 
+  /** `Infinity` where there is nobody. */
+  get firstEnlistedAtMs(): number {
+    const { first } = this.#sql
+      .exec<{ first: number | null }>("SELECT min(enlisted_at_ms) AS first FROM members")
+      .one();
+    return first ?? Number.POSITIVE_INFINITY;
+  }
+
   get isEmpty(): boolean {
     return this.#sql.exec("SELECT 1 FROM members LIMIT 1").toArray().length === 0;
   }

@@ -10,6 +10,7 @@ import type {
   RosterCalls,
   ShardProgress,
 } from "../src/control/contract.ts";
+import { PROVIDER_AHEAD_MS } from "../src/control/narrowing.ts";
 import { type Attributes, isInReach, isWhole, refusesNewcomer, type Switch } from "../src/control/switch.ts";
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
 import { instanceOf, switchboardOf } from "../src/objects.ts";
@@ -241,8 +242,11 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
 
   #forgetOpened(nowMs: number): void {
     const longestTaskMs = config.grants.taskSeconds * 1_000;
+    // The longest task of now: who came while tasks could last longer is here still.
+    const { firstEnlistedAtMs } = this.#members;
     for (const [id, { openedAtMs }] of this.#book) {
       if (openedAtMs === null || openedAtMs > nowMs - longestTaskMs - FORGET_MS) continue;
+      if (firstEnlistedAtMs <= openedAtMs) continue;
       this.ctx.storage.sql.exec("DELETE FROM switches WHERE id = ?", id);
       this.#book.delete(id);
     }
@@ -262,5 +266,25 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
  * an older word of the identity provider, however late they come: a sub-agent has its parent's.
  */
 const isClosedFor = ({ sw, openedAtMs }: Booked, member: Attributes & { readonly enlistedAtMs: number }): boolean =>
-  (openedAtMs === null || sw.act === "narrow" || (sw.act === "kill" && member.enlistedAtMs <= openedAtMs)) &&
+  (openedAtMs === null ||
+    sw.act === "narrow" ||
+    (sw.act === "kill" && member.enlistedAtMs <= openedAtMs) ||
+    isByEndedSession(sw, openedAtMs, member)) &&
   isInReach(sw, member);
+
+/**
+ * The provider has ended a human's sessions, and their time to sign in anew is over: an ID token from before is good for nothing
+ * all the same, however long it lives. Opened earlier than that, somebody has decided otherwise.
+ */
+const isByEndedSession = (
+  { act, reach, cause, atMs, untilMs }: Switch,
+  openedAtMs: number,
+  member: Attributes,
+): boolean =>
+  act === "kill" &&
+  reach === "human" &&
+  cause?.kind === "set" &&
+  untilMs !== null &&
+  openedAtMs >= untilMs &&
+  // One that came late says nothing of who signed in after its own time was over.
+  member.groupsAtMs <= Math.min(atMs, untilMs) + PROVIDER_AHEAD_MS;

@@ -2,6 +2,7 @@ import type { Deployment } from "../deployment.ts";
 import { type Human, verifyIdToken } from "../identity/id-token.ts";
 import { ok, type Result } from "../result.ts";
 import type { Client } from "./client.ts";
+import { BARRED_BY_MAY_ACT, isBarredByMayAct } from "./may-act.ts";
 import { failed, type OAuthError } from "./oauth-error.ts";
 import type { Delegation } from "./provision.ts";
 import { type Asked, actorOf } from "./subject.ts";
@@ -25,7 +26,10 @@ export async function verifySubject(
 ): Promise<Result<Human, OAuthError>> {
   const provider = config.identityProviders[platform.identityProvider]!;
   const human = await verifyIdToken(token, provider, platform.subjectAudience, nowMs);
-  if (human.ok) return human;
+  if (human.ok)
+    return isBarredByMayAct(human.value.claims, provider.issuer, platform.subjectAudience)
+      ? failed("invalid_request", `subject_token: ${BARRED_BY_MAY_ACT}`)
+      : human;
   // RFC 8693 §2.2.2: a subject token that is no good is invalid_request, not invalid_grant. One that nobody could look at is neither.
   const code = human.error.kind === "unavailable" ? "temporarily_unavailable" : "invalid_request";
   return failed(code, `subject_token: ${human.error.reason}`);
@@ -42,7 +46,7 @@ export const delegationBy = (
     emailDigest: human.emailDigest,
     ...(human.isEmailUnverified ? { emailUnverified: true as const } : {}),
     groups: human.groups,
-    groupsAtMs: human.issuedAtMs,
+    groupsAtMs: human.groupsAtMs,
     agent: platform.agent,
     client: id,
     chain: [actorOf(asked, id, platform.agent)],

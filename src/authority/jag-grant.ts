@@ -10,9 +10,9 @@ import { coveredBy } from "../scope/decide.ts";
 import { type Entry, parseEntries } from "../scope/entry.ts";
 import { within } from "../within.ts";
 import type { Client } from "./client.ts";
-
 import type { Form } from "./form.ts";
 import { delegationBy } from "./human-subject.ts";
+import { BARRED_BY_MAY_ACT, isBarredByMayAct } from "./may-act.ts";
 import { concerning, failed, type OAuthError } from "./oauth-error.ts";
 import { type AskedScope, provision } from "./provision.ts";
 import type { TokenAnswer } from "./token-answer.ts";
@@ -53,6 +53,8 @@ export async function jagGrant(
   const about = <T>(result: Result<T, OAuthError>) => concerning({ human: jag.human.id }, result);
   if (jag.jkt !== null && jag.jkt !== proof.thumbprint)
     return about(failed("invalid_grant", "assertion: cnf is another key than the proof's"));
+  if (isBarredByMayAct(jag.human.claims, provider.issuer, clientId))
+    return about(failed("invalid_grant", `assertion: ${BARRED_BY_MAY_ACT}`));
   const delegation = {
     ...delegationBy(jag.human, client, { form, proof }),
     bounds: (asked: AskedScope) => withinAssertion(jag, idJag.scopes, asked, config.origin),

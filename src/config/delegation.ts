@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { type CredentialConfig, credentialHeaderOf } from "./credential.ts";
 import { findForwardingFault, foldHeaderName } from "./forward-headers.ts";
 
 /** What frames a request, or is the gate's or the runtime's own to say. */
@@ -29,7 +30,7 @@ interface Upstreams {
       string,
       Upstream & {
         readonly forwardHeaders: readonly string[];
-        readonly credential: { readonly kind: string; readonly header?: string };
+        readonly credential: CredentialConfig;
       }
     >
   >;
@@ -45,20 +46,19 @@ export function findDelegationFaults({ upstreams }: Upstreams) {
     all.flatMap(([, { delegation }]) => (delegation === undefined ? [] : [foldHeaderName(delegation.header)])),
   );
   return all.flatMap(([name, { forwardHeaders, credential, delegation }]) => {
+    const own = credentialHeaderOf(credential);
     const isCredential =
-      delegation !== undefined &&
-      credential.header !== undefined &&
-      foldHeaderName(credential.header) === foldHeaderName(delegation.header);
+      delegation !== undefined && own !== null && foldHeaderName(own) === foldHeaderName(delegation.header);
     const said = forwardHeaders.flatMap((header, i) =>
       // What the other table refuses already is said once.
-      reserved.has(foldHeaderName(header)) && findForwardingFault(header, credential.header ?? "") === undefined
+      reserved.has(foldHeaderName(header)) && findForwardingFault(header, own) === undefined
         ? [{ path: ["upstreams", name, "forwardHeaders", i], message: "the header of a signed delegation" }]
         : [],
     );
-    const own = {
+    const clash = {
       path: ["upstreams", name, "delegation", "header"],
       message: "the header of the upstream's credential",
     };
-    return isCredential ? [own, ...said] : said;
+    return isCredential ? [clash, ...said] : said;
   });
 }

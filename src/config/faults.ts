@@ -56,18 +56,22 @@ function findUnknownNames({ agents, identityProviders, platforms, admins, transm
   ];
 }
 
-/** An admin's token must never be a human's subject token, nor the other way round, whatever the provider is called here. */
+/**
+ * An admin's token must never be a human's subject token, nor the other way round, and one platform's never another's, whatever the
+ * provider is called here.
+ */
 function findSharedAudiences({ platforms, admins, identityProviders }: Config): Fault[] {
-  const issuerOf = (provider: string): string | undefined =>
-    Object.hasOwn(identityProviders, provider) ? identityProviders[provider]?.issuer : undefined;
-  return Object.entries(platforms)
-    .filter(
-      ([, { subjectAudience, identityProvider }]) =>
-        subjectAudience === admins.audience && issuerOf(identityProvider) === issuerOf(admins.identityProvider),
-    )
-    .map(([name]) =>
-      fault(["platforms", name, "subjectAudience"], "the same as admins.audience: give each its own client"),
-    );
+  const doorOf = (provider: string, audience: string): string =>
+    JSON.stringify([Object.hasOwn(identityProviders, provider) ? identityProviders[provider]?.issuer : null, audience]);
+  const doors = new Map([[doorOf(admins.identityProvider, admins.audience), "admins.audience"]]);
+  return Object.entries(platforms).flatMap(([name, { subjectAudience, identityProvider }]) => {
+    const door = doorOf(identityProvider, subjectAudience);
+    const same = doors.get(door);
+    if (same === undefined) doors.set(door, `platforms.${name}.subjectAudience`);
+    return same === undefined
+      ? []
+      : [fault(["platforms", name, "subjectAudience"], `the same as ${same}: give each its own client`)];
+  });
 }
 
 function findUnknownUpstreams({ boundaries, agents, entitlements, upstreams }: Config): Fault[] {

@@ -15,7 +15,9 @@ export interface Narrowing {
   readonly eventAtMs: number;
 }
 
-/** Above the skew that an ID token's `iat` is allowed. */
+/** So far ahead of the gate's a provider's clock may be: a token of a moment before would pass for one of later. */
+export const PROVIDER_AHEAD_MS = 60_000;
+/** Above that. */
 const SKEW_MS = 120_000;
 
 /** Pure. Monotone: every narrowing of a later time takes away, none gives back, and their order does not matter. */

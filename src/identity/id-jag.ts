@@ -61,10 +61,12 @@ function parseClaims(
   if (!isSeconds(exp) || exp + SKEW_SECONDS <= now) return err("expired");
   if (!isSeconds(iat) || iat - SKEW_SECONDS > now) return err("iat is in the future");
   if (exp > iat + LONGEST_SECONDS) return err("it lives longer than an hour");
+  // Its groups are as old as it is, as those of an ID token are.
+  if (iat + provider.maxTokenAgeSeconds + SKEW_SECONDS <= now) return err("iat is longer ago than maxTokenAgeSeconds");
   if (nbf !== undefined && (!isSeconds(nbf) || nbf - SKEW_SECONDS > now)) return err("not valid yet");
   // One `sub` may be somebody else at another tenant of the same issuer.
   if (tenant !== expected.tenant) return err("tenant is another");
-  const human = humanOfClaims(claims, provider, { iat, exp });
+  const human = humanOfClaims(claims, provider, { iat, exp, now });
   if (!human.ok) return human;
   const jkt = thumbprintIn(claims["cnf"]);
   if (jkt === undefined) return err("cnf names no key by its thumbprint");

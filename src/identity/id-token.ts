@@ -17,13 +17,18 @@ export interface Human {
   readonly id: string;
   /** Null where the provider named no address. */
   readonly emailDigest: string | null;
-  /** The provider itself says that it has not verified that address (OpenID Connect Core §5.1). */
+  /** The provider itself does not say that it has verified that address, where it says anything of it (OpenID Connect Core §5.1). */
   readonly isEmailUnverified: boolean;
   readonly groups: readonly string[];
   /** For the erasable body of the record. */
   readonly claims: JsonObject;
-  /** When the provider said all this. */
+  /** When the provider said all this, by its clock. */
   readonly issuedAtMs: number;
+  /**
+   * The same, and no later than now by the gate's: what is here was said by now. Else a loss of a moment later would look older than
+   * what a clock said that runs ahead.
+   */
+  readonly groupsAtMs: number;
   readonly expiresAtMs: number;
 }
 
@@ -98,14 +103,14 @@ function parseClaims(
   if (!isSeconds(iat) || iat - SKEW_SECONDS > now) return err("iat is in the future");
   if (iat + provider.maxTokenAgeSeconds + SKEW_SECONDS <= now) return err("iat is longer ago than maxTokenAgeSeconds");
   if (nbf !== undefined && (!isSeconds(nbf) || nbf - SKEW_SECONDS > now)) return err("not valid yet");
-  return humanOfClaims(claims, provider, { iat, exp });
+  return humanOfClaims(claims, provider, { iat, exp, now });
 }
 
 /** Who it is about, whatever kind of token of this provider says so. */
 export function humanOfClaims(
   claims: JsonObject,
   provider: IdentityProviderConfig,
-  { iat, exp }: { readonly iat: number; readonly exp: number },
+  { iat, exp, now }: { readonly iat: number; readonly exp: number; readonly now: number },
 ): Result<Human, string> {
   const { sub } = claims;
   if (typeof sub !== "string" || sub === "" || sub.length > 255) return err("sub");
@@ -115,7 +120,8 @@ export function humanOfClaims(
     return err("the groups claim is not a list of strings");
   const { email } = claims;
   const digest = typeof email === "string" && email !== "" ? emailDigest(email) : null;
-  const times = { issuedAtMs: iat * 1000, expiresAtMs: exp * 1000 };
-  const isEmailUnverified = claims["email_verified"] === false || claims["email_verified"] === "false";
+  const times = { issuedAtMs: iat * 1000, groupsAtMs: Math.min(iat, now) * 1000, expiresAtMs: exp * 1000 };
+  // A claim that is there vouches in these two spellings alone; a provider that leaves it out is taken by its word on addresses.
+  const isEmailUnverified = ![undefined, true, "true"].includes(claims["email_verified"] as undefined);
   return ok({ id: humanId(provider.issuer, sub), emailDigest: digest, isEmailUnverified, groups, claims, ...times });
 }

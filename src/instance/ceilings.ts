@@ -27,6 +27,8 @@ export interface Bounded extends Entitled {
   readonly agent: string;
   /** Of the parent's grant; null where there is no parent. */
   readonly parentScope: readonly Json[] | null;
+  /** Of whom it descends: what such an agent may do no more, it can't have done. */
+  readonly agentsAbove?: readonly string[];
 }
 
 /** As the configuration has them now. */
@@ -34,7 +36,9 @@ export function ceilingsOf({ entitlements, agents, boundaries }: Config, who: Bo
   return [
     ...parentCeiling(who.parentScope),
     ceiling("entitlement", entitlementParts(entitlements, who)),
-    ceiling("agent", [[`agents.${who.agent}.ceiling`, own(agents, who.agent)?.ceiling ?? []]]),
+    ...[...new Set([who.agent, ...(who.agentsAbove ?? [])])].map((agent) =>
+      ceiling("agent", [[`agents.${agent}.ceiling`, own(agents, agent)?.ceiling ?? []]]),
+    ),
     ceiling("boundaries", [["boundaries", boundaries]]),
   ];
 }

@@ -40,7 +40,7 @@ export interface Revocation {
   readonly atMs: number;
   readonly by: string;
   readonly reason: string;
-  /** The switch that ends what works under it; null: by then nothing could. */
+  /** The switch that ends what works under it; null: nothing could. */
   readonly switch: string | null;
 }
 

@@ -48,7 +48,7 @@ export function mandateOf(
     human: human.id,
     emailDigest: human.emailDigest,
     groups: human.groups,
-    groupsAtMs: human.issuedAtMs,
+    groupsAtMs: human.groupsAtMs,
     ...unverified,
     approvedAtMs: nowMs,
     agent: body.agent,

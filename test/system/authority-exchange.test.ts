@@ -368,6 +368,8 @@ describe("the proof (RFC 9449 §4.3)", () => {
   });
 });
 
+const [APP, MAY_ACT] = ["build-platform-app", "may_act does not name this client alone"] as const;
+
 describe("the subject token", () => {
   const publicPem = () =>
     createPublicKey({ key: { ...h.providerKey.publicJwk }, format: "jwk" }).export({ type: "spki", format: "pem" });
@@ -376,6 +378,7 @@ describe("the subject token", () => {
     const input = `${encodePart({ alg: "HS256", typ: "JWT" })}.${payload}`;
     return `${input}.${createHmac("sha256", secret).update(input).digest("base64url")}`;
   };
+
   const cases: [name: string, token: () => string | Promise<string>, reason: string][] = [
     ["issued to another client", () => h.idp.signIn("ada", "other-app"), "aud is another client"],
     ["issued to the admin client", () => h.idp.signIn("oscar", "portcullis-admin"), "aud is another client"],
@@ -406,6 +409,11 @@ describe("the subject token", () => {
     ["with groups that are no list", () => h.idToken({ groups: "engineering" }), "the groups claim is not a list"],
     ["with a group that is no text", () => h.idToken({ groups: [1] }), "the groups claim is not a list"],
     ["with 501 groups", () => h.idToken({ groups: Array(501).fill("g") }), "the groups claim is not a list"],
+    ["that names another actor", () => h.idToken({ may_act: { sub: "other-app" } }), MAY_ACT],
+    ["that names its actor elsewhere", () => h.idToken({ may_act: { sub: APP, iss: "https://x.example" } }), MAY_ACT],
+    ["that names its actor and more", () => h.idToken({ may_act: { sub: APP, email: "a@x.example" } }), MAY_ACT],
+    ["that names no actor", () => h.idToken({ may_act: {} }), MAY_ACT],
+    ["whose actors are a list", () => h.idToken({ may_act: [{ sub: APP }] }), MAY_ACT],
     ["that is a security event", () => h.idToken({ events: {} }), "a security event is not a person"],
     ...[
       "at+jwt",
@@ -415,6 +423,10 @@ describe("the subject token", () => {
       "oauth-id-jag+jwt",
       "application/at+jwt",
       "portcullis-refresh+jwt",
+      "portcullis-mandate+jwt",
+      "portcullis-delegation+jwt",
+      "token-introspection+jwt",
+      "txntoken+jwt",
       "",
     ].map((typ): [string, () => string, string] => [
       `typ '${typ}'`,
@@ -491,6 +503,11 @@ describe("the subject token", () => {
   it.each(cases)("is refused: %s", async (_name, token, reason) => {
     const answer = said(await h.exchange({ form: { subject_token: await token() } }));
     expect(answer.startsWith(`invalid_request: subject_token: ${reason}`), answer).toBe(true);
+  });
+
+  it("that names this client as its actor is granted", async () => {
+    for (const may_act of [{ sub: APP }, { sub: APP, iss: h.idp.issuer }])
+      expect(said(await h.exchange({ form: { subject_token: h.idToken({ may_act }) } }))).toBe("granted");
   });
 
   it("of another platform's client is that platform's alone", async () => {

@@ -121,6 +121,13 @@ describe("an ID-JAG", () => {
     ],
     ["with details null", () => idJag({ authorization_details: null }), "authorization_details can't be read"],
     ["of a tenant null", () => idJag({ tenant: null }), "tenant is another"],
+    ["for another actor", () => idJag({ may_act: { sub: "other" } }), "may_act does not name this client alone"],
+    ["for nobody to act", () => idJag({ may_act: null }), "may_act does not name this client alone"],
+    [
+      "bound to a key by more than one way",
+      () => idJag({ cnf: { jkt: "k", "x5t#S256": "x" } }),
+      "cnf names no key by its thumbprint",
+    ],
     ["with spaces in it", () => `${idJag()} `, "not canonical base64url"],
   ])("is refused: %s", async (_name, assertion, reason) => {
     const answer = await ask(assertion());

@@ -359,11 +359,11 @@ describe("every answer is one that the document names", () => {
     expect((await ask(path, { method: "DELETE", body: {} })).status).toBe(400);
     expect((await ask(`${MANDATES}/${randomUUID()}`, { method: "DELETE", body })).status).toBe(404);
     const revoked = await ask(path, { method: "DELETE", body });
-    const { switch: sw } = revoked.json["revoked"] as { readonly switch: string };
-    expect((await ask(`${SWITCHES}/${sw}`)).json["switch"]).toMatchObject({
-      reach: "mandate",
-      target: { mandate: id },
-    });
+    const target = { mandate: id };
+    const killed = await ask(SWITCHES, { body: { act: "kill", reach: "mandate", target, reason: "a test" } });
+    expect(killed.json["switch"]).toMatchObject({ reach: "mandate", target });
+    // Nobody had used it.
+    expect(revoked.json["revoked"]).toMatchObject({ reason: "a test", switch: null });
     expect((await ask(path, { method: "DELETE", body })).json).toEqual(revoked.json);
   });
 

@@ -499,6 +499,9 @@ describe("a signal that acts", () => {
     expect((await h.introspect(ada.access)).json["active"]).toBe(false);
     await expect.poll(async () => (await h.exchange()).status, { timeout: 10_000, interval: 250 }).toBe(200);
     expect((await h.introspect(ada.access)).json["active"]).toBe(false);
+    // By an ID token from before the event there is still nothing to be had, however long it lives.
+    const form = { subject_token: h.idToken({ iat: nowSeconds() - 7_300, exp: nowSeconds() + 3_600 }) };
+    expect((await h.exchange({ form })).json["error_description"]).toBe("closed by a switch");
   });
 
   it("does what the configuration says instead", async () => {

@@ -3,13 +3,16 @@
 
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { LiveCeilings } from "../../durable-objects/live-ceilings.ts";
 import { type Config, type ConfigSource, defineConfig } from "../../src/config/define.ts";
 import { allEntitled, entitlementParts, groupOfPlace, groupsThatCount } from "../../src/config/entitlements.ts";
 import type { ScopeEntry } from "../../src/config/layers.ts";
 import { endOfSecondMs, groupsLeft, narrowingUntilMs } from "../../src/control/narrowing.ts";
 import type { Switch } from "../../src/control/switch.ts";
+import type { Deployment } from "../../src/deployment.ts";
 import { emailDigest } from "../../src/identity/email-digest.ts";
 import { type Bounded, ceilingsOf, findExcess, permitsOf } from "../../src/instance/ceilings.ts";
+import type { Enrolment } from "../../src/instance/contract.ts";
 import type { Call, Json } from "../../src/scope/call.ts";
 import { findPermit } from "../../src/scope/decide.ts";
 import { parseEntries } from "../../src/scope/entry.ts";
@@ -199,6 +202,43 @@ describe("what a human has lost", () => {
     };
     expect(narrowingUntilMs({ identityProviders }, 1_000) - 1_000).toBeGreaterThanOrEqual(60_000 + 60_000);
     expect([endOfSecondMs(5), endOfSecondMs(5.9)]).toEqual([5_999, 5_999]);
+  });
+});
+
+describe("a sub-agent", () => {
+  const call: Call = { upstream: "github", method: "GET", segments: ["x"], query: [], body: { kind: "none" } };
+  const enrolment = {
+    human: ID,
+    emailDigest: null,
+    groups: ["g1"],
+    groupsAtMs: 1,
+    agent: "summariser",
+    chain: [{ agent: "triage-bot" }, { agent: "summariser" }],
+    scope: [POOL[0]!],
+    parentScope: [POOL[0]!],
+  } as unknown as Enrolment;
+  const asOf = (ceiling: readonly ScopeEntry[]) => {
+    const config = withLayers({ ceiling, boundaries: [POOL[0]!], groups: { g1: [POOL[0]!] }, humans: {} });
+    const summariser = { ...config.agents["triage-bot"]!, ceiling: entriesOf([POOL[0]!]) };
+    const agents = { ...config.agents, summariser };
+    return new LiveCeilings(
+      () => ({ config: { ...config, agents } }) as unknown as Deployment,
+      () => [],
+    );
+  };
+
+  it("may do no more than the agents above it, as the configuration has them now", () => {
+    const permits = asOf([POOL[0]!]).permitsOf(enrolment, call);
+    expect(permits.ok && permits.value.map(({ at }) => at)).toEqual([
+      "parent[0]",
+      "entitlements.groups.g1[0]",
+      "agents.summariser.ceiling[0]",
+      "agents.triage-bot.ceiling[0]",
+      "boundaries[0]",
+    ]);
+    // Taken from the agent above since: it can't have it done by a child that it had before.
+    expect(asOf([]).permitsOf(enrolment, call)).toMatchObject({ ok: false, error: { layer: "agent" } });
+    expect(asOf([]).exceeding(enrolment, [])).toEqual(["g1"]);
   });
 });
 

@@ -215,6 +215,21 @@ describe("defineConfig", () => {
       /^upstreams\.github\.delegation\.header: the header of the upstream's credential$/,
     ],
     [
+      // Its credential is a token, which goes out in a header that the configuration does not name.
+      "upstreams/github",
+      {
+        ...right().upstreams.github,
+        credential: {
+          kind: "oauth-client-credentials",
+          tokenEndpoint: "https://as.example/token",
+          clientId: "gate",
+          authentication: { method: "client_secret_basic", secret: "S" },
+        },
+        delegation: { header: "Authorization" },
+      },
+      /^upstreams\.github\.delegation\.header: the header of the upstream's credential$/,
+    ],
+    [
       "upstreams/github",
       { ...right().upstreams.github, delegation: { header: "X-Who" }, forwardHeaders: ["x_who"] },
       /^upstreams\.github\.forwardHeaders\.0: the header of a signed delegation$/,
@@ -424,6 +439,21 @@ describe("defineConfig", () => {
       "platforms.build.subjectAudience: the same as admins.audience: give each its own client",
     ]);
     expect(named({ ...corp, issuer: "https://staff.example" })).toEqual([]);
+  });
+
+  it("gives no two platforms one client at an issuer: an ID token for the one would be good for the other", () => {
+    const { build } = right().platforms;
+    const named = (ops: object, issuer = "https://idp.example") => {
+      const staff = { ...right().identityProviders.corp, issuer };
+      const identityProviders = { ...right().identityProviders, staff };
+      const platforms = { build, ops: { ...build, identityProvider: "staff", ...ops } };
+      return mistakes({ ...right(), identityProviders, platforms } as unknown as ConfigSource);
+    };
+    expect(named({})).toEqual([
+      "platforms.ops.subjectAudience: the same as platforms.build.subjectAudience: give each its own client",
+    ]);
+    expect(named({ subjectAudience: "ops-app" })).toEqual([]);
+    expect(named({}, "https://staff.example")).toEqual([]);
   });
 
   it("takes plain http where the gate itself runs on loopback, and nowhere else", () => {

@@ -5,10 +5,12 @@ import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "c
 import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import type { MandateBook } from "../../durable-objects/mandate-book.ts";
+import type { MandateIndex } from "../../durable-objects/mandate-index.ts";
 import type { Switchboard } from "../../durable-objects/switchboard.ts";
 import type { Mandate } from "../../src/mandate/contract.ts";
 import { issueMandateToken } from "../../src/mandate/token.ts";
 import { instanceOf, mandateIndexOf, switchboardOf } from "../../src/objects.ts";
+import { askFor, childOf, rootOf, said } from "./family-kit.ts";
 import { boardStub, deployment, flip, operator, SCOPE } from "./kit.ts";
 import { approve, bookOf, exchangeMandate, instanceId, mandateOf, revoke, somebody } from "./mandate-kit.ts";
 
@@ -20,6 +22,12 @@ const abort = (mandate: Mandate) =>
   runInDurableObject(stubOf(mandate), (_o, state) => state.abort("reset by a test")).catch(() => {});
 const boardPrototype = async () =>
   (await runInDurableObject(boardStub(), (board: object) => ({ it: Object.getPrototypeOf(board) as Switchboard }))).it;
+const indexPrototype = async () =>
+  (
+    await runInDurableObject(env.MANDATE_INDEX.get(env.MANDATE_INDEX.idFromName("mandates")), (index: object) => ({
+      it: Object.getPrototypeOf(index) as MandateIndex,
+    }))
+  ).it;
 const stateOf = async (instance: string) => (await instanceOf(deployment, instance).introspect()).state;
 const verdicts = async (exchanges: readonly Promise<{ readonly verdict: string }>[]) => {
   const counts: Record<string, number> = {};
@@ -277,8 +285,32 @@ describe("a revocation", () => {
     ).toEqual([]);
   });
 
+  it("ends the children of who works under it, and theirs", async () => {
+    const mandate = await approve();
+    const root = await rootOf({ mandate: mandate.id, human: mandate.human });
+    await exchangeMandate(mandate);
+    const child = await childOf(root, { task_limits: '{"concurrency":20,"burst":50,"callsPerSecond":50}' });
+    const below = await childOf(child);
+    const other = await rootOf({ mandate: "another", human: mandate.human });
+    const { revoked } = (await revoke(mandate))!;
+    const reached = (await switchboardOf(deployment).read(revoked!.switch!))!.reached.map(({ instance }) => instance);
+    expect(reached).toEqual(expect.arrayContaining([root.id, child.id, below.id]));
+    for (const { id } of [root, child, below]) expect(await stateOf(id)).toBe("inactive");
+    expect(await stateOf(other.id)).toBe("active");
+    expect(said(await askFor(child))).toBe("invalid_request: subject_token: no longer valid");
+  });
+
+  it("of one that was never used is no switch: nobody can be in its reach, and none ever will be", async () => {
+    const mandate = await approve();
+    expect((await revoke(mandate))?.revoked).toMatchObject({ by: mandate.human, switch: null });
+    expect((await exchangeMandate(mandate)).verdict).toBe("invalid_request: subject_token: the mandate: revoked");
+    const states = await switchboardOf(deployment).list(null, 100);
+    expect(states.filter(({ switch: sw }) => sw.target.mandate === mandate.id)).toEqual([]);
+  });
+
   it("whose answer from the switchboard was lost is one switch all the same", async () => {
     const mandate = await approve();
+    await exchangeMandate(mandate);
     const prototype = await boardPrototype();
     const { flip: real } = prototype;
     let lost = 0;
@@ -350,6 +382,29 @@ describe("the book", () => {
     const [first] = await bookOf({ human }).list();
     await revoke(first!.mandate);
     expect((await bookOf({ human }).approve(mandateOf({ human }))).approved).toBe(true);
+  });
+
+  it("takes ten times as many on one day, however many are revoked; and the index hears of no more", async () => {
+    const human = somebody();
+    const book = bookOf({ human });
+    const most = deployment.config.mandates!.mostStanding * 10;
+    const first = await approve({ human });
+    await revoke(first);
+    const copy =
+      (no: number) =>
+      (_b: unknown, { storage: { sql } }: DurableObjectState) =>
+        void sql.exec(
+          `INSERT INTO mandates (id, json, revoked, ended_at_ms) SELECT id || '-' || ?1, json, revoked, ended_at_ms FROM mandates WHERE id = ?2`,
+          no,
+          first.id,
+        );
+    for (let no = 2; no < most; no++) await runInDurableObject(stubOf(first), copy(no));
+    expect((await book.approve(mandateOf({ human }))).approved).toBe(true);
+    const notes = vi.spyOn(await indexPrototype(), "note");
+    expect(await book.approve(mandateOf({ human }))).toEqual({ approved: false, reason: "too-many" });
+    expect(notes).not.toHaveBeenCalled();
+    vi.spyOn(Date, "now").mockReturnValue(Date.now() + 86_400_001);
+    expect((await book.approve(mandateOf({ human, expiresAtMs: Date.now() + 1_000 }))).approved).toBe(true);
   });
 
   it("that was reset says what it said, and its acts come into the journal", async () => {

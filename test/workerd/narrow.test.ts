@@ -10,6 +10,7 @@ import { emailDigest } from "../../src/identity/email-digest.ts";
 import type { AdmitRequest, Enrolment, LeaseCalls } from "../../src/instance/contract.ts";
 import { instanceOf, rosterOf, switchboardOf } from "../../src/objects.ts";
 import type { Json } from "../../src/scope/call.ts";
+import { askFor, childOf, enrolmentOf, rootOf, said } from "./family-kit.ts";
 import {
   type Agent,
   boardStub,
@@ -196,6 +197,36 @@ describe("a human who loses a group", () => {
     expect(await verdictOf(await enrol({ emailDigest: digest, emailUnverified: true, groups: [] }))).toBe(
       "not within the ceiling",
     );
+  });
+});
+
+describe("a tree of sub-agents of such a human", () => {
+  it("loses at once what its root loses, and has it in no later child, though no push gets through to the parent", async () => {
+    upstream(() => Response.json([]));
+    const root = await rootOf({ human: uuid(), groups: BOTH, groupsAtMs: Date.now() - 1_000 });
+    const other = await rootOf({ human: uuid(), groups: BOTH, groupsAtMs: Date.now() - 1_000 });
+    const limits = { task_limits: '{"concurrency":20,"burst":50,"callsPerSecond":50}' };
+    const child = await childOf(root, limits);
+    const below = await childOf(child);
+    const read = { authorization_details: JSON.stringify(READ) };
+    const { human } = root.agent.enrolment;
+    await narrow(human, ["readers"]);
+    for (const { id } of [root, child, below])
+      expect(await instanceOf(deployment, id).introspect()).toMatchObject({ state: "active", groups: ["readers"] });
+    const beyond = /^invalid_authorization_details: .*: '.*' exceeds the human's entitlement$/;
+    expect(said(await askFor(root))).toMatch(beyond);
+    expect(said(await askFor(child))).toMatch(beyond);
+    const later = await childOf(child, { ...read, task_limits: '{"concurrency":2,"burst":2,"callsPerSecond":1}' });
+    expect((await enrolmentOf(later.id)).groups).toEqual(["readers"]);
+    expect(await later.call()).toBe(200);
+
+    // The parent has not heard of the next one; the child's roster has.
+    const close = vi.spyOn(AgentInstance.prototype, "close").mockRejectedValue(new Error("lost"));
+    await narrow(human, []);
+    expect(await instanceOf(deployment, child.id).introspect()).toMatchObject({ groups: ["readers"] });
+    expect(said(await askFor(child, { form: read }))).toMatch(/'GET .*' exceeds the human's entitlement$/);
+    close.mockRestore();
+    expect(await other.call()).toBe(200);
   });
 });
 

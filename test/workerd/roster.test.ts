@@ -248,5 +248,35 @@ describe("members whose task is long over", () => {
   });
 });
 
+describe("a kill that was lifted long ago", () => {
+  it("is final for who is still here, though the configuration says by now that nobody can be", async () => {
+    const { enrolment } = await enrolAgent();
+    const roster = rosterOf(deployment, 92);
+    const human = crypto.randomUUID();
+    const weeksMs = deployment.config.grants.taskSeconds * 1_000 + 1_209_600_000;
+    // Of a time when tasks might last longer.
+    const long = {
+      ...attributesOf(enrolment),
+      instance: crypto.randomUUID(),
+      human,
+      deadlineMs: Date.now() + 2 * weeksMs,
+    };
+    expect(await roster.enlist(long)).toMatchObject({ enlisted: true });
+    const sw = switchOf({ reach: "human", target: { human } });
+    await roster.apply(sw, 0);
+    await roster.open(sw, { atMs: Date.now(), by: "operator-1", reason: "r" });
+    const clock = vi.spyOn(Date, "now").mockReturnValue(Date.now() + weeksMs);
+    await runInDurableObject(rosterStub(92), (object) => object.alarm());
+    expect(await roster.confirm(long.instance)).toMatchObject({ confirmed: false, closed: [{ id: sw.id }] });
+    await roster.leave(long.instance);
+    await runInDurableObject(rosterStub(92), (object) => object.alarm());
+    clock.mockRestore();
+    const rows = runInDurableObject(rosterStub(92), (_roster, { storage }) =>
+      storage.sql.exec("SELECT 1 FROM switches WHERE id = ?", sw.id).toArray(),
+    );
+    expect(await rows).toEqual([]);
+  });
+});
+
 /** Whose object it is. */
 type HasName = { readonly ctx: { readonly id: { readonly name?: string } } };

@@ -101,6 +101,35 @@ describe("a kill that was lifted", () => {
   });
 });
 
+describe("sessions that the provider has ended", () => {
+  const cause = { kind: "set", issuer: "https://idp.test", jti: "j", event: "session-revoked" } as const;
+  const ended = async (change: Parameters<typeof flip>[0]) => {
+    const human = somebody();
+    const { switch: sw } = await flip({ reach: "human", target: { human }, untilMs: Date.now() + 300, ...change });
+    const opened = async () => expect((await board.read(sw.id))?.opened).not.toBeNull();
+    return { human, sw, opened: () => vi.waitFor(opened, { timeout: 4_000, interval: 100 }) };
+  };
+
+  it("stay so for ID tokens from before when the block is over, also at a shard that comes up after it", async () => {
+    const { human, sw, opened } = await ended({ cause });
+    await opened();
+    // Its clock may be a minute ahead.
+    for (const groupsAtMs of [sw.atMs - 3_600_000, sw.atMs, sw.atMs + 60_000])
+      for (const shard of [{}, { rosterShard: 81 }])
+        await expect(enrolAgent({ human, groupsAtMs, ...shard })).rejects.toThrow("not enrolled: switched");
+    expect(await verdictOf(await enrolAgent({ human, groupsAtMs: sw.atMs + 60_001 }))).toBe("admitted");
+  });
+
+  it("are open to all where an operator has lifted it, and where an operator had closed it", async () => {
+    const lifted = await ended({ cause, untilMs: Date.now() + 3_600_000 });
+    await board.lift(lifted.sw.id, operator());
+    const operators = await ended({});
+    await operators.opened();
+    for (const { human, sw } of [lifted, operators])
+      await expect(enrolAgent({ human, groupsAtMs: sw.atMs - 1_000 })).resolves.toBeDefined();
+  });
+});
+
 describe("a flip that is asked for again", () => {
   it("with the same key by the same one is the same switch; with another body it is none", async () => {
     const target = { human: somebody() };
