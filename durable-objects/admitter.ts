@@ -56,11 +56,14 @@ export class Admitter {
   /** @param isClaim of a call that has waited for a person: its proof was held against replay when it came */
   async admit(request: AdmitRequest, isClaim: boolean): Promise<Admission> {
     const untilMs = Date.now() + QUOTA_PATIENCE_MS;
+    // Where it comes from counts once, however often it is looked at.
+    let isPlaced = isClaim;
     for (let verdict: Denial | null = null; ; ) {
       if (!(await this.#options.control.isConfirmed())) return refused(unavailable("no confirmation from the roster"));
       const nowMs = Date.now();
       if (nowMs >= untilMs) verdict ??= unavailable("the shared limits did not answer in time");
-      const admission = this.#admitNow(request, nowMs, verdict, isClaim);
+      const admission = this.#admitNow(request, nowMs, verdict, { isClaim, isPlaced });
+      isPlaced = true;
       if ("admitted" in admission) return admission;
       // Dying here, nothing is on record, and nothing of a lease was used.
       verdict = await this.#options.shares.extend(admission.uncovered);
@@ -73,14 +76,19 @@ export class Admitter {
    * last: no other is asked for a call that is refused here.
    * @param verdict of the quotas that were asked; null: they were not, or it is to be looked at again
    */
-  #admitNow(request: AdmitRequest, nowMs: number, verdict: Denial | null, isClaim: boolean): Admission | Uncovered {
+  #admitNow(
+    request: AdmitRequest,
+    nowMs: number,
+    verdict: Denial | null,
+    { isClaim, isPlaced }: { readonly isClaim: boolean; readonly isPlaced: boolean },
+  ): Admission | Uncovered {
     const { enrolment, log } = this.#options.ledger;
     if (enrolment === null) return refused(unauthenticated("invalid_token", "no such instance"));
     if (log.isClosed) return refused(unauthenticated("invalid_token", "the transcript has ended"));
     const { proof, grant, call, denial, request: sent } = request;
     if (!isClaim && this.isReplayed(proof, nowMs))
       return this.#refuse(request, nowMs, unauthenticated("invalid_dpop_proof", "replay"));
-    if (!isClaim) this.sawPlace(request, false, nowMs);
+    if (!isPlaced) this.sawPlace(request, false, nowMs);
     const dead = this.#options.control.deadReason(nowMs);
     if (dead !== null) return this.#refuse(request, nowMs, unauthenticated("invalid_token", dead));
     if (grant.expiresAtMs <= nowMs) return this.#refuse(request, nowMs, unauthenticated("invalid_token", "expired"));

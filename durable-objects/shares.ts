@@ -7,7 +7,6 @@ import { quotaOf } from "../src/objects.ts";
 import type { LeaseAnswer, LeaseRequest, ShareReport, Short } from "../src/quota/contract.ts";
 import { type Dimension, map, minus, of, plus, type Some } from "../src/quota/dimensions.ts";
 import {
-  afterReset,
   covers,
   enterPeriod,
   type Share,
@@ -17,6 +16,7 @@ import {
   type Ticket,
   usedAt,
   type Wanted,
+  withoutWorkers,
 } from "../src/quota/shares.ts";
 import { within } from "../src/within.ts";
 import type { Lease } from "./lease.ts";
@@ -78,11 +78,14 @@ export class InstanceShares {
     this.#ledger = ledger;
   }
 
-  /** When the object starts, before the records of what died with its last life: they carry it. */
-  begin(nowMs: number): void {
+  /**
+   * Calls whose Workers nobody hears any more: their places are free when those must have cut. When the object starts and at
+   * its transcript's end, before the records of what was lost: they carry it.
+   */
+  loseRunning(nowMs: number): void {
     const { shares } = this.#ledger().state;
     if (shares !== undefined)
-      this.#ledger().change({ shares: afterReset(shares, nowMs, nowMs + SILENT_WORKER_CUT_MS) });
+      this.#ledger().change({ shares: withoutWorkers(shares, nowMs, nowMs + SILENT_WORKER_CUT_MS) });
   }
 
   get #shares(): Shares {
