@@ -12,7 +12,7 @@ import type {
   RenewRequest,
 } from "../src/instance/contract.ts";
 import { type LimitState, limitStateOf, reserve } from "../src/instance/limits.ts";
-import { type Wanted, wantedOf } from "../src/quota/shares.ts";
+import { countingBytes, type Wanted, wantedOf } from "../src/quota/shares.ts";
 import type { Call } from "../src/scope/call.ts";
 import type { Approvals, Gate } from "./approvals.ts";
 import { requestBody } from "./bodies.ts";
@@ -23,7 +23,7 @@ import { Lease } from "./lease.ts";
 import type { Ledger } from "./ledger.ts";
 import { jtiOf } from "./proof-mark.ts";
 import type { RefusedCalls } from "./refused-calls.ts";
-import { countingBytes, type RunningCalls } from "./running-calls.ts";
+import type { RunningCalls } from "./running-calls.ts";
 import { SecondCopy } from "./second-copy.ts";
 import type { InstanceShares } from "./shares.ts";
 import { CallTicket } from "./ticket.ts";
@@ -119,9 +119,8 @@ export class Admitter {
     const approved = asked.kind === "approved" ? this.#options.approvals.use(asked.id, seq, nowMs) : {};
     this.#options.ledger.change({ usage: reserved.usage, open: [...open, seq] });
     const tickets = this.#options.shares.take(shared, leadBytes, nowMs);
-    const counting = countingBytes(tickets);
     const runBytes = sent.bodyFollows ? sent.body.length : 0;
-    if (runBytes > 0 || counting.length > 0) this.#options.ledger.countPassing(seq, runBytes, counting);
+    if (runBytes > 0 || countingBytes(tickets).length > 0) this.#options.ledger.countPassing(seq, runBytes, tickets);
     this.#options.ledger.record(
       "call",
       nowMs,

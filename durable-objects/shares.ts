@@ -7,6 +7,7 @@ import { quotaOf } from "../src/objects.ts";
 import type { LeaseAnswer, LeaseRequest, ShareReport, Short } from "../src/quota/contract.ts";
 import { type Dimension, map, minus, of, plus, type Some } from "../src/quota/dimensions.ts";
 import {
+  countingBytes,
   covers,
   enterPeriod,
   type Share,
@@ -291,9 +292,6 @@ export class InstanceShares {
     return held;
   }
 }
-
-const countingBytes = (tickets: readonly Ticket[]): readonly Ticket[] =>
-  tickets.filter(({ need }) => Object.hasOwn(need, "bytes"));
 
 function denialOf(name: string, { dimension, retryAfterSeconds }: Short): Denial {
   if (dimension === "rate" || dimension === "concurrency")

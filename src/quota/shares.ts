@@ -93,6 +93,9 @@ export interface Ticket extends Wanted {
   readonly period: number;
 }
 
+export const countingBytes = (tickets: readonly Ticket[]): readonly Ticket[] =>
+  tickets.filter(({ need }) => Object.hasOwn(need, "bytes"));
+
 /**
  * When it is over: its place is free, its bytes are those that were counted, its units those that it cost. What a period
  * that is over was charged stays as it was; what a call cost beyond its reserve is charged to the one that is.

@@ -52,6 +52,14 @@ describe("a lease", () => {
     expect(lease(hourly, nothing, request(), 3_600_000).answer).toMatchObject({ period: 3_600_000, validMs: 60_000 });
   });
 
+  it("of a quota that has lost what it knew counts what its holders say that they have used", () => {
+    const told = lease(ten, nothing, request({ basis: 7, used: { calls: 8 } }), 0);
+    expect(told.answer).toMatchObject({ granted: { calls: 8 }, short: null });
+    const need = { need: { calls: 3 } };
+    const other = lease(ten, { ...told, holder: null, holders: 1 }, request({ instance: "j", ...need }), 0);
+    expect(other.answer).toMatchObject({ granted: { calls: 2 }, short: { dimension: "calls" } });
+  });
+
   it("of a period whose length was changed ends with one of the new length", () => {
     const HOUR = 3_600_000;
     const of = (periodSeconds: number) => quotaSchema.parse({ per: "task", calls: 1, periodSeconds });

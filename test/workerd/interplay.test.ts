@@ -6,7 +6,7 @@ import type { Place } from "../../src/control/second-copy.ts";
 import type { Admission } from "../../src/instance/contract.ts";
 import { instanceOf } from "../../src/objects.ts";
 import { decide, fileIn, put, storyOf } from "./approval-kit.ts";
-import { childOf, rootOf } from "./family-kit.ts";
+import { childOf, LEAD, rootOf } from "./family-kit.ts";
 import { type Agent, deployment, enrolAgent, recordsOf, settlement, upstream } from "./kit.ts";
 import { abortInstance, ask, count, ofTask, readQuota, team, verdict } from "./quota-kit.ts";
 
@@ -59,6 +59,16 @@ describe("a tree", () => {
     expect(await admit(root.id)).toMatchObject({ denial: { budget: "units.usd" }, limits: { units: { usd: 0 } } });
     const inTree = await instanceOf(deployment, id).introspect();
     expect(inTree.enrolment?.limits.units).toEqual({ usd: 0.087 });
+  });
+
+  it("has places of running calls in nobody else's hands", async () => {
+    const root = await rootOf({ limits: { ...LEAD, concurrency: 4 } });
+    const admit = () => verdict(instanceOf(deployment, root.id).admit(root.agent.admission()));
+    expect([await admit(), await admit()]).toEqual(["admitted", "admitted"]);
+    const child = (concurrency: number) => childOf(root, { task_limits: JSON.stringify({ concurrency }) });
+    await expect(child(2)).rejects.toThrow("concurrency exceeds what the parent has left");
+    await child(1);
+    expect([await admit(), await admit()]).toEqual(["admitted", "limited"]);
   });
 });
 
@@ -113,6 +123,25 @@ describe("an approved call that shared limits concern", () => {
     expect(calls).toEqual(["PUT"]);
     const used = (await recordsOf(agent)).filter(({ type, approval }) => type === "call" && approval !== undefined);
     expect(used).toHaveLength(1);
+  });
+
+  it("keeps its approval, and all that it took, where its object dies while it runs", async () => {
+    const { agent } = await approved();
+    const calls: string[] = [];
+    upstream(async (request) => {
+      calls.push(request.url);
+      await new Promise((resolve) => setTimeout(resolve, 2_000));
+      return Response.json({});
+    });
+    const running = put(agent);
+    await vi.waitFor(() => expect(calls.some((url) => url.startsWith("https://github.test"))).toBe(true));
+    await abortInstance(agent);
+    expect((await put(agent)).status).toBe(503);
+    expect((await recordsOf(agent)).filter(({ type }) => type === "answer")).toMatchObject([{ outcome: "lost" }]);
+    const words = await Promise.all(Array.from({ length: 12 }, () => verdict(ask(agent))));
+    expect(count(words)).toEqual({ admitted: 9, "exhausted by ten": 3 });
+    expect((await running).status).toBeGreaterThanOrEqual(500);
+    expect(calls.filter((url) => url.startsWith("https://github.test"))).toHaveLength(1);
   });
 
   it("that a person let go, and that waits for a lease, is stopped by its end, and its approval is cancelled", async () => {
