@@ -56,14 +56,14 @@ export class Admitter {
   /** @param isClaim of a call that has waited for a person: its proof was held against replay when it came */
   async admit(request: AdmitRequest, isClaim: boolean): Promise<Admission> {
     const untilMs = Date.now() + QUOTA_PATIENCE_MS;
-    // Where it comes from counts once, however often it is looked at.
-    let isPlaced = isClaim;
+    // Where it comes from counts once, and a proof that was fresh when it came does not age while it waits.
+    let isAgain = isClaim;
     for (let verdict: Denial | null = null; ; ) {
       if (!(await this.#options.control.isConfirmed())) return refused(unavailable("no confirmation from the roster"));
       const nowMs = Date.now();
       if (nowMs >= untilMs) verdict ??= unavailable("the shared limits did not answer in time");
-      const admission = this.#admitNow(request, nowMs, verdict, { isClaim, isPlaced });
-      isPlaced = true;
+      const admission = this.#admitNow(request, nowMs, verdict, { isClaim, isAgain });
+      isAgain = true;
       if ("admitted" in admission) return admission;
       // Dying here, nothing is on record, and nothing of a lease was used.
       verdict = await this.#options.shares.extend(admission.uncovered);
@@ -80,15 +80,15 @@ export class Admitter {
     request: AdmitRequest,
     nowMs: number,
     verdict: Denial | null,
-    { isClaim, isPlaced }: { readonly isClaim: boolean; readonly isPlaced: boolean },
+    { isClaim, isAgain }: { readonly isClaim: boolean; readonly isAgain: boolean },
   ): Admission | Uncovered {
     const { enrolment, log } = this.#options.ledger;
     if (enrolment === null) return refused(unauthenticated("invalid_token", "no such instance"));
     if (log.isClosed) return refused(unauthenticated("invalid_token", "the transcript has ended"));
     const { proof, grant, call, denial, request: sent } = request;
-    if (!isClaim && this.isReplayed(proof, nowMs))
-      return this.#refuse(request, nowMs, unauthenticated("invalid_dpop_proof", "replay"));
-    if (!isPlaced) this.sawPlace(request, false, nowMs);
+    const isReplay = isAgain ? !isClaim && log.hasSeen(proof.jti) : this.isReplayed(proof, nowMs);
+    if (isReplay) return this.#refuse(request, nowMs, unauthenticated("invalid_dpop_proof", "replay"));
+    if (!isAgain) this.sawPlace(request, false, nowMs);
     const dead = this.#options.control.deadReason(nowMs);
     if (dead !== null) return this.#refuse(request, nowMs, unauthenticated("invalid_token", dead));
     if (grant.expiresAtMs <= nowMs) return this.#refuse(request, nowMs, unauthenticated("invalid_token", "expired"));

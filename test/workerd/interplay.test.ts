@@ -3,6 +3,7 @@
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { Quota } from "../../durable-objects/quota.ts";
 import type { Place } from "../../src/control/second-copy.ts";
+import { PROOF_MAX_AGE_MS } from "../../src/grant/proof.ts";
 import type { Admission } from "../../src/instance/contract.ts";
 import { instanceOf } from "../../src/objects.ts";
 import { decide, fileIn, put, storyOf } from "./approval-kit.ts";
@@ -190,6 +191,23 @@ describe("a call that waits for a lease", () => {
     expect(answers.filter(({ admitted }) => admitted)).toHaveLength(1);
     for (const answer of answers)
       if (!answer.admitted) expect(answer.denial).toMatchObject({ kind: "unauthenticated", reason: "replay" });
+  });
+
+  it("is no replay because its proof was older by then, and is one when it comes again", async () => {
+    const agent = await enrolAgent(ofTask("ten-bot"));
+    const held = heldQuotas();
+    const proof = { jti: crypto.randomUUID(), issuedAtMs: Date.now() - PROOF_MAX_AGE_MS + 4_000 };
+    const admit = () => instanceOf(deployment, agent.id).admit(agent.admission({ proof }));
+    const asked = admit();
+    await vi.waitFor(() => expect(held.asked).toBe(1));
+    const nowMs = Date.now() + 5_000;
+    const clock = vi.spyOn(Date, "now").mockReturnValue(nowMs);
+    held.release();
+    expect(await asked).toMatchObject({ admitted: true });
+    for (const atMs of [nowMs, nowMs - 5_000]) {
+      clock.mockReturnValue(atMs);
+      expect(await admit()).toMatchObject({ denial: { kind: "unauthenticated", reason: "replay" } });
+    }
   });
 
   it("is seen once where it comes from: it is no second call of a second copy", async () => {
