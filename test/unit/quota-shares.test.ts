@@ -20,9 +20,9 @@ describe("a call that is over", () => {
     const entered = enterPeriod(running, 2 * HOUR);
     expect(entered).toEqual({ period: 2 * HOUR, used: { concurrency: 1 } });
     const busy = { ...entered, used: { ...entered.used, bytes: 500, "units.usd": 3_000_000 } };
-    const after = (usd: number) => settled(busy, ticket, { usd }).used;
-    expect(after(0.25)).toEqual({ bytes: 500, "units.usd": 3_000_000, concurrency: 0 });
-    expect(after(1.5)).toEqual({ bytes: 500, "units.usd": 3_500_000, concurrency: 0 });
+    const charged = (usd: number) => settled(busy, ticket, { usd }).used;
+    expect(charged(0.25)).toEqual({ bytes: 500, "units.usd": 3_000_000, concurrency: 0 });
+    expect(charged(1.5)).toEqual({ bytes: 500, "units.usd": 3_500_000, concurrency: 0 });
   });
 
   it("enters no earlier period", () => expect(enterPeriod(running, 0)).toBe(running));

@@ -62,6 +62,16 @@ describe("a tree", () => {
     expect(inTree.enrolment?.limits.units).toEqual({ usd: 0.087 });
   });
 
+  it("cuts a stream that runs where what its children were given begins", async () => {
+    const root = await rootOf({ limits: { ...LEAD, bytes: 1_000_000 } });
+    const running = await instanceOf(deployment, root.id).admit(root.agent.admission());
+    if (!running.admitted) throw new Error(JSON.stringify(running.denial));
+    await childOf(root, { task_limits: JSON.stringify({ bytes: 600_000 }) });
+    let passed = 0;
+    while (await running.lease.append(new Uint8Array(100_000))) passed += 100_000;
+    expect([await running.lease.broken(), passed]).toEqual(["budget", 400_000]);
+  });
+
   it("has places of running calls in nobody else's hands", async () => {
     const root = await rootOf({ limits: { ...LEAD, concurrency: 4 } });
     const admit = () => verdict(instanceOf(deployment, root.id).admit(root.agent.admission()));
