@@ -12,7 +12,7 @@ import type {
   RenewRequest,
 } from "../src/instance/contract.ts";
 import { type LimitState, limitStateOf, reserve } from "../src/instance/limits.ts";
-import { type Wanted, wantedOf } from "../src/quota/shares.ts";
+import { countingBytes, type Wanted, wantedOf } from "../src/quota/shares.ts";
 import type { Call } from "../src/scope/call.ts";
 import type { Approvals, Gate } from "./approvals.ts";
 import { requestBody } from "./bodies.ts";
@@ -23,7 +23,7 @@ import { Lease } from "./lease.ts";
 import type { Ledger } from "./ledger.ts";
 import { jtiOf } from "./proof-mark.ts";
 import type { RefusedCalls } from "./refused-calls.ts";
-import { countingBytes, type RunningCalls } from "./running-calls.ts";
+import type { RunningCalls } from "./running-calls.ts";
 import { SecondCopy } from "./second-copy.ts";
 import type { InstanceShares } from "./shares.ts";
 import { CallTicket } from "./ticket.ts";
@@ -56,11 +56,14 @@ export class Admitter {
   /** @param isClaim of a call that has waited for a person: its proof was held against replay when it came */
   async admit(request: AdmitRequest, isClaim: boolean): Promise<Admission> {
     const untilMs = Date.now() + QUOTA_PATIENCE_MS;
+    // Where it comes from counts once, and a proof that was fresh when it came does not age while it waits.
+    let isAgain = isClaim;
     for (let verdict: Denial | null = null; ; ) {
       if (!(await this.#options.control.isConfirmed())) return refused(unavailable("no confirmation from the roster"));
       const nowMs = Date.now();
       if (nowMs >= untilMs) verdict ??= unavailable("the shared limits did not answer in time");
-      const admission = this.#admitNow(request, nowMs, verdict, isClaim);
+      const admission = this.#admitNow(request, nowMs, verdict, { isClaim, isAgain });
+      isAgain = true;
       if ("admitted" in admission) return admission;
       // Dying here, nothing is on record, and nothing of a lease was used.
       verdict = await this.#options.shares.extend(admission.uncovered);
@@ -73,14 +76,19 @@ export class Admitter {
    * last: no other is asked for a call that is refused here.
    * @param verdict of the quotas that were asked; null: they were not, or it is to be looked at again
    */
-  #admitNow(request: AdmitRequest, nowMs: number, verdict: Denial | null, isClaim: boolean): Admission | Uncovered {
+  #admitNow(
+    request: AdmitRequest,
+    nowMs: number,
+    verdict: Denial | null,
+    { isClaim, isAgain }: { readonly isClaim: boolean; readonly isAgain: boolean },
+  ): Admission | Uncovered {
     const { enrolment, log } = this.#options.ledger;
     if (enrolment === null) return refused(unauthenticated("invalid_token", "no such instance"));
     if (log.isClosed) return refused(unauthenticated("invalid_token", "the transcript has ended"));
     const { proof, grant, call, denial, request: sent } = request;
-    if (!isClaim && this.isReplayed(proof, nowMs))
-      return this.#refuse(request, nowMs, unauthenticated("invalid_dpop_proof", "replay"));
-    if (!isClaim) this.sawPlace(request, false, nowMs);
+    const isReplay = isAgain ? !isClaim && log.hasSeen(proof.jti) : this.isReplayed(proof, nowMs);
+    if (isReplay) return this.#refuse(request, nowMs, unauthenticated("invalid_dpop_proof", "replay"));
+    if (!isAgain) this.sawPlace(request, false, nowMs);
     const dead = this.#options.control.deadReason(nowMs);
     if (dead !== null) return this.#refuse(request, nowMs, unauthenticated("invalid_token", dead));
     if (grant.expiresAtMs <= nowMs) return this.#refuse(request, nowMs, unauthenticated("invalid_token", "expired"));
@@ -111,9 +119,8 @@ export class Admitter {
     const approved = asked.kind === "approved" ? this.#options.approvals.use(asked.id, seq, nowMs) : {};
     this.#options.ledger.change({ usage: reserved.usage, open: [...open, seq] });
     const tickets = this.#options.shares.take(shared, leadBytes, nowMs);
-    const counting = countingBytes(tickets);
     const runBytes = sent.bodyFollows ? sent.body.length : 0;
-    if (runBytes > 0 || counting.length > 0) this.#options.ledger.countPassing(seq, runBytes, counting);
+    if (runBytes > 0 || countingBytes(tickets).length > 0) this.#options.ledger.countPassing(seq, runBytes, tickets);
     this.#options.ledger.record(
       "call",
       nowMs,

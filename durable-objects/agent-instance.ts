@@ -110,7 +110,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const whyNot = (call: Call, nowMs: number) => this.#admitter.whyNever(call, nowMs);
     this.#approvals = new Approvals({ ctx, kept, deployment, ledger, wakeBy, whyNot });
     this.#shares = new InstanceShares(ctx, deployment, ledger, leases);
-    this.#shares.begin(Date.now());
+    this.#shares.loseRunning(Date.now());
     this.#admitter = new Admitter({
       ledger: this.#ledger,
       control: this.#control,
@@ -353,6 +353,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     if (this.#ledger.log.isClosed) return;
     const nowMs = Date.now();
     this.#ledger.countOrphans(this.#calls.leases.size, nowMs);
+    this.#shares.loseRunning(nowMs);
     for (const lease of this.#calls.leases.values()) lease.abandon();
     this.#refused.recordCounted(nowMs, true);
     this.#approvals.cancel(nowMs, "the transcript ended");

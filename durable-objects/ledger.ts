@@ -5,7 +5,7 @@ import type { Usage } from "../src/instance/limits.ts";
 import { addUnits, own, type Units } from "../src/metering/amounts.ts";
 import { chargesOf } from "../src/metering/charge.ts";
 import { plus } from "../src/quota/dimensions.ts";
-import { type Shares, shareOf } from "../src/quota/shares.ts";
+import { countingBytes, type Shares, shareOf, type Ticket } from "../src/quota/shares.ts";
 import type { Json } from "../src/scope/call.ts";
 import type { BodyPart } from "../src/transcript/body-line.ts";
 import type { BodyReference, Fields, RecordType } from "../src/transcript/envelope.ts";
@@ -134,9 +134,9 @@ export class Ledger {
   }
 
   /** Of a body that comes in runs, so many are counted by now. */
-  countPassing(call: number, bytes: number, quotas: readonly string[]): void {
+  countPassing(call: number, bytes: number, tickets: readonly Ticket[]): void {
     const { passing = {} } = this.#state;
-    const before = passing[call] ?? { bytes: 0, quotas };
+    const before = passing[call] ?? { bytes: 0, quotas: countingBytes(tickets).map(({ name }) => name) };
     this.change({ passing: { ...passing, [call]: { ...before, bytes: before.bytes + bytes } } });
   }
 

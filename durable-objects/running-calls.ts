@@ -3,7 +3,6 @@ import type { Deployment } from "../src/deployment.ts";
 import { amountsOf, settledCharges } from "../src/instance/call-cost.ts";
 import type { Cause, Settlement } from "../src/instance/contract.ts";
 import { chargesOf } from "../src/metering/charge.ts";
-import type { Ticket } from "../src/quota/shares.ts";
 import type { Piece } from "./bodies.ts";
 import type { InstanceControl } from "./instance-control.ts";
 import { answerFields, lostFields } from "./instance-fields.ts";
@@ -46,7 +45,7 @@ export class RunningCalls implements LeaseHost {
     this.#ledger.appendBody(piece);
     const usage = this.#ledger.countBytes(bytes);
     this.#options.shares().count(lease.taken.tickets, bytes);
-    this.#ledger.countPassing(lease.seq, bytes, countingBytes(lease.taken.tickets));
+    this.#ledger.countPassing(lease.seq, bytes, lease.taken.tickets);
     this.#options.control().saw({ kind: "passed", bytes }, Date.now());
     if (usage.bytes > this.#options.limits().bytes) return "budget";
     return this.#ledger.isFull ? "log-full" : null;
@@ -93,6 +92,3 @@ export class RunningCalls implements LeaseHost {
     for (const lease of [...this.leases.values()]) if (lease.heardAtMs < nowMs - SILENT_MS) lease.abandon();
   }
 }
-
-export const countingBytes = (tickets: readonly Ticket[]): readonly string[] =>
-  tickets.flatMap(({ name, need }) => (Object.hasOwn(need, "bytes") ? [name] : []));

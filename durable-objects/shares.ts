@@ -7,7 +7,7 @@ import { quotaOf } from "../src/objects.ts";
 import type { LeaseAnswer, LeaseRequest, ShareReport, Short } from "../src/quota/contract.ts";
 import { type Dimension, map, minus, of, plus, type Some } from "../src/quota/dimensions.ts";
 import {
-  afterReset,
+  countingBytes,
   covers,
   enterPeriod,
   type Share,
@@ -17,6 +17,7 @@ import {
   type Ticket,
   usedAt,
   type Wanted,
+  withoutWorkers,
 } from "../src/quota/shares.ts";
 import { within } from "../src/within.ts";
 import type { Lease } from "./lease.ts";
@@ -78,11 +79,14 @@ export class InstanceShares {
     this.#ledger = ledger;
   }
 
-  /** When the object starts, before the records of what died with its last life: they carry it. */
-  begin(nowMs: number): void {
+  /**
+   * Calls whose Workers nobody hears any more: their places are free when those must have cut. When the object starts and at
+   * its transcript's end, before the records of what was lost: they carry it.
+   */
+  loseRunning(nowMs: number): void {
     const { shares } = this.#ledger().state;
     if (shares !== undefined)
-      this.#ledger().change({ shares: afterReset(shares, nowMs, nowMs + SILENT_WORKER_CUT_MS) });
+      this.#ledger().change({ shares: withoutWorkers(shares, nowMs, nowMs + SILENT_WORKER_CUT_MS) });
   }
 
   get #shares(): Shares {
@@ -288,9 +292,6 @@ export class InstanceShares {
     return held;
   }
 }
-
-const countingBytes = (tickets: readonly Ticket[]): readonly Ticket[] =>
-  tickets.filter(({ need }) => Object.hasOwn(need, "bytes"));
 
 function denialOf(name: string, { dimension, retryAfterSeconds }: Short): Denial {
   if (dimension === "rate" || dimension === "concurrency")

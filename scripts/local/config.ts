@@ -31,6 +31,7 @@ export interface LocalAddresses {
   /** Who is told of requests for approval. Its secret comes with the bindings. */
   readonly webhook?: string;
   readonly rules?: Readonly<Record<string, RuleSource>>;
+  readonly quotas?: ConfigSource["quotas"];
   /** Cross App Access, and approval in advance. */
   readonly idJag?: ConfigSource["identityProviders"][string]["idJag"];
   readonly mandates?: Omit<NonNullable<ConfigSource["mandates"]>, "identityProvider">;
@@ -200,7 +201,10 @@ export default defineConfig({
   },
   rules: { ...local.rules },
   // What one human's agents post in a day, however many there are.
-  quotas: { "posts-a-day": { per: "human", upstreams: ["slack"], calls: 1_000, periodSeconds: 86_400 } },
+  quotas: {
+    "posts-a-day": { per: "human", upstreams: ["slack"], calls: 1_000, periodSeconds: 86_400 },
+    ...local.quotas,
+  },
   upstreams: {
     ...local.more?.upstreams,
     github: {

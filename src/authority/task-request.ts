@@ -4,6 +4,7 @@ import { unitName } from "../config/names.ts";
 import type { Deployment } from "../deployment.ts";
 import type { Enrolment } from "../instance/contract.ts";
 import { parseStrictJson } from "../json/strict-json.ts";
+import { MAX_AMOUNT } from "../metering/amounts.ts";
 import { ok, type Result } from "../result.ts";
 import type { Form } from "./form.ts";
 import { failed, type OAuthError } from "./oauth-error.ts";
@@ -16,7 +17,7 @@ const taskLimits = z.strictObject({
   concurrency: whole,
   burst: whole,
   callsPerSecond: z.number().positive().optional(),
-  units: z.record(unitName, z.number().positive()).optional(),
+  units: z.record(unitName, z.number().positive().max(MAX_AMOUNT)).optional(),
 });
 type TaskLimits = z.output<typeof taskLimits>;
 

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { MAX_AMOUNT } from "../metering/amounts.ts";
 import { entries } from "./layers.ts";
 import { agentName, positive, unitName, versionName } from "./names.ts";
 
@@ -14,7 +15,7 @@ export const limits = z.strictObject({
   calls: positive.default(10_000),
   bytes: positive.default(1_073_741_824),
   /** Budgets of metered units, by the unit's name; money is one of them. A unit that is not here is not bounded here. */
-  units: z.record(unitName, z.number().positive()).default({}),
+  units: z.record(unitName, z.number().positive().max(MAX_AMOUNT)).default({}),
   /** Beyond this many a minute, refusals share one counted record. */
   refusalsRecordedPerMinute: positive.default(30),
 });

@@ -1,5 +1,5 @@
 import type { Limits } from "../config/define.ts";
-import { add as addAmounts } from "../metering/amounts.ts";
+import { add as addAmounts, addUnits } from "../metering/amounts.ts";
 import { err, ok, type Result } from "../result.ts";
 import { type Bucket, tokensAt } from "./limits.ts";
 
@@ -40,18 +40,16 @@ export type Spent = Amounts;
 
 export const NOTHING: Amounts = { units: {} };
 
-export const add = (a: Amounts, b: Amounts): Amounts => combine(a, b, addAmounts);
-
-/** A table of its own at every step: a unit may be called `constructor`. */
-function combine(a: Amounts, b: Amounts, of: (x: number, y: number) => number): Amounts {
-  const units: Record<string, number> = {};
-  for (const name of new Set([...Object.keys(a.units), ...Object.keys(b.units)]))
-    units[name] = of(own(a.units, name) ?? 0, own(b.units, name) ?? 0);
+/** Units alone are whole millionths: bytes in millionths would be more than a double holds. */
+export function add(a: Amounts, b: Amounts): Amounts {
   const amounts: Partial<Record<Shared, number>> = {};
   for (const name of NAMES)
-    if (a[name] !== undefined || b[name] !== undefined) amounts[name] = of(a[name] ?? 0, b[name] ?? 0);
-  return { ...amounts, units };
+    if (a[name] !== undefined || b[name] !== undefined) amounts[name] = (a[name] ?? 0) + (b[name] ?? 0);
+  return { ...amounts, units: addUnits(a.units, b.units) };
 }
+
+/** Of units: exact. */
+const less = (amount: number, taken = 0): number => addAmounts(amount, -taken);
 
 const own = (table: Readonly<Record<string, number>>, name: string): number | undefined =>
   Object.hasOwn(table, name) ? table[name] : undefined;
@@ -69,10 +67,7 @@ const pick = (of: (name: Shared) => number): Record<Shared, number> =>
 /** What an instance may still use of its limits by itself: what children hold and have spent is not its own any more. */
 export function withoutChildren(limits: Limits, taken: Amounts): Limits {
   const units = Object.fromEntries(
-    Object.entries(limits.units).map(([name, limit]) => [
-      name,
-      Math.max(0, addAmounts(limit, -(own(taken.units, name) ?? 0))),
-    ]),
+    Object.entries(limits.units).map(([name, limit]) => [name, Math.max(0, less(limit, own(taken.units, name)))]),
   );
   return { ...limits, ...pick((name) => Math.max(0, limits[name] - (taken[name] ?? 0))), units };
 }
@@ -115,7 +110,7 @@ export function carve(
   for (const [name, limit] of Object.entries(mine.units)) {
     const most = own(ceiling.units, name) ?? Number.POSITIVE_INFINITY;
     const wanted = own(asked.units ?? {}, name);
-    const taken = take(`units.${name}`, UNIT, limit - (own(used.units, name) ?? 0), most, wanted);
+    const taken = take(`units.${name}`, UNIT, less(limit, own(used.units, name)), most, wanted);
     if (!taken.ok) return taken;
     units.push([name, taken.value]);
   }

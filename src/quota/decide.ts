@@ -20,6 +20,7 @@ import {
  */
 
 export interface Totals {
+  /** When it began, in milliseconds: so that they follow one another also where their length was changed. 0: for good. */
   readonly period: number;
   /** Over all holders; without the rate, which has its bucket. */
   readonly granted: Some;
@@ -90,8 +91,6 @@ export function lease(
     isAnswered && missing !== undefined
       ? { dimension: missing, retryAfterSeconds: retryOf(quota, totals, missing, 1, nowMs) }
       : null;
-  const endMs =
-    quota.periodSeconds === undefined ? Number.POSITIVE_INFINITY : (totals.period + 1) * quota.periodSeconds * 1_000;
   return {
     totals,
     holder: { ...holder, version, granted },
@@ -100,7 +99,7 @@ export function lease(
       period: totals.period,
       granted,
       // Of a clock that went back behind the period, the lease is over when it should be by that clock.
-      validMs: Math.max(0, Math.min(leaseMs(quota), endMs - nowMs)),
+      validMs: Math.max(0, Math.min(leaseMs(quota), endOf(quota, totals) - nowMs)),
       short: short ?? partly,
     },
   };
@@ -129,10 +128,18 @@ export function giveBack(
   };
 }
 
+const startOf = (periodSeconds: number, atMs: number): number => {
+  const lengthMs = periodSeconds * 1_000;
+  return Math.floor(atMs / lengthMs) * lengthMs;
+};
+
+const endOf = ({ periodSeconds }: QuotaConfig, { period }: Totals): number =>
+  periodSeconds === undefined ? Number.POSITIVE_INFINITY : startOf(periodSeconds, period) + periodSeconds * 1_000;
+
 /** Never goes back: a clock that does finds the budget of the later period. */
 function inPeriod({ periodSeconds }: QuotaConfig, totals: Totals, nowMs: number): Totals {
   if (periodSeconds === undefined) return totals;
-  const period = Math.floor(nowMs / (periodSeconds * 1_000));
+  const period = startOf(periodSeconds, nowMs);
   if (period <= totals.period) return totals;
   return { ...totals, period, granted: only(totals.granted, isLasting), used: only(totals.used, isLasting) };
 }
@@ -217,8 +224,7 @@ function retryOf(
   if (dimension === "concurrency") return 1;
   if (dimension === "rate") return Math.max(1, Math.ceil((wanted - (totals.tokens ?? 0)) / quota.callsPerSecond!));
   if (quota.periodSeconds === undefined) return null;
-  const endMs = (totals.period + 1) * quota.periodSeconds * 1_000;
-  return Math.max(1, Math.ceil((endMs - nowMs) / 1_000));
+  return Math.max(1, Math.ceil((endOf(quota, totals) - nowMs) / 1_000));
 }
 
 /** What an admin sees: limits, and of each what is spent and what is given out besides. */
@@ -229,10 +235,8 @@ export function reading(
 ): Pick<QuotaReading, "period" | "dimensions"> {
   const totals = refill(quota, inPeriod(quota, before, nowMs), nowMs);
   const limits = limitsOf(quota);
-  const { periodSeconds } = quota;
-  const fromMs = totals.period * (periodSeconds ?? 0) * 1_000;
   return {
-    period: periodSeconds === undefined ? null : { fromMs, untilMs: fromMs + periodSeconds * 1_000 },
+    period: quota.periodSeconds === undefined ? null : { fromMs: totals.period, untilMs: endOf(quota, totals) },
     dimensions: dimensionsOf(limits).map((dimension) => {
       const shown = (amount: number): number => (dimension.startsWith("units.") ? fromMillionths(amount) : amount);
       const limit = of(limits, dimension);

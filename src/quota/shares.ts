@@ -11,7 +11,7 @@ export interface Share {
   readonly period: number;
   /** Sums since the instance began; of calls, bytes and units since the period did. Of the concurrency: calls that run now. */
   readonly used: Some;
-  /** Calls that died with an earlier life of the object: their Workers cut by themselves until then. */
+  /** Calls that died with an earlier life of the object, or that its end gave up: their Workers cut by themselves until then. */
   readonly lost?: { readonly calls: number; readonly untilMs: number };
 }
 
@@ -75,8 +75,8 @@ export const covers = (granted: Some, used: Some, need: Some): boolean =>
 export const enterPeriod = (share: Share, period: number): Share =>
   period <= share.period ? share : { ...share, period, used: only(share.used, isLasting) };
 
-/** The calls that ran when the object was reset: whatever they reserved stays charged, and their places are not free yet. */
-export function afterReset(shares: Shares, nowMs: number, untilMs: number): Shares {
+/** The calls that ran when the object was reset, or ended: whatever they reserved stays charged, and their places are not free yet. */
+export function withoutWorkers(shares: Shares, nowMs: number, untilMs: number): Shares {
   return Object.fromEntries(
     Object.entries(shares).map(([name, share]) => {
       const running = of(share.used, "concurrency");
@@ -92,6 +92,9 @@ export function afterReset(shares: Shares, nowMs: number, untilMs: number): Shar
 export interface Ticket extends Wanted {
   readonly period: number;
 }
+
+export const countingBytes = (tickets: readonly Ticket[]): readonly Ticket[] =>
+  tickets.filter(({ need }) => Object.hasOwn(need, "bytes"));
 
 /**
  * When it is over: its place is free, its bytes are those that were counted, its units those that it cost. What a period

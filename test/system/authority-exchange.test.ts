@@ -571,6 +571,7 @@ describe("the task", () => {
     ["limits that are a list", { task_limits: "[]" }, LIMITS],
     ["a limit that nobody knows", { task_limits: '{"refusalsRecordedPerMinute":1000}' }, LIMITS],
     ["a unit's limit of nothing", { task_limits: '{"units":{"usd":0}}' }, LIMITS],
+    ["a unit's limit beyond what is counted", { task_limits: '{"units":{"usd":1e300}}' }, LIMITS],
     ["a limit of nothing", { task_limits: '{"calls":0}' }, LIMITS],
     ["a limit twice", { task_limits: '{"calls":1,"calls":2}' }, LIMITS],
     ["a limit that is text", { task_limits: '{"calls":"1"}' }, LIMITS],

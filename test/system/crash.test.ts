@@ -12,11 +12,13 @@ import { pause } from "./hostile-upstream.ts";
 
 const CRASHES = 3;
 const CALLERS = 6;
+/** Of a quota that instances share, in all. */
+const LAST = 25;
 let rig: GateRig;
 let folder: string;
 
 beforeAll(async () => {
-  rig = await startGateRig();
+  rig = await startGateRig({}, { quotas: { last: { per: "human", upstreams: ["strict"], calls: LAST } } });
   folder = await mkdtemp(join(tmpdir(), "portcullis-crash-"));
 });
 afterAll(async () => {
@@ -78,4 +80,44 @@ describe("kill -9 under load", () => {
     expect(report.transcripts.flatMap(({ findings }) => findings)).toEqual([]);
     expect(report.ok).toBe(true);
   }, 90_000);
+
+  it("spends no more of what instances share than there is, and in the end all of it", async () => {
+    const members = [await rig.provision(), await rig.provision()];
+    let n = 0;
+    /** Its status; 0: nobody answered. */
+    const ask = (who: Instance): Promise<number> =>
+      rig.call(who, `/strict/rules/${++n}?limit=1`).then(
+        ({ status }) => status,
+        () => 0,
+      );
+    for (let crash = 0; crash < CRASHES; crash++) {
+      const callers = [...members, ...members].map(async (who) => {
+        while ((await ask(who)) !== 0) await pause(40);
+      });
+      await pause(150 + Math.random() * 200);
+      rig.crash();
+      await Promise.all(callers);
+      await rig.restart({});
+    }
+    // What crashes have left unused comes back when those who held it are asked: within about a second.
+    for (let refusals = 0; refusals < 30; await pause(150))
+      for (const who of members) refusals = (await ask(who)) === 429 ? refusals + 1 : 0;
+
+    const records = await Promise.all(
+      members.map(async (who, i) => {
+        await rig.call(who, `/hostile/last?of=${i}`);
+        return (await rig.recorded(who, `/hostile/last?of=${i}`)).lines;
+      }),
+    );
+    const onRecord = records
+      .flat()
+      .filter(({ type, upstream }) => type === "call" && upstream === "strict")
+      .map((line) => line["target"]);
+    expect(onRecord).toHaveLength(LAST);
+    const seen = rig.upstream
+      .requests()
+      .flatMap(({ target }) => (target.startsWith("/rules/") ? [`/strict${target}`] : []));
+    expect(seen.filter((target) => !onRecord.includes(target))).toEqual([]);
+    expect(seen.length).toBeGreaterThan(0);
+  }, 60_000);
 });

@@ -76,6 +76,17 @@ describe("carve", () => {
     expect(cut({}, { used: { units: { cents: 5 } } })).toEqual({ ok: false, error: "units.cents" });
   });
 
+  it("counts units in millionths, so that the last of them can be given, and whole numbers as they are", () => {
+    const mine = limitsOf({ units: { cents: 0.15 } });
+    const used = { units: { cents: 0.063 } };
+    expect(cut({ units: { cents: 0.087 } }, { mine, used })).toMatchObject({ value: { units: { cents: 0.087 } } });
+    expect(cut({ units: { cents: 0.087001 } }, { mine, used })).toEqual({ ok: false, error: "units.cents" });
+    const much = { bytes: 9_000_000_000_001, units: {} };
+    expect(add(much, { bytes: 2, units: {} }).bytes).toBe(9_000_000_000_003);
+    const taken = { bytes: 1, callsPerSecond: 0.0000004, units: {} };
+    expect(add(taken, taken)).toEqual({ bytes: 2, callsPerSecond: 0.0000008, units: {} });
+  });
+
   it("takes nothing below zero, no part of nothing, and no unit by the name of a prototype's member", () => {
     expect(cut({ calls: 0 })).toEqual({ ok: false, error: "calls" });
     expect(cut({ calls: -5 })).toEqual({ ok: false, error: "calls" });

@@ -49,7 +49,30 @@ describe("a lease", () => {
   it("is no longer than its period", () => {
     const hourly = quotaSchema.parse({ per: "task", calls: 10, periodSeconds: 3_600 });
     expect(lease(hourly, nothing, request(), 3_600_000 - 5_000).answer).toMatchObject({ period: 0, validMs: 5_000 });
-    expect(lease(hourly, nothing, request(), 3_600_000).answer).toMatchObject({ period: 1, validMs: 60_000 });
+    expect(lease(hourly, nothing, request(), 3_600_000).answer).toMatchObject({ period: 3_600_000, validMs: 60_000 });
+  });
+
+  it("of a quota that has lost what it knew counts what its holders say that they have used", () => {
+    const told = lease(ten, nothing, request({ basis: 7, used: { calls: 8 } }), 0);
+    expect(told.answer).toMatchObject({ granted: { calls: 8 }, short: null });
+    const need = { need: { calls: 3 } };
+    const other = lease(ten, { ...told, holder: null, holders: 1 }, request({ instance: "j", ...need }), 0);
+    expect(other.answer).toMatchObject({ granted: { calls: 2 }, short: { dimension: "calls" } });
+  });
+
+  it("of a period whose length was changed ends with one of the new length", () => {
+    const HOUR = 3_600_000;
+    const of = (periodSeconds: number) => quotaSchema.parse({ per: "task", calls: 1, periodSeconds });
+    const [hourly, daily] = [of(3_600), of(86_400)];
+    const first = lease(hourly, nothing, request(), 13 * HOUR);
+    const short = (dayMs: number, quota: typeof daily) =>
+      lease(quota, { ...first, holders: 1 }, request({ basis: 1, period: 13 * HOUR, used: { calls: 1 } }), dayMs).answer
+        .short;
+    expect(short(14 * HOUR, daily)).toEqual({ dimension: "calls", retryAfterSeconds: 10 * 3_600 });
+    expect(short(24 * HOUR, daily)).toBeNull();
+    const second = lease(daily, nothing, request(), 13 * HOUR);
+    const again = lease(hourly, { ...second, holders: 1 }, request({ basis: 1, used: { calls: 1 } }), 13 * HOUR);
+    expect(again.answer).toMatchObject({ period: 13 * HOUR, short: null });
   });
 
   it("of more than was granted is counted, and leaves nothing", () => {
@@ -175,7 +198,7 @@ describe("over random histories", () => {
         else if (what < 0.6) die(model);
         else if (what < 0.62) nowMs = Math.max(0, nowMs + Math.floor(next() * 60_000) - 25_000);
         else deliver();
-        for (let period = 0; period <= totals.period; period++) {
+        for (const period of new Set(models.flatMap((one) => [...one.spent.keys()]))) {
           const spent = models.reduce((sum, one) => sum + (one.spent.get(period) ?? 0), 0);
           expect(spent).toBeLessThanOrEqual(10);
         }

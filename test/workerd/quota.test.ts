@@ -1,9 +1,10 @@
-import { runDurableObjectAlarm } from "cloudflare:test";
+import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { AgentInstance } from "../../durable-objects/agent-instance.ts";
 import { Quota } from "../../durable-objects/quota.ts";
 import type { Admission } from "../../src/instance/contract.ts";
-import { type Agent, deployment, enrolAgent, recordsOf, settlement, verdictOf } from "./kit.ts";
+import { instanceOf } from "../../src/objects.ts";
+import { type Agent, deployment, enrolAgent, instanceStub, recordsOf, settlement, verdictOf } from "./kit.ts";
 import { abort, abortInstance, ask, count, ofTask, quotaStub, readQuota, team, verdict } from "./quota-kit.ts";
 
 vi.setConfig({ testTimeout: 60_000 });
@@ -184,7 +185,6 @@ describe("a quota that can't be asked", () => {
     const asked = vi.spyOn(Quota.prototype, "lease");
     const denial = { kind: "absent", layer: "grant", reason: "not within the grant" } as const;
     const refused = agent.admission({ denial });
-    const { instanceOf } = await import("../../src/objects.ts");
     expect(await instanceOf(deployment, agent.id).admit(refused)).toMatchObject({ admitted: false, denial });
     expect(asked).not.toHaveBeenCalled();
   });
@@ -218,6 +218,30 @@ describe("places of running calls", () => {
       expect(await verdict(ask(second))).toBe("admitted");
     }
     clock.mockRestore();
+  });
+});
+
+describe("places of calls that the end of their transcript gave up", () => {
+  it("are free when their Workers must have cut, though the object was reset meanwhile", async () => {
+    const { members, task } = await team("places-bot", 2);
+    const [first, second] = members as [Agent, Agent];
+    await Promise.all([admitted(ask(first)), admitted(ask(first)), admitted(ask(first))]);
+    const name = `places.${task}`;
+    const endMs = Date.now() + 400_000;
+    const grant = { id: "grant-2", expiresAtMs: endMs + 60_000 };
+    const askSecond = () => verdict(instanceOf(deployment, second.id).admit(second.admission({ grant })));
+    await instanceOf(deployment, first.id).revoke("platform", "test");
+    const clock = vi.spyOn(Date, "now").mockReturnValue(endMs);
+    await runInDurableObject(instanceStub(first.id), (object) => object.alarm());
+    expect(await ask(first)).toMatchObject({ denial: { reason: "the transcript has ended" } });
+    for (const dies of [false, true]) {
+      if (dies) await abortInstance(first);
+      await runDurableObjectAlarm(quotaStub(name));
+      expect(await askSecond()).toBe("limited by places");
+    }
+    clock.mockReturnValue(endMs + 31_000);
+    await runDurableObjectAlarm(quotaStub(name));
+    expect(await askSecond()).toBe("admitted");
   });
 });
 

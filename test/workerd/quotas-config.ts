@@ -27,13 +27,13 @@ const WIDE = { callsPerSecond: 100_000, burst: 100_000, concurrency: 10_000, cal
 export const spenders = (ceiling: readonly ScopeEntry[]): ConfigSource["agents"] => {
   const agent = { versions: { "1.0.0": { model: "m", promptDigest: "sha256:0" } }, ceiling };
   return {
-    "ten-bot": { ...agent, limits: WIDE },
+    "ten-bot": { ...agent, limits: WIDE, delegation: { agents: ["ten-bot"], depth: 2 } },
     "bytes-bot": { ...agent, limits: WIDE },
     "places-bot": { ...agent, limits: WIDE },
     "paced-bot": { ...agent, limits: WIDE },
     "hourly-bot": { ...agent, limits: WIDE },
     "ample-bot": { ...agent, limits: WIDE },
-    "paying-bot": { ...agent, limits: { ...WIDE, units: { usd: 0.15 } } },
+    "paying-bot": { ...agent, limits: { ...WIDE, units: { usd: 0.15 } }, delegation: { agents: ["paying-bot"] } },
   };
 };
 

@@ -41,6 +41,23 @@ const spentOf = async (agent: Agent) =>
   (await readQuota(`money.${agent.enrolment.task.id}`))!.dimensions.find(({ dimension }) => dimension === "units.usd");
 
 describe("metered units", () => {
+  it("of a call whose Worker fell silent stay charged as reserved, to itself and to the quota", async () => {
+    for (const own of [{ usd: 0.1 }, {}]) {
+      const agent = await payer(own);
+      await admit(agent);
+      const clock = vi.spyOn(Date, "now").mockReturnValue(Date.now() + 21_000);
+      const budget = { kind: "exhausted", budget: "units.usd" };
+      expect(await refusalOf(agent)).toEqual(
+        "usd" in own ? budget : { ...budget, quota: `money.${agent.enrolment.task.id}` },
+      );
+      clock.mockRestore();
+      expect(await last(agent, "answer")).toMatchObject({
+        outcome: "lost",
+        units: { usd: { charged: 0.063, by: "reserve" } },
+      });
+    }
+  });
+
   it("are reserved with the call, and settled with its answer", async () => {
     const agent = await payer({ usd: 0.1 });
     const { lease, limits } = await admit(agent);
