@@ -45,3 +45,44 @@ describe("states of one request for approval", () => {
     expect(new ApprovalReader().readCall({ approval: 1 })).toBe("names an approval that is none");
   });
 });
+
+describe("what an approval is held to", () => {
+  const body = { digest: "salted", bytes: 3, mediaType: "text/plain", coding: "identity" };
+  const it_ = { upstream: "bank", method: "POST", target: "/bank/payments", body };
+  const asked = { approval: "a", state: "asked", human: "ada", at: 10, expires: 100, notDelegator: true, ...it_ };
+  const approved = { approval: "a", state: "approved", human: "ada", by: "olga", at: 20, validUntil: 50 };
+  const call = { approval: "a", approver: "olga", at: 30, human: "ada", ...it_, body: { ...body, digest: "anew" } };
+  const found = (change: { asked?: object; approved?: object; call?: object } = {}): (string | null)[] => {
+    const reader = new ApprovalReader();
+    return [
+      reader.read({ ...asked, ...change.asked }),
+      reader.read({ ...approved, ...change.approved }),
+      reader.readCall({ ...call, ...change.call }),
+    ];
+  };
+
+  it("is the very call that was asked for, by whom it says, in time", () => {
+    expect(found()).toEqual([null, null, null]);
+    expect(found({ asked: { body: null }, call: { body: null } })).toEqual([null, null, null]);
+    expect(found({ asked: { notDelegator: false }, approved: { by: "ada" }, call: { approver: "ada" } })[1]).toBeNull();
+  });
+
+  it.each([
+    [{ target: "/bank/payments?to=me" }, "was given to another call: its target"],
+    [{ method: "DELETE" }, "was given to another call: its method"],
+    [{ upstream: "other" }, "was given to another call: its upstream"],
+    [{ body: { ...body, bytes: 4 } }, "was given to another call: its body's bytes"],
+    [{ body: { ...body, mediaType: "text/html" } }, "was given to another call: its body's mediaType"],
+    [{ body: null }, "was given to another call: its body's bytes"],
+    [{ approver: "grace" }, "was given by somebody else than it says"],
+    [{ approver: undefined }, "was given by somebody else than it says"],
+    [{ at: 50 }, "is used when its time was over"],
+  ])("a call with %j is a finding", (change, problem) => {
+    expect(found({ call: change })).toEqual([null, null, `approval a ${problem}`]);
+  });
+
+  it.each(["approved", "denied"])("%s by the delegator, or too late, is a finding", (state) => {
+    expect(found({ approved: { state, by: "ada" } })[1]).toBe(`approval a is ${state} by whom the agent acts for`);
+    expect(found({ approved: { state, at: 100 } })[1]).toBe(`approval a is ${state} when its time was over`);
+  });
+});
