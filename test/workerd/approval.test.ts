@@ -21,7 +21,17 @@ import {
   VAULT,
 } from "./approval-kit.ts";
 import { ORIGIN } from "./config.ts";
-import { type Agent, deployment, enrolAgent, flip, instanceStub, recordsOf, switchOf, upstream } from "./kit.ts";
+import {
+  type Agent,
+  deployment,
+  enrolAgent,
+  flip,
+  instanceStub,
+  recordsOf,
+  settlement,
+  switchOf,
+  upstream,
+} from "./kit.ts";
 
 afterEach(() => vi.restoreAllMocks());
 
@@ -247,6 +257,30 @@ describe("an approved call", () => {
     expect([calls, after]).toEqual([[], [ONE]]);
   });
 
+  it.each([
+    ["another group must decide", { groups: ["treasury"] }],
+    ["whom the agent acts for may not", { notDelegator: true }],
+  ])("is none by the rules of a later deployment: %s", async (_, change) => {
+    const agent = await enrolAgent();
+    const path = fileIn("vault-own");
+    const calls = watched();
+    await put(agent, "one", path);
+    expect(await decide(agent)).toMatchObject({ kind: "decided" });
+    const entry = deployment.config.boundaries.find(({ source }) => JSON.stringify(source).includes('"vault-own"'))!;
+    const before = { ...entry.approval };
+    Object.assign(entry.approval!, change);
+    try {
+      expect((await put(agent, "one", path)).status).toBe(503);
+      expect(await storyOf(agent)).toEqual(["approval asked", "approval approved", "approval asked"]);
+    } finally {
+      for (const name of Object.keys(change)) delete (entry.approval as Record<string, unknown>)[name];
+      Object.assign(entry.approval!, before);
+    }
+    expect(calls).toEqual([]);
+    // By those of before it is there.
+    expect((await put(agent, "one", path)).status).toBe(200);
+  });
+
   it("is held to every other rule as any call", async () => {
     const limits = { ...deployment.config.agents["triage-bot"]!.limits, calls: 1 };
     const { agent, calls } = await approved({}, { limits });
@@ -386,6 +420,24 @@ describe("a call that waits", () => {
     await instanceOf(deployment, agent.id).close(switchOf({ reach: "instance", target: { instance: agent.id } }));
     expect((await waiting).status).toBe(401);
     keep.mockRestore();
+  });
+
+  it("is claimed once: its proof was held against replay when it came, and is good for no second call", async () => {
+    const agent = await enrolAgent();
+    const target = fileIn("vault-waits");
+    const segments = ["repos", "acme", "vault-waits", "contents", "a.txt"];
+    const call = { upstream: "github", method: "PUT", segments, query: [], body: { kind: "opaque" } } as const;
+    const request = { method: "PUT", target, headers: [], body: new Uint8Array([1]), bodyFollows: false };
+    const pending = await instanceOf(deployment, agent.id).admit(agent.admission({ call, request }));
+    if (pending.admitted || pending.ticket === undefined) throw new Error("no ticket");
+    await decide(agent);
+    expect(await pending.ticket.decided()).toBe(true);
+    const first = await pending.ticket.claim();
+    if (!first.admitted) throw new Error("not admitted");
+    const second = await pending.ticket.claim();
+    expect(second).toMatchObject({ admitted: false, denial: { reason: "claimed twice" } });
+    await first.lease.settle(settlement());
+    expect(await storyOf(agent)).toEqual(["approval asked", "approval approved", "call"]);
   });
 
   it("claims nothing for an agent that went away", async () => {
