@@ -4,6 +4,7 @@ import { createExecutionContext, evictDurableObject, runInDurableObject } from "
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { InstanceControl } from "../../durable-objects/instance-control.ts";
 import { gate } from "../../src/gate/gate.ts";
+import type { Ticket } from "../../src/instance/contract.ts";
 import { instanceOf } from "../../src/objects.ts";
 import {
   actsOf,
@@ -422,8 +423,8 @@ describe("a call that waits", () => {
     keep.mockRestore();
   });
 
-  it("is claimed once: its proof was held against replay when it came, and is good for no second call", async () => {
-    const agent = await enrolAgent();
+  /** As a Worker waits for it. */
+  async function ticketOf(agent: Agent): Promise<Ticket> {
     const target = fileIn("vault-waits");
     const segments = ["repos", "acme", "vault-waits", "contents", "a.txt"];
     const call = { upstream: "github", method: "PUT", segments, query: [], body: { kind: "opaque" } } as const;
@@ -432,12 +433,28 @@ describe("a call that waits", () => {
     if (pending.admitted || pending.ticket === undefined) throw new Error("no ticket");
     await decide(agent);
     expect(await pending.ticket.decided()).toBe(true);
-    const first = await pending.ticket.claim();
+    return pending.ticket;
+  }
+
+  it("is claimed once: its proof was held against replay when it came, and is good for no second call", async () => {
+    const agent = await enrolAgent();
+    const ticket = await ticketOf(agent);
+    const first = await ticket.claim();
     if (!first.admitted) throw new Error("not admitted");
-    const second = await pending.ticket.claim();
+    const second = await ticket.claim();
     expect(second).toMatchObject({ admitted: false, denial: { reason: "claimed twice" } });
     await first.lease.settle(settlement());
     expect(await storyOf(agent)).toEqual(["approval asked", "approval approved", "call"]);
+  });
+
+  it("is claimed by a grant that still lives", async () => {
+    const agent = await enrolAgent();
+    const ticket = await ticketOf(agent);
+    // Approved, in time to be used, and its grant has run out.
+    later(agent.grant.expiresAtMs - Date.now() + 1);
+    const claimed = await ticket.claim();
+    expect(claimed).toMatchObject({ admitted: false, denial: { reason: "expired" } });
+    expect((await storyOf(agent)).filter((line) => line === "call")).toEqual([]);
   });
 
   it("claims nothing for an agent that went away", async () => {
