@@ -292,6 +292,15 @@ describe("an approved call", () => {
 });
 
 describe("an approval", () => {
+  it("says to nobody that it can be given, or used, beyond the task", async () => {
+    const deadlineMs = Date.now() + 100_000;
+    const agent = await enrolAgent({ task: { id: "build-platform_short", purpose: "test", deadlineMs } });
+    watched();
+    await put(agent);
+    expect((await heard(agent))[0]?.expiresAtMs).toBe(deadlineMs);
+    expect(await decide(agent)).toMatchObject({ kind: "decided", approval: { validUntilMs: deadlineMs } });
+  });
+
   it("is cancelled where its body is erased, and nothing of the body stays", async () => {
     const { agent, calls } = await approved();
     const erased = await instanceOf(deployment, agent.id).erase(Date.now());
