@@ -1,6 +1,7 @@
 import { DurableObject } from "cloudflare:workers";
 import config from "#config";
 import type { Approval, ApprovalDeskCalls, DecideAnswer, DecideRequest } from "../src/approval/contract.ts";
+import { isRepeatOf } from "../src/approval/policy.ts";
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
 import { instanceOf } from "../src/objects.ts";
 import type { Fields } from "../src/transcript/envelope.ts";
@@ -56,8 +57,7 @@ export class ApprovalDesk extends DurableObject<Env> implements ApprovalDeskCall
     if (answer.kind === "decided" || answer.kind === "over") this.#take(answer.approval);
     if (answer.kind !== "unknown") return answer;
     // The instance forgets what is over, and what it has told.
-    const { decision } = known;
-    const isRepeated = decision?.verdict === request.verdict && decision.by === request.by;
+    const isRepeated = isRepeatOf(request, known);
     return isRepeated ? { kind: "decided", isRepeated, approval: known } : { kind: "over", approval: known };
   }
 

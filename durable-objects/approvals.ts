@@ -6,7 +6,7 @@ import {
   isOpen,
   type Verdict,
 } from "../src/approval/contract.ts";
-import { askingEntries, type Demand, demandOf, whyNotBy } from "../src/approval/policy.ts";
+import { askingEntries, type Demand, demandOf, isRepeatOf, whyNotBy } from "../src/approval/policy.ts";
 import { absent, type Denial } from "../src/denial.ts";
 import type { AdmitRequest } from "../src/instance/contract.ts";
 import type { Call } from "../src/scope/call.ts";
@@ -177,7 +177,7 @@ export class Approvals {
     if (kept === undefined || ledger.enrolment === null) return { kind: "unknown" };
     const { approval } = kept;
     if (approval.state !== "asked") {
-      const isRepeated = approval.decision?.verdict === request.verdict && approval.decision.by === request.by;
+      const isRepeated = isRepeatOf(request, approval);
       return isRepeated ? { kind: "decided", isRepeated, approval } : { kind: "over", approval };
     }
     const { human, emailDigest } = ledger.enrolment;

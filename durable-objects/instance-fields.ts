@@ -126,6 +126,8 @@ export const askedFields = (
   body,
   ...redactionFields(sent.redaction),
   entries: [...demand.at],
+  groups: demand.groups.map((oneOf) => [...oneOf]),
+  notDelegator: demand.notDelegator,
   expires: expiresAtMs,
 });
 

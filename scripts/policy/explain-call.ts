@@ -1,8 +1,10 @@
 // What would become of a call, and why. What is decided is decided by the gate's own code; this says it layer by layer.
 
+import { whyNotApprovable } from "../../src/approval/bound.ts";
+import { askingEntries } from "../../src/approval/policy.ts";
 import type { Config } from "../../src/config/define.ts";
 import type { CallLayer } from "../../src/config/policy-tests.ts";
-import type { Denial } from "../../src/denial.ts";
+import { absent, type Denial } from "../../src/denial.ts";
 import {
   authorizeBody,
   authorizeHead,
@@ -12,7 +14,10 @@ import {
   findTooLarge,
   type Held,
 } from "../../src/gate/authorize.ts";
+import { redactionFor } from "../../src/gate/call-redaction.ts";
+import type { RequestHead } from "../../src/gate/describe.ts";
 import { FIRST_RUN_BYTES } from "../../src/gate/first-run.ts";
+import { recordedHeaders } from "../../src/gate/headers.ts";
 import { resourceOf } from "../../src/grant/claims.ts";
 import { ceilingsOf, permitsOf } from "../../src/instance/ceilings.ts";
 import type { Lineage } from "../../src/instance/contract.ts";
@@ -21,6 +26,7 @@ import type { Call, Json } from "../../src/scope/call.ts";
 import type { Entry } from "../../src/scope/entry.ts";
 import { explain, factsOf, type Miss } from "../../src/scope/explain.ts";
 import { findMeant } from "../../src/scope/readings.ts";
+import { findCredentialFault } from "../../src/upstream/call-fault.ts";
 import type { Asked } from "./asked.ts";
 
 export type Verdict = "allowed" | "refused" | "approval";
@@ -37,7 +43,7 @@ export interface LayerVerdict {
   /** By which entry, and which operation of it, as a record names them. */
   readonly at?: string;
   readonly operation?: string;
-  /** Of `route` and `describe`, in words. */
+  /** Of `route` and `describe`, and of a grant without a credential for the call, in words. */
   readonly reason?: string;
   /** Of a layer that refuses: what came near, the nearest first. */
   readonly misses: readonly (Miss & { readonly at: string })[];
@@ -73,13 +79,24 @@ export function explainCall(
   const call: Call = whole.ok ? whole.value : { ...described.value.call, body: { kind: "opaque" } };
   const ceilings = ceilingsOf(config, who);
   const permits = permitsOf(ceilings, call);
+  const recorded = recordOf(config, head, body, call);
+  if (granted.ok && recorded.fault !== null) return refusedBefore(absent("describe", recorded.fault), hasBody);
+  const isAsking = askingEntries(config.boundaries).some((entry) => findMeant(entry, call) !== undefined);
+  const unseen = granted.ok && permits.ok && isAsking ? whyNotApprovable(recorded.request) : null;
+  if (unseen !== null) return refusedBefore(absent("describe", unseen), hasBody);
   const own = scope === null ? [] : [{ name: "grant" as const, entries: scope, places: placesIn(scope) }];
   const bounds = [...own, ...ceilings];
   const layers: LayerVerdict[] = [
     { layer: "route", verdict: "allowed", misses: [] },
     { layer: "describe", verdict: "allowed", misses: [] },
     ...(scope === null ? [{ layer: "grant", verdict: "not asked", misses: [] } as const] : []),
-    ...bounds.map(({ name, entries, places }) => verdictOf(name, entries, places, call)),
+    ...bounds.map(({ name, entries, places }): LayerVerdict => {
+      const layer = verdictOf(name, entries, places, call);
+      const isUncredentialed = name === "grant" && layer.verdict === "allowed" && !granted.ok;
+      return isUncredentialed
+        ? { layer: name, verdict: "refused", reason: reasonOf(granted.error), misses: [] }
+        : layer;
+    }),
   ];
   const refusedBy = !granted.ok ? layerOf(granted.error) : permits.ok ? null : layerOf(permits.error);
   const demands = layers.find(
@@ -115,19 +132,36 @@ function readWhole(head: Asked["head"], body: Asked["body"], described: Describe
 function grantedBy(head: Asked["head"], body: Asked["body"], grant: Held, config: Config): Result<unknown, Denial> {
   const path = authorizeHead(head, body !== null, grant, config);
   if (!path.ok) return path;
+  const { route, call } = path.value;
+  const fault = findCredentialFault(route.config, call, grant.entries);
+  if (fault !== undefined) return err(absent("grant", fault));
   const tooLarge = findTooLarge(body?.length ?? 0, path.value.route);
   return tooLarge === undefined ? authorizeBody(head, firstRunOf(body), grant, path.value) : err(tooLarge);
+}
+
+/** As it would go on record: what can't be redacted does not pass, and of what is redacted nobody sees all. */
+function recordOf(config: Config, { target, method, headers }: RequestHead, body: Asked["body"], call: Call) {
+  const first = firstRunOf(body);
+  const sent = {
+    method,
+    target: target.rawPath + target.rawQuery,
+    headers: recordedHeaders(headers),
+    body: first ?? (body ?? new Uint8Array(0)).subarray(0, FIRST_RUN_BYTES),
+    bodyFollows: first === null,
+  };
+  return redactionFor(config, target.upstream, call)?.recordRequest(sent) ?? { request: sent, fault: null };
 }
 
 /** The layer as a record names it. */
 const layerOf = (denial: Denial): CallLayer =>
   denial.kind === "absent" && denial.layer !== "switch" ? denial.layer : "describe";
 
+const reasonOf = (denial: Denial): string =>
+  "reason" in denial ? `${denial.kind === "too-large" ? "too large: " : ""}${denial.reason}` : denial.kind;
+
 function refusedBefore(denial: Denial, hasBody: boolean): CallExplanation {
   const layer = layerOf(denial);
-  const reason =
-    "reason" in denial ? `${denial.kind === "too-large" ? "too large: " : ""}${denial.reason}` : denial.kind;
-  const refusing: LayerVerdict = { layer, verdict: "refused", reason, misses: [] };
+  const refusing: LayerVerdict = { layer, verdict: "refused", reason: reasonOf(denial), misses: [] };
   const before: LayerVerdict[] = layer === "route" ? [] : [{ layer: "route", verdict: "allowed", misses: [] }];
   return { verdict: "refused", layer, layers: [...before, refusing], facts: null, body: hasBody ? "opaque" : "none" };
 }

@@ -2,7 +2,6 @@ import type { Context } from "hono";
 import { z } from "zod";
 import type { Approval, Verdict } from "../approval/contract.ts";
 import type { Deployment } from "../deployment.ts";
-import { emailDigest } from "../identity/email-digest.ts";
 import { approvalDeskOf } from "../objects.ts";
 import { summaryOf } from "./approval-shapes.ts";
 import type { AdminRole } from "./authenticate.ts";
@@ -98,7 +97,7 @@ async function decide(c: Ctx, verdict: Verdict): Promise<Response> {
     verdict,
     by: who.id,
     email: who.email,
-    emailDigest: who.email === null || who.email === "" ? null : emailDigest(who.email),
+    emailDigest: who.emailDigest,
     groups: who.groups,
     reason: body.value.reason,
   });

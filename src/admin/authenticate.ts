@@ -11,6 +11,8 @@ export interface Admin {
   /** A human's id, as in transcripts; `break-glass:<name>` for a key. */
   readonly id: string;
   readonly email: string | null;
+  /** Null where there is none, or the provider says that it has not verified it: who chose it themselves is told by it from nobody. */
+  readonly emailDigest: string | null;
   readonly roles: readonly AdminRole[];
   /** Of the identity provider; a key has none. */
   readonly groups: readonly string[];
@@ -37,8 +39,9 @@ export async function authenticateAdmin(
   const roles = (Object.keys(admins.roles) as Role[]).filter((role) =>
     admins.roles[role].some((group) => human.value.groups.includes(group)),
   );
-  const { id, groups } = human.value;
-  return ok({ id, email: typeof email === "string" ? email : null, roles, groups });
+  const { id, groups, isEmailUnverified } = human.value;
+  const emailDigest = isEmailUnverified ? null : human.value.emailDigest;
+  return ok({ id, email: typeof email === "string" ? email : null, emailDigest, roles, groups });
 }
 
 /** Only the digest of a key is known here. Every key is compared, and none sooner than another. */
@@ -49,5 +52,5 @@ function breakGlass(key: string, { config, env }: Deployment): Result<Admin, str
   );
   const [name] = held[0] ?? [];
   if (name === undefined) return err("a break-glass key that is not known");
-  return ok({ id: `break-glass:${name}`, email: null, roles: ["break-glass"], groups: [] });
+  return ok({ id: `break-glass:${name}`, email: null, emailDigest: null, roles: ["break-glass"], groups: [] });
 }

@@ -1,6 +1,7 @@
 import type { BoundaryEntry } from "../config/layers.ts";
 import type { Call } from "../scope/call.ts";
 import { findMeant } from "../scope/readings.ts";
+import type { Approval, DecideRequest } from "./contract.ts";
 
 /** Pure. Which calls wait for a person, and which person may decide. */
 
@@ -65,6 +66,12 @@ export function whyNotBy(
   if (delegator.emailDigest === null) return null;
   // The provider may name one person by two ids. Whose address is not known can't be told from the delegator.
   if (approver.emailDigest === null)
-    return "your token has no e-mail address, so you can't be told from whom the agent acts for";
+    return "your token has no e-mail address, or not a verified one, so you can't be told from whom the agent acts for";
   return approver.emailDigest === delegator.emailDigest ? "the agent acts for you: another must decide" : null;
 }
+
+/** The same by the same one, sent again: it is one. What was cancelled or ran out since must not be told as approved. */
+export const isRepeatOf = (
+  { verdict, by }: Pick<DecideRequest, "verdict" | "by">,
+  { state, decision }: Pick<Approval, "state" | "decision">,
+): boolean => decision?.verdict === verdict && decision.by === by && state !== "cancelled" && state !== "expired";

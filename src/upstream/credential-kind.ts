@@ -4,8 +4,11 @@ import type { DelegationFacts } from "../instance/contract.ts";
 import type { Result } from "../result.ts";
 import type { Call } from "../scope/call.ts";
 import type { Entry } from "../scope/entry.ts";
+import type { Narrowing } from "./narrowing.ts";
 import type { Place } from "./placing.ts";
 import type { Secret } from "./secret.ts";
+
+export type { Narrowing } from "./narrowing.ts";
 
 /** What a kind of credential is: a file in credentials/ and a row in its table. */
 export interface CredentialKind<C extends CredentialConfig> {
@@ -40,13 +43,6 @@ export interface TokenSource<C> {
   readonly isOfInstance: boolean;
   /** Asked by the broker alone. An error names what failed and repeats nothing of what was answered. */
   obtain(config: C, wanted: WantedToken, deployment: Deployment): Promise<Result<FetchedToken, string>>;
-}
-
-/** Plain data with its members in one order: its digest is the broker's name. */
-export interface Narrowing {
-  /** Null, each: as wide as the credential itself is. */
-  readonly repositories: readonly string[] | null;
-  readonly permissions: readonly (readonly [permission: string, access: "read" | "write"])[] | null;
 }
 
 export interface WantedToken {

@@ -6,6 +6,7 @@ import { brokerOf } from "../objects.ts";
 import { err, ok, type Result } from "../result.ts";
 import type { Entry } from "../scope/entry.ts";
 import { within } from "../within.ts";
+import { notNarrowed } from "./call-fault.ts";
 import type { AskedCall, Narrowing, TokenSource } from "./credential-kind.ts";
 import { kindOf } from "./credentials/table.ts";
 import { heldToken, holdToken, rejectedToken, rejectToken } from "./held-tokens.ts";
@@ -44,7 +45,7 @@ export function planCredential(
 ): Result<CredentialPlan, string> {
   const kind = kindOf(config.credential);
   const token = kind.source?.kind === "token" ? narrowed(kind.source, upstream, config, asked.entries) : ok(null);
-  if (!token.ok) return err(`the credential can't be narrowed: ${token.error}`);
+  if (!token.ok) return err(notNarrowed(token.error));
   const fault = kind.findFault?.(config.credential, asked);
   return fault === undefined ? ok({ upstream, config, token: token.value }) : err(fault);
 }

@@ -12,11 +12,21 @@ import { type Human, humans } from "../../scripts/local/humans.ts";
 import { closeServer, listenOnLoopback, loopback } from "../../scripts/local/ports.ts";
 import { pullBucket, verifyFolder } from "../../scripts/local/verify-folder.ts";
 import { parseSealKeys } from "../../src/transcript/verify-keys.ts";
-import { type GateRig, type Heard, type Instance, startGateRig } from "./gate-rig.ts";
+import { ANYTHING, type GateRig, type Heard, type Instance, startGateRig } from "./gate-rig.ts";
 import { pause } from "./hostile-upstream.ts";
+import { startQueries } from "./query-blocks.ts";
 
 const KEY = Buffer.alloc(32, 7);
 const HELD = "/hostile/held/payment";
+
+const CHAT = { type: "http", upstream: "metered", operations: ["POST /chat"] } as const;
+const metered = (port: number) =>
+  ({
+    baseUrl: `http://${loopback}:${port}`,
+    credential: { kind: "none" },
+    meters: { tokens: { pointer: "/usage/total_tokens", reserve: 100 } },
+    prices: { usd: { of: { tokens: 0.5 } } },
+  }) as const;
 
 let rig: GateRig;
 let agent: Instance;
@@ -27,6 +37,10 @@ const receiver = createServer((request, answer) => {
     body += chunk;
   });
   request.on("end", () => {
+    if (request.url === "/chat") {
+      answer.writeHead(200, { "content-type": "application/json" }).end('{"usage":{"total_tokens":7}}');
+      return;
+    }
     posted.push({ headers: request.headers, body });
     answer.writeHead(204).end();
   });
@@ -35,10 +49,13 @@ beforeAll(async () => {
   const port = await listenOnLoopback(receiver, 0);
   rig = await startGateRig(
     { approve: { operations: ["PUT /held/{+path}"], approval: { waitSeconds: 20 } } },
-    { webhook: `http://${loopback}:${port}/approvals` },
+    {
+      webhook: `http://${loopback}:${port}/approvals`,
+      more: { upstreams: { metered: metered(port) }, entries: [CHAT] },
+    },
     { around: { bindings: { APPROVALS_WEBHOOK: `whsec_${KEY.toString("base64")}` } } },
   );
-  agent = await rig.provision();
+  agent = await rig.provision([ANYTHING, CHAT]);
 });
 afterAll(async () => {
   await rig.close();
@@ -131,6 +148,10 @@ describe("a payment that a person must approve", () => {
   });
 
   it("a kill ends the wait at once; what the gate wrote down verifies, and tells it", async () => {
+    for (let i = 0; i < 2; i++) {
+      const chat = { method: "POST", body: "{}", headers: { "content-type": "application/json" } };
+      expect((await rig.call(agent, "/metered/chat", chat)).status).toBe(200);
+    }
     const answered = ask("/hostile/held/killed", "{}");
     const id = await waitingOne("/held/killed");
     expect((await rig.h.kill(agent.id)).status).toBe(201);
@@ -146,6 +167,23 @@ describe("a payment that a person must approve", () => {
       const report = await verifyFolder(folder, { keys: keys.value, issuer: rig.origin, nowMs: Date.now() });
       expect(report.transcripts.flatMap(({ findings }) => findings)).toEqual([]);
       expect(report.ok).toBe(true);
+      // docs/queries.md, over the same.
+      const { db, rowsOf } = await startQueries(folder);
+      const rows = await rowsOf("What people were asked to approve");
+      const spent = await rowsOf("What was spent, in units");
+      db.closeSync();
+      expect(spent.map(({ upstream, unit, calls, charged }) => [upstream, unit, calls, charged])).toEqual([
+        ["metered", "tokens", "2", 14],
+        ["metered", "usd", "2", 7],
+      ]);
+      const of = rows.map(({ target, verdict, reason, state, cause }) => [target, verdict, reason, state, cause]);
+      expect(of).toEqual([
+        [`${HELD}?account=7`, "approved", "the invoice is right", "used", null],
+        ["/hostile/held/denied", "denied", "no", "denied", null],
+        ["/hostile/held/gone", "approved", "yes", "used", null],
+        ["/hostile/held/killed", null, null, "cancelled", "switched"],
+      ]);
+      expect(rows.every((row) => (row["state"] === "used") === (row["used_by"] !== null))).toBe(true);
     } finally {
       await rm(folder, { recursive: true, force: true });
     }

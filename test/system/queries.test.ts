@@ -1,55 +1,32 @@
 // The queries of docs/queries.md, as they stand there, over what a gate has written about an incident.
 
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { type DuckDBConnection, DuckDBInstance, type Json } from "@duckdb/node-api";
+import type { DuckDBConnection, Json } from "@duckdb/node-api";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { humans } from "../../scripts/local/humans.ts";
 import { pullBucket } from "../../scripts/local/verify-folder.ts";
 import { type Incident, startIncident } from "./incident-rig.ts";
-
-const doc = fileURLToPath(new URL("../../docs/queries.md", import.meta.url));
+import { type Queries, type Row, startQueries } from "./query-blocks.ts";
 
 let incident: Incident;
 let copy: string;
 let db: DuckDBConnection;
-/** Statements of the page, under their headings. */
-let blocks: ReadonlyMap<string, string>;
+let rowsOf: Queries["rowsOf"];
 
 beforeAll(async () => {
   incident = await startIncident();
   copy = await mkdtemp(join(tmpdir(), "portcullis-queries-"));
   await incident.rig.h.journal("admin", ({ deed }) => deed === "flip");
   await pullBucket(await incident.rig.bucket(), copy);
-  const text = await readFile(doc, "utf8");
-  blocks = new Map(
-    text.split(/^## /m).flatMap((section) => {
-      const sql = /^```sql\n(.*?)^```$/ms.exec(section)?.[1];
-      return sql === undefined ? [] : [[section.slice(0, section.indexOf("\n")), sql] as const];
-    }),
-  );
-  expect([...text.matchAll(/^```sql$/gm)]).toHaveLength(blocks.size);
-  db = await (await DuckDBInstance.create(":memory:")).connect();
-  // As if this folder were the current one.
-  await db.run(`SET file_search_path = '${copy}'`);
-  await db.run(blocks.get("Two views")!);
+  ({ db, rowsOf } = await startQueries(copy));
 });
 afterAll(async () => {
   db?.closeSync();
   await incident?.close();
   await rm(copy, { recursive: true, force: true });
 });
-
-type Row = Record<string, Json>;
-
-/** The rows of the last statement. */
-async function rowsOf(heading: string, change: (sql: string) => string = (sql) => sql): Promise<Row[]> {
-  const sql = blocks.get(heading);
-  if (sql === undefined) throw new Error(`no block under ${heading}`);
-  return (await db.runAndReadAll(change(sql))).getRowObjectsJson();
-}
 
 const pick = (rows: readonly Row[], ...names: string[]): Json[][] => rows.map((row) => names.map((name) => row[name]!));
 

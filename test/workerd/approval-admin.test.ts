@@ -139,6 +139,8 @@ describe("nobody else decides", () => {
     ["somebody without a group", { groups: [] }, /role approver/],
     ["an approver for whom the agent acts", { email: "Ada@acme.example" }, /the agent acts for you/],
     ["an approver without an address", { email: undefined }, /no e-mail address/],
+    ["an approver whose address nobody has verified", { email_verified: false }, /not a verified one/],
+    ["the same in words", { email_verified: "false" }, /not a verified one/],
   ])("%s", async (_, claims, why) => {
     const { agent, approval } = await asking({ emailDigest: emailDigest("ada@acme.example") });
     const refused = await ask(`${PATH}/${approval.id}/approve`, await idToken(claims), REASON);

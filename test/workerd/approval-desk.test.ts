@@ -21,7 +21,7 @@ import {
   ring,
   storyOf,
 } from "./approval-kit.ts";
-import { deployment, deskStub, enrolAgent, instanceStub, recordsOf, switchOf, upstream } from "./kit.ts";
+import { deployment, deskStub, enrolAgent, flip, instanceStub, recordsOf, switchOf, upstream } from "./kit.ts";
 
 /** What the webhook was sent, and how it answers. */
 let posted: { headers: Headers; body: string }[] = [];
@@ -146,6 +146,23 @@ describe("a decision", () => {
     expect(await desk().decide(id, decision({ by: "oscar" }))).toMatchObject({ kind: "over" });
     expect((await storyOf(agent)).filter((line) => line === "approval approved")).toHaveLength(1);
     await vi.waitFor(async () => expect(await actsOf(id)).toHaveLength(1));
+  });
+
+  it("that a kill has cancelled since is not told as given, however often it is sent", async () => {
+    const agent = await enrolAgent();
+    await put(agent);
+    const [request] = await heard(agent);
+    const { id } = request!;
+    expect(await desk().decide(id, decision())).toMatchObject({ kind: "decided", isRepeated: false });
+    await flip({ reach: "instance", target: { instance: agent.id } });
+    const over = { kind: "over", approval: { state: "cancelled", cause: "switched" } };
+    expect(await desk().decide(id, decision())).toMatchObject(over);
+    // Told, and forgotten by the instance.
+    await vi.waitFor(async () => expect((await requestsOf(agent))[0]?.state).toBe("cancelled"));
+    expect(await desk().decide(id, decision())).toMatchObject(over);
+    await vi.waitFor(async () =>
+      expect((await actsOf(id)).map(({ deed }) => deed)).toEqual(["approve", "approval cancelled"]),
+    );
   });
 
   it("of two at once exactly one counts", async () => {

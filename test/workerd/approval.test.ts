@@ -4,6 +4,7 @@ import { createExecutionContext, evictDurableObject, runInDurableObject } from "
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { InstanceControl } from "../../durable-objects/instance-control.ts";
 import { gate } from "../../src/gate/gate.ts";
+import type { Ticket } from "../../src/instance/contract.ts";
 import { instanceOf } from "../../src/objects.ts";
 import {
   actsOf,
@@ -21,7 +22,17 @@ import {
   VAULT,
 } from "./approval-kit.ts";
 import { ORIGIN } from "./config.ts";
-import { type Agent, deployment, enrolAgent, flip, instanceStub, recordsOf, switchOf, upstream } from "./kit.ts";
+import {
+  type Agent,
+  deployment,
+  enrolAgent,
+  flip,
+  instanceStub,
+  recordsOf,
+  settlement,
+  switchOf,
+  upstream,
+} from "./kit.ts";
 
 afterEach(() => vi.restoreAllMocks());
 
@@ -247,6 +258,30 @@ describe("an approved call", () => {
     expect([calls, after]).toEqual([[], [ONE]]);
   });
 
+  it.each([
+    ["another group must decide", { groups: ["treasury"] }],
+    ["whom the agent acts for may not", { notDelegator: true }],
+  ])("is none by the rules of a later deployment: %s", async (_, change) => {
+    const agent = await enrolAgent();
+    const path = fileIn("vault-own");
+    const calls = watched();
+    await put(agent, "one", path);
+    expect(await decide(agent)).toMatchObject({ kind: "decided" });
+    const entry = deployment.config.boundaries.find(({ source }) => JSON.stringify(source).includes('"vault-own"'))!;
+    const before = { ...entry.approval };
+    Object.assign(entry.approval!, change);
+    try {
+      expect((await put(agent, "one", path)).status).toBe(503);
+      expect(await storyOf(agent)).toEqual(["approval asked", "approval approved", "approval asked"]);
+    } finally {
+      for (const name of Object.keys(change)) delete (entry.approval as Record<string, unknown>)[name];
+      Object.assign(entry.approval!, before);
+    }
+    expect(calls).toEqual([]);
+    // By those of before it is there.
+    expect((await put(agent, "one", path)).status).toBe(200);
+  });
+
   it("is held to every other rule as any call", async () => {
     const limits = { ...deployment.config.agents["triage-bot"]!.limits, calls: 1 };
     const { agent, calls } = await approved({}, { limits });
@@ -257,6 +292,15 @@ describe("an approved call", () => {
 });
 
 describe("an approval", () => {
+  it("says to nobody that it can be given, or used, beyond the task", async () => {
+    const deadlineMs = Date.now() + 100_000;
+    const agent = await enrolAgent({ task: { id: "build-platform_short", purpose: "test", deadlineMs } });
+    watched();
+    await put(agent);
+    expect((await heard(agent))[0]?.expiresAtMs).toBe(deadlineMs);
+    expect(await decide(agent)).toMatchObject({ kind: "decided", approval: { validUntilMs: deadlineMs } });
+  });
+
   it("is cancelled where its body is erased, and nothing of the body stays", async () => {
     const { agent, calls } = await approved();
     const erased = await instanceOf(deployment, agent.id).erase(Date.now());
@@ -386,6 +430,40 @@ describe("a call that waits", () => {
     await instanceOf(deployment, agent.id).close(switchOf({ reach: "instance", target: { instance: agent.id } }));
     expect((await waiting).status).toBe(401);
     keep.mockRestore();
+  });
+
+  /** As a Worker waits for it. */
+  async function ticketOf(agent: Agent): Promise<Ticket> {
+    const target = fileIn("vault-waits");
+    const segments = ["repos", "acme", "vault-waits", "contents", "a.txt"];
+    const call = { upstream: "github", method: "PUT", segments, query: [], body: { kind: "opaque" } } as const;
+    const request = { method: "PUT", target, headers: [], body: new Uint8Array([1]), bodyFollows: false };
+    const pending = await instanceOf(deployment, agent.id).admit(agent.admission({ call, request }));
+    if (pending.admitted || pending.ticket === undefined) throw new Error("no ticket");
+    await decide(agent);
+    expect(await pending.ticket.decided()).toBe(true);
+    return pending.ticket;
+  }
+
+  it("is claimed once: its proof was held against replay when it came, and is good for no second call", async () => {
+    const agent = await enrolAgent();
+    const ticket = await ticketOf(agent);
+    const first = await ticket.claim();
+    if (!first.admitted) throw new Error("not admitted");
+    const second = await ticket.claim();
+    expect(second).toMatchObject({ admitted: false, denial: { reason: "claimed twice" } });
+    await first.lease.settle(settlement());
+    expect(await storyOf(agent)).toEqual(["approval asked", "approval approved", "call"]);
+  });
+
+  it("is claimed by a grant that still lives", async () => {
+    const agent = await enrolAgent();
+    const ticket = await ticketOf(agent);
+    // Approved, in time to be used, and its grant has run out.
+    later(agent.grant.expiresAtMs - Date.now() + 1);
+    const claimed = await ticket.claim();
+    expect(claimed).toMatchObject({ admitted: false, denial: { reason: "expired" } });
+    expect((await storyOf(agent)).filter((line) => line === "call")).toEqual([]);
   });
 
   it("claims nothing for an agent that went away", async () => {

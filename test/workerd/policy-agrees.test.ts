@@ -1,14 +1,22 @@
 // What `policy explain` says of a call, against what the running gate does with it and puts on record.
 
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { lineageOf, parseScope, readCall, type WrittenCall } from "../../scripts/policy/asked.ts";
-import { explainCall } from "../../scripts/policy/explain-call.ts";
+import { lineageOf, parseScope, readCall, type Who, type WrittenCall } from "../../scripts/policy/asked.ts";
+import { type CallExplanation, explainCall } from "../../scripts/policy/explain-call.ts";
+import { upstream as upstreamShape } from "../../src/config/upstream.ts";
+import { emailDigest } from "../../src/identity/email-digest.ts";
+import type { Enrolment } from "../../src/instance/contract.ts";
 import type { Json } from "../../src/scope/call.ts";
 import config, { ORIGIN } from "./config.ts";
+import { enrolFor, world } from "./credential-rig.ts";
 import { type Agent, enrolAgent, recordsOf, SCOPE, upstream } from "./kit.ts";
 
 afterEach(() => vi.restoreAllMocks());
 
+const upstreamSource = {
+  baseUrl: "https://github.test",
+  credential: { kind: "header", header: "Authorization", secret: "GITHUB_TOKEN" },
+};
 const COMMENTS = "POST /github/repos/acme/widgets/issues/7/comments";
 const JSON_TYPE = { "content-type": "application/json" };
 
@@ -40,40 +48,156 @@ const CALLS: readonly WrittenCall[] = [
   },
 ];
 
+const VAULT = "PUT /github/repos/acme/vault/contents/a";
+const text = (body: string): Partial<WrittenCall> => ({ body, headers: { "content-type": "text/plain" } });
+
+/** Of these a person is asked, or nobody can be. */
+const HELD: readonly WrittenCall[] = [
+  { call: VAULT, ...text("one") },
+  { call: "GET /github/repos/acme/vault/issues" },
+  { call: "HEAD /github/repos/acme/vault/issues" },
+  { call: "PUT /github/repos/acme/Vault/contents/a", ...text("in another case") },
+  { call: "PUT /github/repos/acme/vault;v=1/contents/a", ...text("with a parameter") },
+  { call: "PUT /github/repos/acme/vaults/contents/a", ...text("another") },
+  { call: VAULT, ...text("x".repeat(262_144)) },
+  { call: VAULT, ...text("x".repeat(262_145)) },
+  { call: VAULT, ...text("x".repeat(1_048_577)) },
+];
+
+type Ask = (path: string, init?: RequestInit) => Promise<Response>;
+
 /** What the gate decided, as it is on record. */
-async function decidedOf(agent: Agent, { call, headers, body }: WrittenCall): Promise<Json> {
+async function decidedOf(agent: Agent, { call, headers, body }: WrittenCall, ask: Ask = agent.call): Promise<Decided> {
   const [method = "", path = ""] = call.split(" ");
   const { head, body: bytes } = readCall({ call, headers, body }, ORIGIN);
   const seen = (await recordsOf(agent)).length;
   const sent = Object.fromEntries(head.headers) as Record<string, string>;
   const init = { method, headers: sent, ...(bytes === null ? {} : { body: bytes as Uint8Array<ArrayBuffer> }) };
-  await (await agent.call(path, init)).arrayBuffer();
-  const line = (await recordsOf(agent)).slice(seen).find(({ type }) => type === "call" || type === "refused");
-  return line?.["decision"] as Json;
+  await (await ask(path, init)).arrayBuffer();
+  const TYPES = ["call", "refused", "approval"];
+  const line = (await recordsOf(agent)).slice(seen).find(({ type }) => TYPES.includes(type))!;
+  if (line.type === "approval") return { allowed: "approval", entries: line["entries"] as Json };
+  return line["decision"] as Decided;
+}
+type Decided = { readonly [field: string]: Json };
+
+/** By those who stand behind an instance, and its own scope. */
+function explained(written: WrittenCall, who: Partial<Who>, scope: readonly Json[] = SCOPE): CallExplanation {
+  const lineage = lineageOf(config, { groups: ["engineering"], agent: "triage-bot", ...who }, Date.now());
+  return explainCall(config, readCall(written, ORIGIN), lineage, parseScope(scope, "scope"));
 }
 
-describe("policy explain and the gate", () => {
-  it.each(CALLS.map((call) => [call.call, call] as const))("say the same: %s", async (_name, written) => {
+function expectSame(explanation: CallExplanation, decision: Decided): void {
+  const { verdict, layer, layers } = explanation;
+  if (decision["allowed"] === "approval") {
+    expect(verdict).toBe("approval");
+    expect(decision["entries"]).toEqual([layers.find((one) => one.layer === layer)?.at]);
+    return;
+  }
+  expect(verdict).toBe(decision["allowed"] === true ? "allowed" : "refused");
+  if (decision["allowed"] !== true) {
+    expect(layer).toBe(decision["layer"]);
+    const { reason } = layers.find((one) => one.layer === layer)!;
+    if (reason !== undefined) expect(reason).toBe(decision["reason"]);
+    return;
+  }
+  const by = layers.filter(({ at }) => at !== undefined);
+  const grant = by.find((one) => one.layer === "grant");
+  expect([grant?.at, grant?.operation]).toEqual([`authorization_details[${decision["entry"]}]`, decision["operation"]]);
+  expect(
+    by.filter((one) => one.layer !== "grant").map(({ layer, at, operation }) => ({ layer, at, operation })),
+  ).toEqual(decision["ceilings"]);
+}
+
+const named = (calls: readonly WrittenCall[]) =>
+  calls.map((call) => [`${call.call}, ${String(call.body ?? "").length} bytes`, call] as const);
+
+describe("policy explain and the gate say the same", () => {
+  it.each(named([...CALLS, ...HELD]))("%s", async (_name, written) => {
     const agent = await enrolAgent();
     upstream(() => new Response(null, { status: 204 }));
-    const decision = (await decidedOf(agent, written)) as { readonly [field: string]: Json };
+    expectSame(explained(written, {}), await decidedOf(agent, written));
+  });
+
+  const READ = "GET /github/repos/acme/widgets/issues";
+  const narrower = (change: object) => [{ ...SCOPE[0]!, ...change }];
+  it.each<[string, Partial<Enrolment>, Partial<Who>, WrittenCall]>([
+    ["a human by an address", { groups: [] }, { groups: [], human: "named@acme.example" }, { call: READ }],
+    ["no entitlement", { groups: [] }, { groups: [], human: "other@acme.example" }, { call: READ }],
+    ["a group that may read", { groups: ["readers"] }, { groups: ["readers"] }, { call: READ }],
+    ["a group that may not write", { groups: ["readers"] }, { groups: ["readers"] }, { call: VAULT, ...text("x") }],
+  ])("of %s", async (_name, change, who, written) => {
+    const address = who.human === undefined ? {} : { emailDigest: emailDigest(who.human) };
+    const agent = await enrolAgent({ ...change, ...address });
+    upstream(() => new Response(null, { status: 204 }));
+    expectSame(explained(written, who), await decidedOf(agent, written));
+  });
+
+  it.each<[string, readonly Json[], WrittenCall]>([
+    ["holds it", narrower({ where: { owner: ["acme"], repo: ["widgets"] } }) as readonly Json[], { call: READ }],
+    ["does not", narrower({ where: { owner: ["acme"], repo: ["gadgets"] } }) as readonly Json[], { call: READ }],
+    [
+      "does not hold what asks",
+      narrower({ where: { owner: ["acme"], repo: ["widgets"] } }) as readonly Json[],
+      HELD[0]!,
+    ],
+    ["holds what asks", narrower({ where: { owner: ["acme"], repo: ["vault"] } }) as readonly Json[], HELD[0]!],
+  ])("where a parent's scope %s", async (_name, parentScope, written) => {
+    const agent = await enrolAgent({ parentScope });
+    upstream(() => new Response(null, { status: 204 }));
+    expectSame(explained(written, { parentScope }), await decidedOf(agent, written));
+  });
+
+  const OPEN = { type: "http", upstream: "keyed", operations: ["GET /{+path}", "POST /{+path}"] };
+  const app = (operations: readonly string[], where: Json) => [{ type: "http", upstream: "app", operations, where }];
+  const WIDGETS = app(["GET /repos/{owner}/{repo}/issues", "GET /repos/{owner}/{repo}/labels"], {
+    owner: ["acme"],
+    repo: ["widgets"],
+  });
+  const form = { "content-type": "application/x-www-form-urlencoded" };
+  it.each<[string, readonly Json[], WrittenCall]>([
+    ["a key in the query", [OPEN], { call: "GET /keyed/x?q=1" }],
+    ["a second key", [OPEN], { call: "GET /keyed/x?key=mine" }],
+    ["a second key in another spelling", [OPEN], { call: "GET /keyed/x?KEY[]=mine" }],
+    ["a second key in a form", [OPEN], { call: "POST /keyed/x", body: "key=mine", headers: form }],
+    ["a token of its repository", WIDGETS, { call: "GET /app/repos/acme/widgets/issues" }],
+    ["a token without the permission", WIDGETS, { call: "GET /app/repos/acme/widgets/labels" }],
+    [
+      "a token that no repository narrows",
+      app(["GET /repos/{owner}/{repo}/issues"], { owner: ["acme"] }),
+      { call: "GET /app/repos/acme/widgets/issues" },
+    ],
+  ])("of credentials: %s", async (_name, scope, written) => {
+    const agent = await enrolFor(scope as readonly object[]);
+    world({});
+    const all = [OPEN, ...(scope[0] === OPEN ? [] : scope)] as readonly Json[];
+    const decision = await decidedOf(agent, written, agent.ask);
+    const explanation = explained(written, {}, all);
+    // The rig's own scope has other places.
+    if (decision["allowed"] === true) expect(explanation.verdict).toBe("allowed");
+    else expectSame(explanation, decision);
+  });
+
+  it("of what can't be redacted, and of what nobody could see to approve it", () => {
+    const redact = [{ name: "secrets", in: "request", fields: ["/secret"] }];
+    const source = { ...upstreamSource, redact } as Parameters<typeof upstreamShape.parse>[0];
+    const redacting = { ...config, upstreams: { ...config.upstreams, github: upstreamShape.parse(source) } };
     const who = lineageOf(config, { groups: ["engineering"], agent: "triage-bot" }, Date.now());
-    const explained = explainCall(config, readCall(written, ORIGIN), who, parseScope(SCOPE, "scope"));
-    expect(explained.verdict).toBe(decision["allowed"] === true ? "allowed" : "refused");
-    if (decision["allowed"] !== true) {
-      expect(explained.layer).toBe(decision["layer"]);
-      const { reason } = explained.layers.at(-1)!;
-      if (reason !== undefined) expect(reason).toBe(decision["reason"]);
-      return;
-    }
-    const by = explained.layers.filter(({ at }) => at !== undefined);
-    const grant = by.find(({ layer }) => layer === "grant");
-    expect([grant?.at, grant?.operation]).toEqual([
-      `authorization_details[${decision["entry"]}]`,
-      decision["operation"],
+    const reasonOf = (written: WrittenCall) => {
+      const { verdict, layer, layers } = explainCall(redacting, readCall(written, ORIGIN), who, parseScope(SCOPE, "s"));
+      return [verdict, layer, layers.at(-1)!.reason];
+    };
+    expect(reasonOf({ call: COMMENTS, body: { secret: 1 } })[0]).toBe("allowed");
+    expect(reasonOf({ call: COMMENTS, ...text("secret") })).toEqual([
+      "refused",
+      "describe",
+      expect.stringMatching(/^redaction by secrets: /),
     ]);
-    expect(
-      by.filter(({ layer }) => layer !== "grant").map(({ layer, at, operation }) => ({ layer, at, operation })),
-    ).toEqual(decision["ceilings"]);
+    expect(reasonOf({ call: VAULT, body: { open: 1 } })[0]).toBe("approval");
+    expect(reasonOf({ call: VAULT, body: { secret: 1 } })).toEqual([
+      "refused",
+      "describe",
+      "a call of which something is redacted can't be approved",
+    ]);
   });
 });

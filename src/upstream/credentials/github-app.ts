@@ -1,6 +1,7 @@
 import { z } from "zod";
 import type { CredentialOf } from "../../config/credential.ts";
 import { err, ok } from "../../result.ts";
+import { NOT_COVERED } from "../call-fault.ts";
 import type { CredentialKind, Narrowing } from "../credential-kind.ts";
 import { BEARER, signWithPem } from "../placing.ts";
 import { readSecret } from "../read-secret.ts";
@@ -25,8 +26,7 @@ const installationToken = z.looseObject({
 /** Installation tokens of a GitHub App, for the grant's repositories and what its operations need there. */
 export const githubApp: CredentialKind<CredentialOf<"github-app">> = {
   place: () => BEARER,
-  findFault: (config, { call, entries }) =>
-    isCovered(config, call, entries) ? undefined : "no permission in the configuration is for this operation",
+  findFault: (config, { call, entries }) => (isCovered(config, call, entries) ? undefined : NOT_COVERED),
   source: {
     kind: "token",
     isOfInstance: false,

@@ -4,7 +4,7 @@ import type { Call } from "../../scope/call.ts";
 import { covers } from "../../scope/decide.ts";
 import type { Entry } from "../../scope/entry.ts";
 import { bindOperation, type Operation, type Part } from "../../scope/template.ts";
-import type { Narrowing } from "../credential-kind.ts";
+import type { Narrowing } from "../narrowing.ts";
 
 /** Pure: for which repositories and permissions a grant needs a token, and no more. */
 
