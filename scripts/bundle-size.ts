@@ -3,9 +3,10 @@ import { fileURLToPath } from "node:url";
 
 /**
  * What `wrangler deploy` would upload, without an account: prints its size, and fails where wrangler warns of anything.
- * The platform's own bound is 64 MiB before compression; ours is far below, for the start-up of a cold isolate.
+ * The platform's own bound is 64 MiB before compression; ours is far below, for the start-up of a cold isolate. One
+ * `import { z } from "zod"` in what is bundled exceeds it: that brings all of zod, with every language of its messages.
  */
-const MAX_GZIP_KIB = 400;
+const MAX_GZIP_KIB = 300;
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const output = execFileSync("wrangler", ["deploy", "--dry-run", "--outdir", "dist"], {

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { secretsOf } from "./config/credential.ts";
 import type { Config } from "./config/define.ts";
 import { GRANT_ALGORITHMS, KeyRing, SEAL_ALGORITHMS } from "./grant/keys.ts";

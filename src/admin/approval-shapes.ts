@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { Approval } from "../approval/contract.ts";
 
 /** What the admin's door says of requests for approval. */

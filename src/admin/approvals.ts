@@ -1,5 +1,5 @@
 import type { Context } from "hono";
-import { z } from "zod";
+import * as z from "zod";
 import type { Approval, Verdict } from "../approval/contract.ts";
 import type { Deployment } from "../deployment.ts";
 import { approvalDeskOf } from "../objects.ts";

@@ -1,5 +1,5 @@
 import type { Hono } from "hono";
-import type { z } from "zod";
+import type * as z from "zod";
 import type { Deployment } from "../deployment.ts";
 import { parseStrictJson } from "../json/strict-json.ts";
 import { journalOf } from "../objects.ts";

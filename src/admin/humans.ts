@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { Config } from "../config/define.ts";
 import { groupsThatCount } from "../config/entitlements.ts";
 import { type AdminHono, parseBody, refuse, requireRole } from "./door.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { Member } from "../control/contract.ts";
 import { instanceOf, rosterOf, switchboardOf } from "../objects.ts";
 import { KEY_ID, segmentKey } from "../transcript/layout.ts";

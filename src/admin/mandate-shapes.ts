@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { Mandate, Revocation } from "../mandate/contract.ts";
 import { DAYS } from "../mandate/schedule.ts";
 import type { Json } from "../scope/call.ts";

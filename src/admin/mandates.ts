@@ -1,5 +1,5 @@
 import type { Context } from "hono";
-import { z } from "zod";
+import * as z from "zod";
 import type { Deployment } from "../deployment.ts";
 import type { MandateState } from "../mandate/contract.ts";
 import { revokeBody } from "../mandate/shape.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { type AdminHono, parseQuery, problem, record, requireRole } from "./door.ts";
 
 const LIST_MAX = 1_000;

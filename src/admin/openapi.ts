@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { REACHES } from "../control/switch.ts";
 import { revokeBody } from "../mandate/shape.ts";
 import * as approvalShapes from "./approval-shapes.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { ErasureState, HoldState } from "../retention/contract.ts";
 
 /** What the admin's door answers with about holds and erasures. */

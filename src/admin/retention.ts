@@ -1,5 +1,5 @@
 import type { Context } from "hono";
-import { z } from "zod";
+import * as z from "zod";
 import type { Deployment } from "../deployment.ts";
 import { retentionOf } from "../objects.ts";
 import type { HeldSubject, HoldState } from "../retention/contract.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { Deployment } from "../deployment.ts";
 import { indexOf } from "../objects.ts";
 import { KEY_ID } from "../transcript/layout.ts";

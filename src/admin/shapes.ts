@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { Member } from "../control/contract.ts";
 import { openingShape, receiptShape, statusShape, switchMembers } from "../control/receipt-shape.ts";
 import type { QuotaReading } from "../quota/contract.ts";

@@ -1,5 +1,5 @@
 import type { Context } from "hono";
-import { z } from "zod";
+import * as z from "zod";
 import type { Config } from "../config/define.ts";
 import type { FlipRequest, FlipState, OpenRequest } from "../control/contract.ts";
 import { type Receipt, receiptOf, signReceipt } from "../control/receipt.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { Limits } from "../config/define.ts";
 import { unitName } from "../config/names.ts";
 import type { Deployment } from "../deployment.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { agentName, positive, secretName } from "./names.ts";
 
 export const admins = z.strictObject({

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { MAX_AMOUNT } from "../metering/amounts.ts";
 import { entries } from "./layers.ts";
 import { agentName, positive, unitName, versionName } from "./names.ts";

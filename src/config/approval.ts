@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { httpUrl, positive, secretName } from "./names.ts";
 
 /** Calls that a person must have approved, and who is told of them. */

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { parseOperation } from "../scope/template.ts";
 import { httpUrl, positive, secretName } from "./names.ts";
 

@@ -1,4 +1,4 @@
-import type { z } from "zod";
+import type * as z from "zod";
 import type { agent, limits } from "./agents.ts";
 import { findFaults } from "./faults.ts";
 import type { idJag } from "./id-jag.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { type CredentialConfig, credentialHeaderOf } from "./credential.ts";
 import { findForwardingFault, foldHeaderName } from "./forward-headers.ts";
 

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { emailDigest } from "../identity/email-digest.ts";
 import type { Entry } from "../scope/entry.ts";
 import { entries } from "./layers.ts";

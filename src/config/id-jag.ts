@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { entries } from "./layers.ts";
 import { clientName } from "./names.ts";
 

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { idJag } from "./id-jag.ts";
 import { agentName, httpUrl, positive, secretName } from "./names.ts";
 import { findEventNameFault, SIGNAL_ACTS } from "./signal-acts.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { Json } from "../scope/call.ts";
 import { type Entry, parseEntries } from "../scope/entry.ts";
 import { type ApprovalPolicy, approvalPolicy } from "./approval.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { positive } from "./names.ts";
 
 /** Approval in advance, by humans, of work that nobody is there to delegate. */

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { MAX_AMOUNT, toPicos } from "../metering/amounts.ts";
 import { type Operation, parseOperation } from "../scope/template.ts";
 import { unitName } from "./names.ts";

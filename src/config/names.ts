@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { isLoopback } from "../loopback.ts";
 
 /** What names, URLs and numbers of a configuration look like, wherever they stand in it. */

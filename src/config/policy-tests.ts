@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { Json } from "../scope/call.ts";
 import type { ScopeEntry } from "./layers.ts";
 

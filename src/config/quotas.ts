@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { MAX_AMOUNT } from "../metering/amounts.ts";
 import { positive, unitName } from "./names.ts";
 

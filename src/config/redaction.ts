@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { type Operation, parseOperation } from "../scope/template.ts";
 
 /** What of a call is never written down: by JSON pointer in bodies, by name in headers and queries. */

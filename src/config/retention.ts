@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 
 /** Six months, as Regulation (EU) 2024/1689 asks for logs at least (art. 19(1), 26(6)), however the months fall. */
 export const LOCK_DAYS_MIN = 183;

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { ACTS } from "../control/switch.ts";
 
 /** What a rule can watch in an instance: each is counted in a window of time, but for the row, which a call ends. */

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { admins } from "./admins.ts";
 import { agent } from "./agents.ts";
 import { approvals } from "./approval.ts";

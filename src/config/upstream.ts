@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { credential } from "./credential.ts";
 import { delegation } from "./delegation.ts";
 import { meters, prices } from "./meters.ts";

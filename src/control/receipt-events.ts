@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { groupOfPlace } from "../config/entitlements.ts";
 import type { Json } from "../scope/call.ts";
 import type { Partition } from "../transcript/verify-layout.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { Opening } from "./contract.ts";
 import { RECEIPT_INSTANCES_MAX, type Receipt } from "./receipt.ts";
 import { ALL_ACTS, REACHES, type Reach, type Switch } from "./switch.ts";

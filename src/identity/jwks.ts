@@ -1,6 +1,6 @@
 import { waitUntil } from "cloudflare:workers";
 import { createLocalJWKSet, type JSONWebKeySet, type JWTVerifyGetKey } from "jose";
-import { z } from "zod";
+import * as z from "zod";
 import { parseStrictJson } from "../json/strict-json.ts";
 import { readText } from "../read-text.ts";
 import { fetchOutbound } from "../upstream/outbound.ts";

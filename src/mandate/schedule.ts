@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 
 /** Pure: when in the week a mandate may be used, by the clock on a wall in some place. */
 

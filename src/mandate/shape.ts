@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { schedule } from "./schedule.ts";
 
 /** What a human sends in order to approve, and what a mandate looks like to who reads it. */

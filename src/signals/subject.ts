@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { JsonObject } from "../grant/compact.ts";
 import { emailDigest } from "../identity/email-digest.ts";
 import { humanId } from "../identity/id-token.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { hasType, parseCompact } from "../grant/compact.ts";
 import type { KeyRing, VerifyingKeys } from "../grant/keys.ts";
 import { err, ok, type Result } from "../result.ts";

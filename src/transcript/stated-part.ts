@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { BodyPart } from "./body-line.ts";
 
 const reference = z.object({ digest: z.string().nullable(), bytes: z.number().int().nonnegative().nullable() });

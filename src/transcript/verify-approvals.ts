@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 
 /** In which order states of one request for approval follow each other. `used` is said by the call that uses it. */
 const MAY_FOLLOW: Readonly<Record<string, readonly (string | null)[]>> = {

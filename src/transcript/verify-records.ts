@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { BodyPart } from "./body-line.ts";
 import type { RecordType } from "./envelope.ts";
 import { ApprovalReader } from "./verify-approvals.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { parseStrictJsonBytes } from "../json/strict-json.ts";
 import { err, ok, type Result } from "../result.ts";
 import { type BodyLine, readBodyBytes, SALT_BYTES, writeBodyLine, writeRawLine } from "./body-line.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { JsonObject } from "../grant/compact.ts";
 import { parseStrictJsonBytes } from "../json/strict-json.ts";
 import { ENVELOPE_VERSION, RECORD_TYPES, type RecordType, sha256Hex } from "./envelope.ts";

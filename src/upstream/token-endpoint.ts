@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { OAuthClient } from "../config/credential.ts";
 import type { Env } from "../deployment.ts";
 import { parseStrictJson } from "../json/strict-json.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { CredentialOf } from "../../config/credential.ts";
 import { err, ok } from "../../result.ts";
 import { NOT_COVERED } from "../call-fault.ts";
