@@ -206,8 +206,8 @@ describe("a mandate", () => {
     const revoked = await run("revoke-mandate", id, "--reason", "not at night");
     expect(revoked).toEqual({
       code: 0,
-      // Nobody had used it: nothing is to be stopped.
-      said: expect.stringMatching(/^Revoked: mandate .*\n$/),
+      // It was used: what works under it is stopped.
+      said: expect.stringMatching(/^Revoked: mandate .*\n {2}switch \S+\n$/),
     });
     expect((await run("mandates")).said).not.toContain(id);
     expect((await run("mandates", "--all")).said).toMatch(new RegExp(`${id}\\s+revoked`));

@@ -97,7 +97,7 @@ describe("a kill that was lifted", () => {
       timeout: 4_000,
       interval: 100,
     });
-    await expect(enrolAgent({ human })).resolves.toBeDefined();
+    await vi.waitFor(() => enrolAgent({ human }), { timeout: 4_000, interval: 100 });
   });
 });
 
@@ -125,8 +125,9 @@ describe("sessions that the provider has ended", () => {
     await board.lift(lifted.sw.id, operator());
     const operators = await ended({});
     await operators.opened();
+    // The book is open first, and the shards are told a moment later.
     for (const { human, sw } of [lifted, operators])
-      await expect(enrolAgent({ human, groupsAtMs: sw.atMs - 1_000 })).resolves.toBeDefined();
+      await vi.waitFor(() => enrolAgent({ human, groupsAtMs: sw.atMs - 1_000 }), { timeout: 4_000, interval: 100 });
   });
 });
 
