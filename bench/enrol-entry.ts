@@ -13,7 +13,9 @@ export class Roster extends RealRoster {
     const { sql } = this.ctx.storage;
     for (let i = 0; i < count; i++)
       sql.exec(
-        "INSERT INTO members VALUES (?, ?, NULL, 0, ?, 'bench-bot', '1', 'bench', ',saas,', ',,', ?, 0, 0, 0)",
+        `INSERT INTO members (instance, human, groups_at_ms, task, agent, agent_version, client, upstreams, ancestors,
+           agents_above, deadline_ms, enlisted_at_ms, confirmed_until_ms, running)
+         VALUES (?, ?, 0, ?, 'bench-bot', '1', 'bench', ',saas,', ',,', ',,', ?, 0, 0, 0)`,
         `idle-${shard}-${i}`,
         `human-${i % 1_000}`,
         `bench_task-${i % 10_000}`,
