@@ -1,14 +1,12 @@
-import type { Context } from "hono";
 import * as z from "zod";
 import type { Approval, Verdict } from "../approval/contract.ts";
-import type { Deployment } from "../deployment.ts";
 import { approvalDeskOf } from "../objects.ts";
 import { summaryOf } from "./approval-shapes.ts";
 import type { AdminRole } from "./authenticate.ts";
 import { readBody } from "./bodies.ts";
 import {
+  type AdminContext,
   type AdminHono,
-  type AdminVariables,
   parseBody,
   parseQuery,
   problem,
@@ -30,8 +28,6 @@ export const decideBody = z.strictObject({ reason: z.string().trim().min(1).max(
 const LOOKERS: readonly AdminRole[] = ["approver", "auditor"];
 const UNKNOWN = "no such request for approval";
 
-type Ctx = Context<{ Bindings: { deployment: Deployment }; Variables: AdminVariables }>;
-
 export function approvalRoutes(admin: AdminHono): void {
   admin.get("/admin/v1/approvals", list);
   admin.get("/admin/v1/approvals/:id", read);
@@ -40,7 +36,7 @@ export function approvalRoutes(admin: AdminHono): void {
   admin.post("/admin/v1/approvals/:id/deny", (c) => decide(c, "denied"));
 }
 
-async function list(c: Ctx): Promise<Response> {
+async function list(c: AdminContext): Promise<Response> {
   const { deployment } = c.env;
   const refused = await requireRole(deployment, c.get("admin"), c.req.path, LOOKERS);
   if (refused !== null) return refused;
@@ -55,7 +51,7 @@ async function list(c: Ctx): Promise<Response> {
 }
 
 /** On record before it is given. Null: there is none. */
-async function find(c: Ctx, part: "request" | null): Promise<Approval | null> {
+async function find(c: AdminContext, part: "request" | null): Promise<Approval | null> {
   const { deployment } = c.env;
   const who = c.get("admin");
   const id = c.req.param("id")!;
@@ -67,7 +63,7 @@ async function find(c: Ctx, part: "request" | null): Promise<Approval | null> {
   return found;
 }
 
-async function read(c: Ctx): Promise<Response> {
+async function read(c: AdminContext): Promise<Response> {
   const refused = await requireRole(c.env.deployment, c.get("admin"), c.req.path, LOOKERS);
   if (refused !== null) return refused;
   const found = await find(c, null);
@@ -75,7 +71,7 @@ async function read(c: Ctx): Promise<Response> {
 }
 
 /** Who approves must see what: the bytes as they are on record, by the rules of any recorded body. */
-async function readApprovalBody(c: Ctx): Promise<Response> {
+async function readApprovalBody(c: AdminContext): Promise<Response> {
   const { deployment } = c.env;
   const refused = await requireRole(deployment, c.get("admin"), c.req.path, LOOKERS);
   if (refused !== null) return refused;
@@ -84,7 +80,7 @@ async function readApprovalBody(c: Ctx): Promise<Response> {
   return readBody(deployment, found, found.seq, "request");
 }
 
-async function decide(c: Ctx, verdict: Verdict): Promise<Response> {
+async function decide(c: AdminContext, verdict: Verdict): Promise<Response> {
   const { deployment } = c.env;
   const who = c.get("admin");
   const mayAct = await requireRole(deployment, who, c.req.path, ["approver"]);

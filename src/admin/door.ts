@@ -1,4 +1,4 @@
-import type { Hono } from "hono";
+import type { Context, Hono } from "hono";
 import type * as z from "zod";
 import type { Deployment } from "../deployment.ts";
 import { parseStrictJson } from "../json/strict-json.ts";
@@ -16,6 +16,7 @@ export interface AdminVariables {
 
 /** What the routes of the admin's door share. */
 export type AdminHono = Hono<{ Bindings: { deployment: Deployment }; Variables: AdminVariables }>;
+export type AdminContext = Context<{ Bindings: { deployment: Deployment }; Variables: AdminVariables }>;
 
 /** Nobody's path is longer than what a record needs in order to be recognised. */
 export const PATH_MAX_CHARS = 256;

@@ -1,8 +1,8 @@
 import * as z from "zod";
 import type { Config } from "../config/define.ts";
 import { groupsThatCount } from "../config/entitlements.ts";
-import { type AdminHono, parseBody, refuse, requireRole } from "./door.ts";
-import { type Ctx, flipAs, humanName, keyOfHuman, reason } from "./switches.ts";
+import { type AdminContext, type AdminHono, parseBody, refuse, requireRole } from "./door.ts";
+import { flipAs, humanName, keyOfHuman, reason } from "./switches.ts";
 
 /** As in an ID token. */
 const GROUPS_MAX = 500;
@@ -18,7 +18,7 @@ export function humanRoutes(admin: AdminHono): void {
 }
 
 /** The human has no other groups any more: instances that were enrolled before lose what those allowed, now. */
-async function narrow(c: Ctx): Promise<Response> {
+async function narrow(c: AdminContext): Promise<Response> {
   const { deployment } = c.env;
   const who = c.get("admin");
   const mayAct = await requireRole(deployment, who, c.req.path, ["operator"]);

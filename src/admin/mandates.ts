@@ -1,12 +1,10 @@
-import type { Context } from "hono";
 import * as z from "zod";
-import type { Deployment } from "../deployment.ts";
 import type { MandateState } from "../mandate/contract.ts";
 import { revokeBody } from "../mandate/shape.ts";
 import { mandateBookOf, mandateIndexOf } from "../objects.ts";
 import {
+  type AdminContext,
   type AdminHono,
-  type AdminVariables,
   parseBody,
   parseQuery,
   problem,
@@ -22,15 +20,13 @@ export const mandatesQuery = z.strictObject({
   before: z.uuid().optional(),
 });
 
-type Ctx = Context<{ Bindings: { deployment: Deployment }; Variables: AdminVariables }>;
-
 /** What humans approved in advance. An admin approves nothing, and can end each. */
 export function mandateRoutes(admin: AdminHono): void {
   admin.get("/admin/v1/mandates", list);
   admin.delete("/admin/v1/mandates/:id", revoke);
 }
 
-async function list(c: Ctx): Promise<Response> {
+async function list(c: AdminContext): Promise<Response> {
   const { deployment } = c.env;
   const refused = await requireRole(deployment, c.get("admin"), c.req.path, READERS);
   if (refused !== null) return refused;
@@ -46,7 +42,7 @@ async function list(c: Ctx): Promise<Response> {
   });
 }
 
-async function revoke(c: Ctx): Promise<Response> {
+async function revoke(c: AdminContext): Promise<Response> {
   const { deployment } = c.env;
   const who = c.get("admin");
   const mayAct = await requireRole(deployment, who, c.req.path, ["operator"]);

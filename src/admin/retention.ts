@@ -1,12 +1,10 @@
-import type { Context } from "hono";
 import * as z from "zod";
-import type { Deployment } from "../deployment.ts";
 import { retentionOf } from "../objects.ts";
 import type { HeldSubject, HoldState } from "../retention/contract.ts";
 import { ERASURE_REASON_MAX_CHARS } from "../transcript/erasure.ts";
 import { KEY_ID } from "../transcript/layout.ts";
 import type { AdminRole } from "./authenticate.ts";
-import { type AdminHono, type AdminVariables, parseBody, parseQuery, problem, refuse, requireRole } from "./door.ts";
+import { type AdminContext, type AdminHono, parseBody, parseQuery, problem, refuse, requireRole } from "./door.ts";
 
 const id = z.string().regex(KEY_ID, "an id: at most 64 letters, digits, - and _");
 const reason = z.string().trim().min(1).max(ERASURE_REASON_MAX_CHARS);
@@ -41,8 +39,6 @@ const LOOKERS: readonly AdminRole[] = ["operator", "auditor"];
 const IDEMPOTENCY_KEY_MAX_CHARS = 255;
 const USED_KEY = "the Idempotency-Key was used for another erasure";
 
-type Ctx = Context<{ Bindings: { deployment: Deployment }; Variables: AdminVariables }>;
-
 export function retentionRoutes(admin: AdminHono): void {
   admin.post("/admin/v1/holds", hold);
   admin.get("/admin/v1/holds", listHolds);
@@ -51,7 +47,7 @@ export function retentionRoutes(admin: AdminHono): void {
   admin.get("/admin/v1/erasures/:id", readErasure);
 }
 
-async function hold(c: Ctx): Promise<Response> {
+async function hold(c: AdminContext): Promise<Response> {
   const { deployment } = c.env;
   const who = c.get("admin");
   const mayAct = await requireRole(deployment, who, c.req.path, HOLDERS);
@@ -69,7 +65,7 @@ async function hold(c: Ctx): Promise<Response> {
   return c.json(held, 201);
 }
 
-async function listHolds(c: Ctx): Promise<Response> {
+async function listHolds(c: AdminContext): Promise<Response> {
   const { deployment } = c.env;
   const refused = await requireRole(deployment, c.get("admin"), c.req.path, LOOKERS);
   if (refused !== null) return refused;
@@ -80,7 +76,7 @@ async function listHolds(c: Ctx): Promise<Response> {
   return c.json({ holds, next: holds.length === limit ? (holds.at(-1)?.id ?? null) : null });
 }
 
-async function release(c: Ctx): Promise<Response> {
+async function release(c: AdminContext): Promise<Response> {
   const { deployment } = c.env;
   const who = c.get("admin");
   const mayAct = await requireRole(deployment, who, c.req.path, HOLDERS);
@@ -101,7 +97,7 @@ async function release(c: Ctx): Promise<Response> {
   }
 }
 
-async function erase(c: Ctx): Promise<Response> {
+async function erase(c: AdminContext): Promise<Response> {
   const { deployment } = c.env;
   const who = c.get("admin");
   const mayAct = await requireRole(deployment, who, c.req.path, ERASERS);
@@ -128,7 +124,7 @@ async function erase(c: Ctx): Promise<Response> {
 const heldReason = ({ id, subject }: HoldState): string =>
   `hold ${id} keeps ${subject.kind === "everything" ? "everything" : `${subject.kind} ${subject.id}`}`;
 
-async function readErasure(c: Ctx): Promise<Response> {
+async function readErasure(c: AdminContext): Promise<Response> {
   const { deployment } = c.env;
   const refused = await requireRole(deployment, c.get("admin"), c.req.path, LOOKERS);
   if (refused !== null) return refused;

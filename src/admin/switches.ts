@@ -1,4 +1,3 @@
-import type { Context } from "hono";
 import * as z from "zod";
 import type { Config } from "../config/define.ts";
 import type { FlipRequest, FlipState, OpenRequest } from "../control/contract.ts";
@@ -8,8 +7,8 @@ import type { Deployment } from "../deployment.ts";
 import { emailDigest } from "../identity/email-digest.ts";
 import { switchboardOf } from "../objects.ts";
 import {
+  type AdminContext,
   type AdminHono,
-  type AdminVariables,
   parseBody,
   parseQuery,
   problem,
@@ -73,8 +72,6 @@ export const switchesQuery = z.strictObject({
 
 const IDEMPOTENCY_KEY_MAX_CHARS = 255;
 
-export type Ctx = Context<{ Bindings: { deployment: Deployment }; Variables: AdminVariables }>;
-
 export function switchRoutes(admin: AdminHono): void {
   admin.post("/admin/v1/switches", flip);
   admin.get("/admin/v1/switches", list);
@@ -83,7 +80,7 @@ export function switchRoutes(admin: AdminHono): void {
 }
 
 /** Closes a switch, or resumes what was paused. 201: nobody in reach can act any more. 202: it stands, and somebody may. */
-async function flip(c: Ctx): Promise<Response> {
+async function flip(c: AdminContext): Promise<Response> {
   const { deployment } = c.env;
   const who = c.get("admin");
   const mayAct = await requireRole(deployment, who, c.req.path, ["operator", "break-glass"]);
@@ -107,7 +104,7 @@ async function flip(c: Ctx): Promise<Response> {
 
 /** What an admin flips, and the answer to it: the receipt, or its progress as events. */
 export async function flipAs(
-  c: Ctx,
+  c: AdminContext,
   asked: Pick<FlipRequest, "reach" | "target" | "act" | "reason" | "untilMs" | "groups">,
 ): Promise<Response> {
   const { deployment } = c.env;
@@ -150,7 +147,7 @@ const byDigest = (target: Target): Target =>
 export const keyOfHuman = (named: string): string => (named.includes("@") ? emailDigest(named) : named);
 
 async function resume(
-  c: Ctx,
+  c: AdminContext,
   selector: { readonly reach: Reach; readonly target: Target },
   request: OpenRequest,
 ): Promise<Response> {
@@ -169,7 +166,7 @@ async function resume(
 }
 
 /** Lets newcomers in again. What a kill has stopped stays so. */
-async function lift(c: Ctx): Promise<Response> {
+async function lift(c: AdminContext): Promise<Response> {
   const { deployment } = c.env;
   const who = c.get("admin");
   const mayAct = await requireRole(deployment, who, c.req.path, ["operator"]);
@@ -199,7 +196,7 @@ async function lift(c: Ctx): Promise<Response> {
   }
 }
 
-async function list(c: Ctx): Promise<Response> {
+async function list(c: AdminContext): Promise<Response> {
   const { deployment } = c.env;
   const refused = await requireRole(deployment, c.get("admin"), c.req.path, READERS);
   if (refused !== null) return refused;
@@ -213,7 +210,7 @@ async function list(c: Ctx): Promise<Response> {
   });
 }
 
-async function read(c: Ctx): Promise<Response> {
+async function read(c: AdminContext): Promise<Response> {
   const { deployment } = c.env;
   const refused = await requireRole(deployment, c.get("admin"), c.req.path, READERS);
   if (refused !== null) return refused;
