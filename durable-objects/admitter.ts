@@ -102,23 +102,26 @@ export class Admitter {
     if (asked.kind === "refused") return this.#refuse(request, nowMs, asked.denial);
     this.#options.calls.giveUpSilent(nowMs);
     const { open, usage } = this.#options.ledger.state;
-    const units = unitsOf(this.#options.deployment().config, call);
-    const wanted = { running: open.length, bytes: bytesSent(sent), units, nowMs };
+    const { config } = this.#options.deployment();
+    const units = unitsOf(config, call);
+    const leadBytes = config.transcripts.streamLeadBytes;
+    const wanted = { running: this.#options.calls.runningAt(nowMs), bytes: bytesSent(sent), leadBytes, units, nowMs };
     const reserved = reserve(usage, this.#options.family.limits(enrolment), wanted);
     if (!reserved.ok) return this.#refuse(request, nowMs, reserved.denial);
     if (this.#options.ledger.isFull) return refused(unavailable("the log is full: R2 can't be written"));
     if (asked.kind === "wanted") return this.#holdBack(request, call, asked, nowMs, isClaim);
-    const leadBytes = leadBytesOf(this.#options.deployment().config, call.upstream);
-    const about = { upstream: call.upstream, units, bytes: bytesSent(sent) + leadBytes };
-    const shared = wantedOf(this.#options.deployment().config.quotas, enrolment, about);
+    const untoldBytes = leadBytesOf(config, call.upstream);
+    const about = { upstream: call.upstream, units, bytes: bytesSent(sent) + untoldBytes };
+    const shared = wantedOf(config.quotas, enrolment, about);
     const uncovered = this.#options.shares.uncovered(shared, nowMs);
     if (uncovered.length > 0) return verdict === null ? { uncovered } : this.#refuse(request, nowMs, verdict);
 
+    const { aheadBytes } = reserved;
     const seq = this.#options.ledger.nextSeq();
     const body = requestBody(sent, seq);
     const approved = asked.kind === "approved" ? this.#options.approvals.use(asked.id, seq, nowMs) : {};
     this.#options.ledger.change({ usage: reserved.usage, open: [...open, seq] });
-    const tickets = this.#options.shares.take(shared, leadBytes, nowMs);
+    const tickets = this.#options.shares.take(shared, untoldBytes, nowMs);
     const runBytes = sent.bodyFollows ? sent.body.length : 0;
     if (runBytes > 0 || countingBytes(tickets).length > 0) this.#options.ledger.countPassing(seq, runBytes, tickets);
     this.#options.ledger.record(
@@ -132,20 +135,19 @@ export class Admitter {
         body: body.piece,
       },
     );
-    const lease = new Lease(this.#options.calls, seq, call, body.writer, grant.id, { units, tickets });
+    const lease = new Lease(this.#options.calls, seq, call, body.writer, grant.id, { units, tickets, aheadBytes });
     this.#options.calls.leases.set(seq, lease);
     this.#options.control.saw({ kind: "admitted", bytes: bytesSent(sent) }, nowMs);
-    const isTold =
-      request.delegation !== undefined || statesDelegation(this.#options.deployment().config.upstreams[call.upstream]!);
+    const isTold = request.delegation !== undefined || statesDelegation(config.upstreams[call.upstream]!);
     const facts = isTold ? { delegation: delegationFacts(enrolment) } : {};
-    return { admitted: true, seq, lease, limits: this.#limitState(nowMs), ...facts };
+    return { admitted: true, seq, lease, aheadBytes, limits: this.#limitState(nowMs), ...facts };
   }
 
   #limitState(nowMs: number): LimitState {
     const { enrolment, state } = this.#options.ledger;
     const { task } = enrolment!;
     return limitStateOf(state.usage, this.#options.family.limits(enrolment!), {
-      running: state.open.length,
+      running: this.#options.calls.runningAt(nowMs),
       deadlineMs: task.deadlineMs,
       nowMs,
     });

@@ -92,7 +92,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       deployment,
       ledger,
       deadReason: (nowMs) => this.#control.deadReason(nowMs),
-      running: () => this.#ledger.state.open.length,
+      running: (nowMs) => this.#calls.runningAt(nowMs),
       wakeBy,
       waitUntil: (work) => ctx.waitUntil(work),
     });
@@ -263,6 +263,10 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   /** Admits one call, or records its refusal. The answer leaves when the record is durable (output gate). */
   async admit(request: AdmitRequest): Promise<Admission> {
     return this.#admitter.admit(request, false);
+  }
+
+  async callStopped(seq: number): Promise<void> {
+    this.#ledger.confirmOrphan(seq, Date.now());
   }
 
   /** The desk's: a person has decided. */

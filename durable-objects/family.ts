@@ -52,7 +52,7 @@ export interface FamilyOptions {
   readonly deployment: () => Deployment;
   readonly ledger: () => Ledger;
   readonly deadReason: (nowMs: number) => string | null;
-  readonly running: () => number;
+  readonly running: (nowMs: number) => number;
   readonly wakeBy: (atMs: number) => void;
   readonly waitUntil: (work: Promise<unknown>) => void;
 }
@@ -115,7 +115,7 @@ export class Family {
     if (refusal !== null) return no(refusal);
     const mine = this.limits(enrolment);
     const bucket = settleBucket(state.usage, mine, nowMs);
-    const used = { ...spentOf(bucket), concurrency: this.#options.running() };
+    const used = { ...spentOf(bucket), concurrency: this.#options.running(nowMs) };
     const limits = carve(mine, used, request.ceiling, request.asked, this.#places(enrolment));
     if (!limits.ok) return no({ kind: "limit", limit: limits.error });
     if (ledger.isFull) return no({ kind: "unavailable" });

@@ -10,10 +10,12 @@ import { BodyWriter, type Piece, wholeBody } from "./bodies.ts";
 export interface LeaseHost {
   /** Breaks the lease where the instance has no confirmation any more, and gets none. */
   confirm(lease: Lease): Promise<void>;
-  appendPiece(lease: Lease, piece: Piece, bytes: number): Cause | null;
+  appendPiece(lease: Lease, piece: Piece, part: "request" | "answer", bytes: number): Cause | null;
   /** Holds back who sends more than R2 takes, and breaks the lease where a shared limit has nothing left for what is to come. */
   pace(lease: Lease): Promise<void>;
-  recordAnswer(lease: Lease, settlement: Settlement, answer: AnswerBody): void;
+  /** Bytes of an answer that is over and were not counted yet. Not null: the budget does not cover them. */
+  countRest(lease: Lease, bytes: number): Cause | null;
+  recordAnswer(lease: Lease, settlement: Settlement, bytes: number, answer: AnswerBody): void;
   recordLost(lease: Lease): void;
   release(lease: Lease): void;
 }
@@ -22,6 +24,8 @@ export interface LeaseHost {
 export interface Taken {
   readonly units: Units;
   readonly tickets: readonly Ticket[];
+  /** Of the instance's own budget. */
+  readonly aheadBytes: number;
 }
 
 export interface AnswerBody {
@@ -57,6 +61,8 @@ export class Lease extends RpcTarget implements LeaseCalls {
   #isDone = false;
   #isSettled = false;
   readonly taken: Taken;
+  /** So many bytes of the answer its Worker may pass before they are counted. */
+  aheadBytes: number;
 
   constructor(host: LeaseHost, seq: number, call: Call, request: BodyWriter | null, grant: string, taken: Taken) {
     super();
@@ -65,6 +71,7 @@ export class Lease extends RpcTarget implements LeaseCalls {
     this.upstream = call.upstream;
     this.grant = grant;
     this.taken = taken;
+    this.aheadBytes = taken.aheadBytes;
     this.#host = host;
     this.request = request;
     this.requestComplete = request === null;
@@ -114,36 +121,42 @@ export class Lease extends RpcTarget implements LeaseCalls {
   async appendRequest(bytes: Uint8Array, last: boolean): Promise<boolean> {
     if (this.#isDone || this.request === null || this.requestComplete) return false;
     this.heardAtMs = Date.now();
-    this.#append(this.request, bytes);
+    this.#append(this.request, "request", bytes);
     this.requestComplete = last;
     await this.#host.pace(this);
     return this.#cause === null;
   }
 
-  async append(bytes: Uint8Array, declaredBytes: number | null = null): Promise<boolean> {
-    if (this.#isDone) return false;
+  async append(bytes: Uint8Array, declaredBytes: number | null = null): Promise<number | null> {
+    if (this.#isDone) return null;
     this.heardAtMs = Date.now();
     this.#answer ??= new BodyWriter(this.seq, "answer", { declaredBytes });
-    this.#append(this.#answer, bytes);
+    this.#append(this.#answer, "answer", bytes);
+    // As of now: what the calls beside it take meanwhile is not its own.
+    const { aheadBytes } = this;
     await this.#host.pace(this);
-    return this.#cause === null;
+    return this.#cause === null ? aheadBytes : null;
   }
 
-  #append(body: BodyWriter, bytes: Uint8Array): void {
-    const cause = this.#host.appendPiece(this, body.next(bytes), bytes.length);
+  #append(body: BodyWriter, part: "request" | "answer", bytes: Uint8Array): void {
+    const cause = this.#host.appendPiece(this, body.next(bytes), part, bytes.length);
     if (cause !== null) this.break(cause);
   }
 
-  async settle(settlement: Settlement): Promise<boolean> {
+  async settle(settlement: Settlement): Promise<boolean | Cause> {
     if (this.#isDone) return false;
     const { endedAtMs, lastByteAtMs } = settlement.timing;
     // How long ago it was is the same on every clock.
     if (lastByteAtMs !== null) this.lastByteAtMs = Date.now() - Math.max(0, endedAtMs - lastByteAtMs);
+    const bytes = settlement.redaction?.body?.trueBytes ?? settlement.tail.length;
+    const uncovered = this.#host.countRest(this, bytes);
+    // What was not to be passed any more needs no cover.
+    if (uncovered !== null && settlement.outcome === "complete") this.break(uncovered);
     const complete = settlement.outcome === "complete" && this.#cause === null;
-    this.#host.recordAnswer(this, settlement, this.#answerBody(settlement, complete));
+    this.#host.recordAnswer(this, settlement, bytes, this.#answerBody(settlement, complete));
     this.#isSettled = true;
     this.#finish();
-    return this.#cause === null;
+    return this.#cause ?? true;
   }
 
   #answerBody({ head, tail }: Settlement, complete: boolean): AnswerBody {

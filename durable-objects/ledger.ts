@@ -51,11 +51,17 @@ export interface Passing {
 }
 
 const NEW: State = {
-  usage: { calls: 0, bytes: 0, units: {}, tokens: 0, tokensAtMs: 0 },
+  usage: { calls: 0, bytes: 0, bytesAhead: 0, units: {}, tokens: 0, tokensAtMs: 0 },
   open: [],
   grantsExpireAtMs: 0,
   stopped: null,
 };
+
+/** As an object finds it that starts anew: whatever calls may have passed ahead of the count, nobody will count any more. */
+const withoutWorkers = ({ usage, ...state }: State): State => ({
+  ...state,
+  usage: { ...usage, bytes: usage.bytes + usage.bytesAhead, bytesAhead: 0 },
+});
 
 /** What shares a record's row. */
 export interface Beside {
@@ -85,13 +91,15 @@ export class Ledger {
   #rawTriedAtMs = 0;
   /** Calls of an earlier life of this object whose bodies are to be read from R2 before their records can be written. */
   readonly #largeOrphans = new Set<number>();
+  /** Those whose Workers may still run, as far as anybody knows. Their number is on record. */
+  readonly #unheard = new Set<number>();
   #readingOrphans: Promise<void> | null = null;
   #storing: Promise<void> | null = null;
 
   constructor(options: LedgerOptions) {
     this.#options = options;
     this.log = new TranscriptLog(options.ctx.storage.sql, options.kept);
-    this.#state = (this.log.state as State | undefined) ?? NEW;
+    this.#state = withoutWorkers((this.log.state as State | undefined) ?? NEW);
     this.#raw = new RawBodies(options.ctx.storage.sql, options.kept);
     // Of calls that were answered, nothing waits but their bytes.
     for (const call of this.#raw.openCalls) if (!this.#state.open.includes(call)) this.#raw.close(call);
@@ -127,12 +135,6 @@ export class Ledger {
     this.#raw.close(call);
   }
 
-  countBytes(bytes: number): Usage {
-    const { usage } = this.#state;
-    this.change({ usage: { ...usage, bytes: usage.bytes + bytes } });
-    return this.#state.usage;
-  }
-
   /** Of a body that comes in runs, so many are counted by now. */
   countPassing(call: number, bytes: number, tickets: readonly Ticket[]): void {
     const { passing = {} } = this.#state;
@@ -144,7 +146,9 @@ export class Ledger {
   #countLost(call: number, durableBytes: number): void {
     const { bytes = 0, quotas = [] } = this.#state.passing?.[call] ?? {};
     const missed = Math.max(0, durableBytes - bytes);
-    this.countBytes(missed);
+    const { usage } = this.#state;
+    const all = Math.min(usage.bytes + missed, this.#enrolment!.limits.bytes);
+    this.change({ usage: { ...usage, bytes: Math.max(usage.bytes, all) } });
     const shares: Shares = this.#state.shares ?? {};
     const charged = quotas.map((name) => {
       const share = shareOf(shares, name);
@@ -271,6 +275,7 @@ export class Ledger {
     // Durable with the records: another reset must not make them look confirmed.
     this.countOrphans(orphans.length, nowMs);
     for (const seq of orphans) {
+      this.#unheard.add(seq);
       if (this.#raw.openCalls.has(seq)) this.#largeOrphans.add(seq);
       else this.#recordOrphan(seq, this.#durable(seq, "answer"), this.#durable(seq, "request"), nowMs);
     }
@@ -332,6 +337,14 @@ export class Ledger {
     this.change({
       orphaned: { calls: this.orphanedAt(nowMs) + calls, untilMs: nowMs + SILENT_WORKER_CUT_MS },
     });
+  }
+
+  /** The Worker of such a call has stopped, and says so: nothing of it runs any more. Said again it changes nothing. */
+  confirmOrphan(seq: number, nowMs: number): void {
+    const calls = this.orphanedAt(nowMs);
+    const { orphaned } = this.#state;
+    if (orphaned === undefined || calls === 0 || !this.#unheard.delete(seq)) return;
+    this.change({ orphaned: { ...orphaned, calls: calls - 1 } });
   }
 
   /** Calls of an earlier life of this object, or that its end gave up, that may still run, unheard. */

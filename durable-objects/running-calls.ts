@@ -2,7 +2,9 @@ import type { Limits } from "../src/config/define.ts";
 import type { Deployment } from "../src/deployment.ts";
 import { amountsOf, settledCharges } from "../src/instance/call-cost.ts";
 import type { Cause, Settlement } from "../src/instance/contract.ts";
+import { countBytes } from "../src/instance/limits.ts";
 import { chargesOf } from "../src/metering/charge.ts";
+import type { BodyPart } from "../src/transcript/body-line.ts";
 import type { Piece } from "./bodies.ts";
 import type { InstanceControl } from "./instance-control.ts";
 import { answerFields, lostFields } from "./instance-fields.ts";
@@ -35,19 +37,24 @@ export class RunningCalls implements LeaseHost {
     return this.#options.ledger();
   }
 
+  /** Those that hold a place: with those of an earlier life of the object, whose Workers have not said that they stopped. */
+  runningAt(nowMs: number): number {
+    return this.leases.size + this.#ledger.orphanedAt(nowMs);
+  }
+
   async confirm(lease: Lease): Promise<void> {
     if (!(await this.#options.control().isConfirmedRunning())) lease.break("unconfirmed");
     // The alarm says so to all at once; it may be late, where it waits for R2.
     else if (Date.now() >= this.#ledger.enrolment!.task.deadlineMs) lease.break("expired");
   }
 
-  appendPiece(lease: Lease, piece: Piece, bytes: number): Cause | null {
+  appendPiece(lease: Lease, piece: Piece, part: BodyPart, bytes: number): Cause | null {
     this.#ledger.appendBody(piece);
-    const usage = this.#ledger.countBytes(bytes);
+    const isCovered = this.#count(lease, part, bytes);
     this.#options.shares().count(lease.taken.tickets, bytes);
     this.#ledger.countPassing(lease.seq, bytes, lease.taken.tickets);
     this.#options.control().saw({ kind: "passed", bytes }, Date.now());
-    if (usage.bytes > this.#options.limits().bytes) return "budget";
+    if (!isCovered) return "budget";
     return this.#ledger.isFull ? "log-full" : null;
   }
 
@@ -56,9 +63,28 @@ export class RunningCalls implements LeaseHost {
     if (!(await this.#options.shares().extendBytes(lease.taken.tickets))) lease.break("budget");
   }
 
-  recordAnswer(lease: Lease, settlement: Settlement, answer: AnswerBody): void {
-    const bytes = settlement.redaction?.body?.trueBytes ?? settlement.tail.length;
-    this.#ledger.countBytes(bytes);
+  /** Exact: of an answer what its Worker may have passed is reserved, and of a request nothing passes before it is counted. */
+  #count(lease: Lease, part: BodyPart, bytes: number): boolean {
+    const ahead = part === "answer" ? lease.aheadBytes : 0;
+    const counted = countBytes(this.#ledger.state.usage, this.#options.limits(), ahead, bytes);
+    this.#ledger.change({ usage: counted.usage });
+    if (part === "answer") lease.aheadBytes = counted.aheadBytes ?? 0;
+    return counted.aheadBytes !== null;
+  }
+
+  countRest(lease: Lease, bytes: number): Cause | null {
+    const isCovered = this.#count(lease, "answer", bytes);
+    this.#giveBackAhead(lease);
+    return isCovered ? null : "budget";
+  }
+
+  #giveBackAhead(lease: Lease): void {
+    const { usage } = this.#ledger.state;
+    this.#ledger.change({ usage: { ...usage, bytesAhead: usage.bytesAhead - lease.aheadBytes } });
+    lease.aheadBytes = 0;
+  }
+
+  recordAnswer(lease: Lease, settlement: Settlement, bytes: number, answer: AnswerBody): void {
     const { units, tickets } = lease.taken;
     const charges = settledCharges(units, settlement);
     const cost = amountsOf(charges);
@@ -79,6 +105,9 @@ export class RunningCalls implements LeaseHost {
     const { units, tickets } = lease.taken;
     const lead = this.#options.deployment().config.transcripts.streamLeadBytes;
     const fields = lostFields(lease, lead, chargesOf(units, null));
+    // It may have passed them, and nobody will say so.
+    this.#count(lease, "answer", lease.aheadBytes);
+    this.#giveBackAhead(lease);
     this.#options.shares().settle(tickets, null);
     this.#ledger.recordAnswer(lease.seq, Date.now(), fields, { grant: lease.grant });
   }

@@ -25,9 +25,13 @@ export interface Admitted {
   readonly seq: number;
   readonly lease: LeaseCalls & Partial<Disposable>;
   readonly stop: Stop;
+  /** So many bytes of its answer may pass before they are appended. */
+  readonly aheadBytes: number;
   readonly limits: LimitState;
   /** Null where it was not asked for. */
   readonly delegation: DelegationFacts | null;
+  /** Says that the call is over, where its lease is lost: another life of the instance's object may count it as one that runs. */
+  confirmStopped(): Promise<void>;
   /** From here on a switch cuts the call at once. Streams begin with it; anything else comes to it by time. */
   listen(): void;
 }
@@ -75,9 +79,22 @@ export async function admit(
       stop.end();
       return err(admission);
     }
-    const { lease, seq, limits, delegation = null } = admission;
+    const { lease, seq, aheadBytes, limits, delegation = null } = admission;
     listener.hold(lease);
-    return ok({ seq, lease, stop, limits, delegation, listen: () => listener.listen() } as unknown as Admitted);
+    return ok({
+      seq,
+      lease,
+      stop,
+      aheadBytes,
+      limits,
+      delegation,
+      // Nobody hears it: its time frees the place as well.
+      confirmStopped: () =>
+        instanceOf(deployment, grant.instance)
+          .callStopped(seq)
+          .catch(() => {}),
+      listen: () => listener.listen(),
+    } as unknown as Admitted);
   } catch {
     stop.end();
     return err({ denial: unavailable("the instance could not be reached") });

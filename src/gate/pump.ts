@@ -21,7 +21,7 @@ const ROOM: Room = { take: takeRoom, give: giveRoom };
 /** Between whom, and how long. */
 export interface Passage {
   readonly upstream: UpstreamConfig;
-  readonly lead: Pick<Config["transcripts"], "streamLeadMs" | "streamLeadBytes">;
+  readonly lead: Pick<Config["transcripts"], "streamLeadMs">;
   /** Null: nothing of the call is metered. */
   readonly metered: Metered | null;
   /** Null: no rule concerns the call. */
@@ -52,6 +52,8 @@ export class Pump {
   /** Received and, perhaps, passed, but not durable yet. */
   #pending: Uint8Array[] = [];
   #pendingBytes = 0;
+  /** So many of both may pass. */
+  #aheadBytes: number;
   /** On its way to the instance. */
   #appendingBytes = 0;
   #appending: Promise<void> = Promise.resolve();
@@ -65,6 +67,7 @@ export class Pump {
     this.#call = call;
     this.#forwarded = forwarded;
     this.#passage = passage;
+    this.#aheadBytes = call.aheadBytes;
     this.#scan = new EchoScan(forwarded.guarded);
   }
 
@@ -125,18 +128,24 @@ export class Pump {
       stop.allow(LEASE_ANSWER_MS, { kind: "lease-lost" });
       const settling = lease.settle(settlement);
       const settled = stop.reason === null ? await stop.orStopped(settling) : await within(LEASE_ANSWER_MS, settling);
-      // `false`: a switch came first. Which one is of no matter: every revoked token hears the same.
+      // `false`: it was given up. What the agent hears is what any revoked token hears.
       if (settled === false) stop.stop({ kind: "cut", cause: "switched" });
-      else if (settled === undefined) stop.stop({ kind: "lease-lost" });
+      else if (typeof settled === "string") stop.stop({ kind: "cut", cause: settled });
+      else if (settled === undefined) this.#loseLease();
       return settled === true;
     } catch {
-      stop.stop({ kind: "lease-lost" });
+      this.#loseLease();
       return false;
     } finally {
       stop.end();
       this.#reader?.close();
       lease[Symbol.dispose]?.();
     }
+  }
+
+  #loseLease(): void {
+    this.#call.stop.stop({ kind: "lease-lost" });
+    this.#passage.waitUntil(this.#call.confirmStopped());
   }
 
   /** An answer of a declared, short length. Null: stopped, or the upstream broke off; what came until then is pending, for the record. */
@@ -205,7 +214,7 @@ export class Pump {
 
   /**
    * The answer as a stream that is pulled: each run goes to the agent and to the record, and what was passed leads
-   * what is durable by at most `streamLeadBytes` and `streamLeadMs`. The last byte waits for the settlement; of an
+   * what is durable by at most `aheadBytes`, as the instance says, and `streamLeadMs`. The last byte waits for the settlement; of an
    * event stream, whose reader needs every byte of an event at once, its end does.
    */
   stream(
@@ -251,7 +260,7 @@ export class Pump {
           this.#call.stop.stop({ kind: "too-large", reason: "the answer" });
           return cut(controller);
         }
-        if (this.#pendingBytes + this.#appendingBytes >= this.#passage.lead.streamLeadBytes) await this.#append();
+        if (this.#pendingBytes + this.#appendingBytes > this.#aheadBytes) await this.#append();
         if (this.#call.stop.reason !== null) return cut(controller);
         // The record keeps `run`; what is enqueued gives its buffer away.
         const out = isEventStream ? run.slice() : concat(held, run.subarray(0, run.byteLength - 1));
@@ -356,9 +365,10 @@ export class Pump {
       lease.append(bytes, this.#declaredBytes).catch(() => undefined),
     );
     this.#appendingBytes -= bytes.byteLength;
-    if (kept === true || this.#settled !== null) return;
-    // `false`: the lease broke, and its cause is on its way. Nothing heard: nobody could cut this call.
-    if (kept === false) await within(LEASE_ANSWER_MS, stop.stopped());
+    if (typeof kept === "number") this.#aheadBytes = kept;
+    if (typeof kept === "number" || this.#settled !== null) return;
+    // `null`: the lease broke, and its cause is on its way. Nothing heard: nobody could cut this call.
+    if (kept === null) await within(LEASE_ANSWER_MS, stop.stopped());
     stop.stop({ kind: "lease-lost" });
   }
 

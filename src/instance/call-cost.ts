@@ -18,7 +18,7 @@ export function unitsOf({ upstreams }: Config, call: Call): Units {
   return metered === null ? {} : reserveOf(metered);
 }
 
-/** How much of a running call may have passed, and not been counted yet. */
+/** How much of a running call a quota may not have been told of: what has passed, and what was read and has not. */
 export function leadBytesOf({ upstreams, transcripts }: Config, name: string): number {
   const lead = transcripts.streamLeadBytes + READ_AHEAD_BYTES;
   const redacts = Object.hasOwn(upstreams, name) && upstreams[name]!.redact.length > 0;

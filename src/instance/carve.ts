@@ -126,10 +126,12 @@ const rounded = (amount: number, { isWhole }: Sharing): number =>
 export const spentOf = (usage: {
   readonly calls: number;
   readonly bytes: number;
+  readonly bytesAhead: number;
   readonly units: Readonly<Record<string, number>>;
 }): Spent => ({
   calls: usage.calls,
-  bytes: usage.bytes,
+  // What runs may have passed that much more.
+  bytes: usage.bytes + usage.bytesAhead,
   units: usage.units,
 });
 

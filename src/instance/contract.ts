@@ -255,10 +255,16 @@ export interface LeaseCalls {
   broken(): Promise<Cause>;
   /** A run of a long request body, durable when this returns. False: the lease is broken, forward nothing. */
   appendRequest(bytes: Uint8Array, last: boolean): Promise<boolean>;
-  /** A run of a long answer, of the length that its head declares, durable when this returns. False: the lease is broken, pass nothing more. */
-  append(bytes: Uint8Array, declaredBytes?: number | null): Promise<boolean>;
-  /** The outcome, durable when this returns. False: the lease had broken before; the call is recorded as cut. */
-  settle(settlement: Settlement): Promise<boolean>;
+  /**
+   * A run of a long answer, of the length that its head declares, durable and counted when this returns. From here on so many
+   * bytes may pass before they are appended. Null: the lease is broken, pass nothing more.
+   */
+  append(bytes: Uint8Array, declaredBytes?: number | null): Promise<number | null>;
+  /**
+   * The outcome, durable when this returns. Else why the lease had broken before, or breaks by what is settled: the call is
+   * recorded as cut. False: it was given up.
+   */
+  settle(settlement: Settlement): Promise<boolean | Cause>;
   /**
    * Asked in turns as long as the call runs. True: the lease holds, and the instance holds its confirmation. False: it
    * broke, and `broken()` says why.
@@ -272,6 +278,8 @@ export type Admission =
       readonly admitted: true;
       readonly seq: number;
       readonly lease: LeaseCalls & Partial<Disposable>;
+      /** So many bytes of its answer may pass before they are appended. */
+      readonly aheadBytes: number;
       readonly limits: LimitState;
       /** Where it was asked for. */
       readonly delegation?: DelegationFacts;
@@ -321,6 +329,8 @@ export interface AgentInstanceCalls extends FamilyCalls {
   close(sw: Switch): Promise<CloseAnswer>;
   /** A pause that was resumed, by whom and why; null: that word was lost, and only its end is known. */
   reopen(id: string, opening: Pick<Opening, "by" | "reason"> | null): Promise<void>;
+  /** A call is over whose lease was lost with an earlier life of the object: its place is free. */
+  callStopped(seq: number): Promise<void>;
   /** A person's decision about a call that it holds back. */
   decideApproval(id: string, request: DecideRequest): Promise<DecideAnswer>;
   read(fromSeq: number, maxLines: number): Promise<UnstoredLines | null>;

@@ -6,6 +6,8 @@ import { add, addUnits, own, toMillionths, type Units } from "../metering/amount
 export interface Usage extends Bucket {
   readonly calls: number;
   readonly bytes: number;
+  /** What running calls may have passed beyond that, and nobody has counted yet. Both together never exceed the limit. */
+  readonly bytesAhead: number;
   /** Metered units that were spent, by name. */
   readonly units: Readonly<Record<string, number>>;
 }
@@ -13,6 +15,7 @@ export interface Usage extends Bucket {
 export const unused = (limits: Limits, nowMs: number): Usage => ({
   calls: 0,
   bytes: 0,
+  bytesAhead: 0,
   units: {},
   tokens: limits.burst,
   tokensAtMs: nowMs,
@@ -32,8 +35,18 @@ export const tokensAt = ({ tokens, tokensAtMs }: Bucket, { burst, callsPerSecond
 export function reserve(
   usage: Usage,
   limits: Limits,
-  want: { readonly running: number; readonly bytes: number; readonly units: Units; readonly nowMs: number },
-): { readonly ok: true; readonly usage: Usage } | { readonly ok: false; readonly denial: Denial } {
+  want: {
+    /** Calls that hold a place. */
+    readonly running: number;
+    readonly bytes: number;
+    /** What its Worker would best pass before it is counted. */
+    readonly leadBytes: number;
+    readonly units: Units;
+    readonly nowMs: number;
+  },
+):
+  | { readonly ok: true; readonly usage: Usage; readonly aheadBytes: number }
+  | { readonly ok: false; readonly denial: Denial } {
   const tokens = tokensAt(usage, limits, want.nowMs);
   if (usage.calls + 1 > limits.calls) return { ok: false, denial: { kind: "exhausted", budget: "calls" } };
   if (usage.bytes + want.bytes >= limits.bytes) return { ok: false, denial: { kind: "exhausted", budget: "bytes" } };
@@ -41,22 +54,48 @@ export function reserve(
   for (const unit of Object.keys(want.units))
     if (Object.hasOwn(limits.units, unit) && toMillionths(own(spent, unit)) > toMillionths(limits.units[unit]!))
       return { ok: false, denial: { kind: "exhausted", budget: `units.${unit}` } };
-  if (want.running + 1 > limits.concurrency)
+  // The last bytes are held by calls that run: when those are over, some may be left.
+  const freeBytes = limits.bytes - usage.bytes - usage.bytesAhead - want.bytes;
+  if (want.running + 1 > limits.concurrency || freeBytes <= 0)
     return { ok: false, denial: { kind: "limited", limit: "concurrency", retryAfterSeconds: 1 } };
   if (tokens < 1) {
     const retryAfterSeconds = Math.max(1, Math.ceil((1 - tokens) / limits.callsPerSecond));
     return { ok: false, denial: { kind: "limited", limit: "rate", retryAfterSeconds } };
   }
+  // Near the end of its budget, no more than a share for each call that may yet come beside it.
+  const aheadBytes = Math.min(want.leadBytes, Math.floor(freeBytes / (limits.concurrency - want.running)));
   return {
     ok: true,
+    aheadBytes,
     usage: {
       ...usage,
       calls: usage.calls + 1,
       bytes: usage.bytes + want.bytes,
+      bytesAhead: usage.bytesAhead + aheadBytes,
       units: spent,
       tokens: tokens - 1,
       tokensAtMs: Math.max(usage.tokensAtMs, want.nowMs),
     },
+  };
+}
+
+/**
+ * Pure. So many bytes more of a running call that holds `aheadBytes` of the budget: what it holds afterwards, or null where
+ * the budget does not cover them. What it does not cover has not passed, and is not counted.
+ */
+export function countBytes(
+  usage: Usage,
+  limits: Limits,
+  aheadBytes: number,
+  bytes: number,
+): { readonly usage: Usage; readonly aheadBytes: number | null } {
+  const othersAhead = usage.bytesAhead - aheadBytes;
+  const left = Math.max(0, limits.bytes - usage.bytes - othersAhead);
+  const counted = Math.min(bytes, left);
+  const ahead = Math.min(aheadBytes, left - counted);
+  return {
+    usage: { ...usage, bytes: usage.bytes + counted, bytesAhead: othersAhead + ahead },
+    aheadBytes: counted < bytes ? null : ahead,
   };
 }
 

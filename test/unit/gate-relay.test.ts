@@ -32,7 +32,7 @@ function callWith(answers: Partial<LeaseCalls> = {}) {
     ...answers,
     append: async (bytes, declaredBytes) => {
       appended.push(text(bytes));
-      return answers.append?.(bytes, declaredBytes) ?? true;
+      return answers.append === undefined ? 1_000_000 : answers.append(bytes, declaredBytes);
     },
     settle: async (settlement) => {
       settled.push(settlement);
@@ -43,11 +43,18 @@ function callWith(answers: Partial<LeaseCalls> = {}) {
   const waited: Promise<unknown>[] = [];
   const pass = (response: Response | null, over: { isHead?: boolean; leadBytes?: number; leadMs?: number } = {}) =>
     relay(
-      { seq: 1, lease, stop, listen: () => {} } as unknown as Admitted,
+      {
+        seq: 1,
+        lease,
+        stop,
+        aheadBytes: over.leadBytes ?? 1_000_000,
+        listen: () => {},
+        confirmStopped: async () => {},
+      } as unknown as Admitted,
       { response, sent: { bytes: 0, lastAtMs: null }, guarded: [] },
       {
         upstream,
-        lead: { streamLeadMs: over.leadMs ?? 10_000, streamLeadBytes: over.leadBytes ?? 1_000_000 },
+        lead: { streamLeadMs: over.leadMs ?? 10_000 },
         rewriting: {
           origin: "https://gate.test",
           askedUrl: "https://upstream.test/a",

@@ -166,7 +166,7 @@ describe("leases", () => {
     const { lease } = await admitted(agent);
     const closing = instanceOf(deployment, agent.id).close(killOf(agent));
     expect(await lease.broken()).toBe("switched");
-    expect(await lease.settle(settlement())).toBe(false);
+    expect(await lease.settle(settlement())).toBe("switched");
     expect(await closing).toMatchObject({ cut: 1, unconfirmed: 0 });
     expect((await recordsOf(agent)).at(-1)).toMatchObject({ type: "answer", outcome: "cut", cause: "switched" });
   });
@@ -411,7 +411,7 @@ describe("a Worker that died without a word", () => {
     const next = await instanceOf(deployment, agent.id).admit(agent.admission());
     clock.mockRestore();
     expect(next.admitted).toBe(true);
-    expect(await silent.lease.append(new Uint8Array(1))).toBe(false);
+    expect(await silent.lease.append(new Uint8Array(1))).toBeNull();
     expect(typesOf(await recordsOf(agent))).toBe("enrolled call refused answer call");
   });
 });

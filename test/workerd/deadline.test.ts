@@ -12,7 +12,7 @@ describe("a call that runs when its task is over", () => {
     const clock = vi.spyOn(Date, "now").mockReturnValue(agent.enrolment.task.deadlineMs);
     expect(await lease.beat()).toBe(false);
     expect(await lease.broken()).toBe("expired");
-    expect(await lease.settle(settlement())).toBe(false);
+    expect(await lease.settle(settlement())).toBe("expired");
     clock.mockRestore();
   });
 });

@@ -102,7 +102,7 @@ describe("a human who loses a group", () => {
     const flipping = narrow(human, ["readers"]);
     expect(await commenting.broken()).toBe("narrowed");
     expect(await commenting.beat()).toBe(false);
-    expect(await commenting.settle(settlement({ outcome: "cut" }))).toBe(false);
+    expect(await commenting.settle(settlement({ outcome: "cut" }))).toBe("narrowed");
     const { switch: sw, status, reached } = await flipping;
     expect([status, reached]).toMatchObject(["done", [{ instance: agent.id, answer: { cut: 1, unconfirmed: 0 } }]]);
     expect(await reading.beat()).toBe(true);

@@ -206,7 +206,7 @@ describe("a Worker that falls silent in the middle of raw bodies", () => {
     const clock = vi.spyOn(Date, "now").mockReturnValue(Date.now() + 20_001);
     await flush(agent);
     clock.mockRestore();
-    expect(await lease.append(noise(MIB), null)).toBe(false);
+    expect(await lease.append(noise(MIB), null)).toBeNull();
     await flush(agent);
     const { streamLeadBytes } = deployment.config.transcripts;
     expect(await storedAnswer(agent, seq)).toMatchObject({
@@ -269,7 +269,7 @@ describe("while R2 can't be written", () => {
       // It is not asked again at each run.
       expect(tries).toBe(1);
       expect(await lease.broken()).toBe("log-full");
-      expect(await lease.settle(settlement({ outcome: "cut", tail: bytes.slice(-5) }))).toBe(false);
+      expect(await lease.settle(settlement({ outcome: "cut", tail: bytes.slice(-5) }))).toBe("log-full");
       const refused = await instanceOf(deployment, agent.id).admit(agent.admission());
       expect(refused).toMatchObject({
         denial: { kind: "unavailable", reason: expect.stringContaining("log is full") },
@@ -305,8 +305,8 @@ describe("while R2 can't be written", () => {
     const sw = switchOf({ reach: "instance", target: { instance: agent.id } });
     const closing = instanceOf(deployment, agent.id).close(sw);
     expect(await lease.broken()).toBe("switched");
-    expect(await lease.append(bytes.slice(0, 9), null)).toBe(false);
-    expect(await lease.settle(settlement({ outcome: "cut", tail: new Uint8Array(0) }))).toBe(false);
+    expect(await lease.append(bytes.slice(0, 9), null)).toBeNull();
+    expect(await lease.settle(settlement({ outcome: "cut", tail: new Uint8Array(0) }))).toBe("switched");
     expect(await closing).toMatchObject({ cut: 1, unconfirmed: 0 });
     await flush(agent);
     watched.before = () => {};
@@ -378,7 +378,7 @@ describe("while R2 is slow", () => {
     watched.before = hang;
     expect(await answer(lease, bytes.slice(0, 32 * MIB), bytes.length)).toBe(true);
     const startedAtMs = Date.now();
-    expect(await lease.append(bytes.slice(32 * MIB), null)).toBe(true);
+    expect(await lease.append(bytes.slice(32 * MIB), null)).not.toBeNull();
     const heldBackMs = Date.now() - startedAtMs;
     expect(heldBackMs).toBeGreaterThan(2_000);
     expect(heldBackMs).toBeLessThan(LEASE_ANSWER_MS);
@@ -399,7 +399,7 @@ describe("while R2 is slow", () => {
     const clock = vi.spyOn(Date, "now").mockReturnValue(agent.enrolment.task.deadlineMs + 1);
     const ending = alarm(agent);
     expect(await lease.broken()).toBe("expired");
-    expect(await lease.settle(settlement({ outcome: "cut", tail: new Uint8Array(0) }))).toBe(false);
+    expect(await lease.settle(settlement({ outcome: "cut", tail: new Uint8Array(0) }))).toBe("expired");
     await ending;
     watched.before = () => {};
     vi.mocked(setTimeout).mockRestore();
@@ -540,7 +540,7 @@ describe("through the gate", () => {
     append.mockImplementation(async function (this: Lease, bytes: Uint8Array) {
       if (durable >= 2 * MIB) return hang();
       durable += bytes.length;
-      return true;
+      return streamLeadBytes;
     });
     const reader = (await agent.call(ISSUES)).body!.getReader();
     let passed = 0;

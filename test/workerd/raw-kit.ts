@@ -59,7 +59,7 @@ export async function begin(agent: Agent, first: Uint8Array | null = null): Prom
 export async function answer(lease: LeaseCalls, bytes: Uint8Array, declared: number | null = null): Promise<boolean> {
   let kept = true;
   for (const run of runsOf(bytes)) {
-    kept = await lease.append(run, declared);
+    kept = (await lease.append(run, declared)) !== null;
     if (!kept) break;
   }
   return kept;

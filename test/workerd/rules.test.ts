@@ -168,8 +168,8 @@ describe("an enforced rule", () => {
       ...Array(3).fill(DEAD.denial),
     ]);
     expect(await running.lease.broken()).toBe("switched");
-    expect(await running.lease.append(new Uint8Array(1))).toBe(false);
-    expect(await running.lease.settle(settlement({ outcome: "cut" }))).toBe(false);
+    expect(await running.lease.append(new Uint8Array(1))).toBeNull();
+    expect(await running.lease.settle(settlement({ outcome: "cut" }))).toBe("switched");
     expect(await ask(agent)).toMatchObject(DEAD);
 
     const { switch: sw } = await delivered(agent);
@@ -304,7 +304,7 @@ describe("each signal reaches its rule", () => {
     const second = await admitted(agent);
     for (const { lease } of [first, second]) {
       expect(await lease.broken()).toBe("switched");
-      expect(await lease.settle(settlement({ outcome: "cut" }))).toBe(false);
+      expect(await lease.settle(settlement({ outcome: "cut" }))).toBe("switched");
     }
     await stopped(agent, "calls-burnt", 0.5);
   });
@@ -312,8 +312,8 @@ describe("each signal reaches its rule", () => {
   it("bytes-burn, by a run of an answer", async () => {
     const agent = await watchedBy("bytes-burnt", { limits: { ...limits, bytes: 1_000 } });
     const { lease } = await admitted(agent);
-    expect(await lease.append(new Uint8Array(499))).toBe(true);
-    expect(await lease.append(new Uint8Array(1))).toBe(false);
+    expect(await lease.append(new Uint8Array(499))).not.toBeNull();
+    expect(await lease.append(new Uint8Array(1))).toBeNull();
     expect(await lease.broken()).toBe("switched");
     await lease.settle(settlement({ outcome: "cut" }));
     await stopped(agent, "bytes-burnt", 0.5);

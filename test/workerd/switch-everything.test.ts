@@ -98,6 +98,6 @@ describe("who was revoked", () => {
       status: "pending",
       reached: [{ instance: agent.id, answer: { cut: 0, unconfirmed: 1 } }],
     });
-    expect(await admission.lease.settle(settlement({ outcome: "cut" }))).toBe(false);
+    expect(await admission.lease.settle(settlement({ outcome: "cut" }))).toBe("ended");
   }, 20_000);
 });

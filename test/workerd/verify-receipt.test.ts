@@ -54,7 +54,7 @@ async function runs(agent: Agent): Promise<void> {
 
 async function completes(agent: Agent): Promise<boolean> {
   const admitted = await instanceOf(deployment, agent.id).admit(agent.admission());
-  return admitted.admitted && (await admitted.lease.settle(settlement("complete")));
+  return admitted.admitted && (await admitted.lease.settle(settlement("complete"))) === true;
 }
 
 async function flip(
