@@ -35,6 +35,7 @@ import { InstanceControl } from "./instance-control.ts";
 import { enrolledFields } from "./instance-fields.ts";
 import { Kept } from "./kept.ts";
 import { Ledger } from "./ledger.ts";
+import { Orphans } from "./orphans.ts";
 import { jtiOf } from "./proof-mark.ts";
 import { RefusedCalls } from "./refused-calls.ts";
 import { RuleWatch } from "./rule-watch.ts";
@@ -54,6 +55,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   readonly #approvals: Approvals;
   readonly #shares: InstanceShares;
   readonly #wake: Wake;
+  readonly #orphans: Orphans;
   readonly #calls: RunningCalls;
   readonly #refused: RefusedCalls;
   readonly #admitter: Admitter;
@@ -78,15 +80,23 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       beforeRecord: () => this.#control.keep(),
     });
     const ledger = () => this.#ledger;
+    const orphans = () => this.#orphans;
     this.#refused = new RefusedCalls({ ledger, wakeBy });
     this.#calls = new RunningCalls({
       ledger,
       control: () => this.#control,
       shares: () => this.#shares,
+      orphans,
       limits: () => this.#family.limits(this.#ledger.enrolment!),
       deployment,
     });
     const { leases } = this.#calls;
+    this.#orphans = new Orphans({
+      ledger,
+      bucket: () => this.env.TRANSCRIPTS,
+      deployment,
+      isHeld: (seq) => leases.has(seq),
+    });
     this.#family = new Family({
       kept,
       deployment,
@@ -105,6 +115,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       watch,
       leases,
       wakeBy,
+      orphans,
       approvals,
     });
     const whyNot = (call: Call, nowMs: number) => this.#admitter.whyNever(call, nowMs);
@@ -126,7 +137,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     this.#wake = new Wake(ctx, () => this.#nextWakeMs());
     if (this.#ledger.enrolment !== null) this.#follow(this.#ledger.enrolment);
     try {
-      this.#recordOrphans();
+      this.#orphans.record(Date.now());
     } catch {
       // A secret is missing, and every door is closed. The alarm does it, or the object that the mended deployment starts.
     }
@@ -266,7 +277,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   }
 
   async callStopped(seq: number): Promise<void> {
-    this.#ledger.confirmOrphan(seq, Date.now());
+    this.#orphans.confirm(seq, Date.now());
   }
 
   /** The desk's: a person has decided. */
@@ -323,7 +334,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const { enrolment } = this.#ledger;
     if (enrolment === null) return;
     try {
-      this.#recordOrphans();
+      this.#orphans.record(Date.now());
       this.#watch.handOver();
       this.#family.tend();
       this.#approvals.settle(Date.now());
@@ -332,8 +343,8 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       const cut = isOver ? await this.#control.cutAll("expired") : null;
       if (!isOver) this.#calls.giveUpSilent(Date.now());
       // What R2 must be read for comes behind what may not wait for it, and where it can't be read, only the end waits.
-      const unread = await this.#ledger.recordLargeOrphans().catch((error: unknown) => ({ error }));
-      if (cut !== null && !this.#ledger.hasLargeOrphans) await this.#end(enrolment, cut.unconfirmed);
+      const unread = await this.#orphans.recordLarge().catch((error: unknown) => ({ error }));
+      if (cut !== null && !this.#orphans.hasLarge) await this.#end(enrolment, cut.unconfirmed);
       await this.#leaveIfDue(enrolment, Date.now());
       this.#family.tend();
       if (!this.#ledger.log.isClosed) this.#refused.recordCounted(Date.now(), false);
@@ -356,7 +367,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     else await this.#control.learn(enrolment);
     if (this.#ledger.log.isClosed) return;
     const nowMs = Date.now();
-    this.#ledger.countOrphans(this.#calls.leases.size, nowMs);
+    this.#orphans.count(this.#calls.leases.size, nowMs);
     this.#shares.loseRunning(nowMs);
     for (const lease of this.#calls.leases.values()) lease.abandon();
     this.#refused.recordCounted(nowMs, true);
@@ -371,10 +382,6 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     await this.#control.leave(enrolment);
   }
 
-  #recordOrphans(): void {
-    this.#ledger.recordOrphans((seq) => this.#calls.leases.has(seq), Date.now());
-  }
-
   /** When there is something to do next; null for who never enrolled, or has nothing left. */
   #nextWakeMs(): number | null {
     if (this.#ledger.enrolment === null) return null;
@@ -386,6 +393,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
         this.#watch.dueAtMs(nowMs),
         this.#approvals.dueAtMs(nowMs),
         this.#leaveAtMs,
+        this.#orphans.hasLarge ? nowMs : null,
         this.#family.dueAtMs(nowMs),
       ].filter((time) => time !== null);
       const times = [...this.#ledger.wakeTimes(nowMs), ...others];

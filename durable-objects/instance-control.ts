@@ -14,6 +14,7 @@ import type { Kept } from "./kept.ts";
 import type { Lease } from "./lease.ts";
 import type { Ledger } from "./ledger.ts";
 import { LiveCeilings } from "./live-ceilings.ts";
+import type { Orphans } from "./orphans.ts";
 import type { RuleWatch } from "./rule-watch.ts";
 
 /** How long a Worker has to confirm a cut before the instance answers without it. */
@@ -34,6 +35,7 @@ export interface ControlOptions {
   readonly leases: ReadonlyMap<number, Lease>;
   readonly wakeBy: (atMs: number) => void;
   /** What waits for a person: it hears of a switch at once, and is cancelled with its record. */
+  readonly orphans: () => Orphans;
   readonly approvals: () => { wakeStopped(nowMs: number): void; cancel(nowMs: number): void };
 }
 
@@ -186,7 +188,7 @@ export class InstanceControl {
       acknowledgedAgeMs: Math.min(answer.acknowledgedAgeMs, overAgeMs),
       // As counted on record: what was confirmed before this object was reset is in it.
       cut: state.cuts?.[sw.id] ?? 0,
-      unconfirmed: answer.unconfirmed + this.#ledger.orphanedAt(nowMs),
+      unconfirmed: answer.unconfirmed + this.#options.orphans().runningAt(nowMs),
     };
   }
 
@@ -244,7 +246,7 @@ export class InstanceControl {
     const nowMs = Date.now();
     const answer = cut.answer(nowMs);
     // Of an earlier life of this object nobody confirms, here as with a switch.
-    return { ...answer, unconfirmed: answer.unconfirmed + this.#ledger.orphanedAt(nowMs) };
+    return { ...answer, unconfirmed: answer.unconfirmed + this.#options.orphans().runningAt(nowMs) };
   }
 
   // --- rules ------------------------------------------------------------------------------------------------------

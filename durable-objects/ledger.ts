@@ -1,18 +1,15 @@
-import { SILENT_WORKER_CUT_MS } from "../src/control/acknowledgement.ts";
 import type { Deployment } from "../src/deployment.ts";
 import type { Enrolment, ErasedBodies, UnstoredBody } from "../src/instance/contract.ts";
 import type { Usage } from "../src/instance/limits.ts";
 import { addUnits, own, type Units } from "../src/metering/amounts.ts";
-import { chargesOf } from "../src/metering/charge.ts";
-import { plus } from "../src/quota/dimensions.ts";
-import { countingBytes, type Shares, shareOf, type Ticket } from "../src/quota/shares.ts";
+import { countingBytes, type Shares, type Ticket } from "../src/quota/shares.ts";
 import type { Json } from "../src/scope/call.ts";
 import type { BodyPart } from "../src/transcript/body-line.ts";
-import type { BodyReference, Fields, RecordType } from "../src/transcript/envelope.ts";
-import { instancePartition, RAW_OBJECT_MAX_BYTES, type RawPart } from "../src/transcript/layout.ts";
+import type { Fields, RecordType } from "../src/transcript/envelope.ts";
+import { instancePartition, type RawPart } from "../src/transcript/layout.ts";
 import { within } from "../src/within.ts";
-import { DurableBody, type Piece } from "./bodies.ts";
-import { identityFields, orphanFields } from "./instance-fields.ts";
+import type { Piece } from "./bodies.ts";
+import { identityFields } from "./instance-fields.ts";
 import type { Kept } from "./kept.ts";
 import { RawBodies } from "./raw-bodies.ts";
 import { nameInIndex } from "./segment-index.ts";
@@ -24,7 +21,7 @@ const RAW_AHEAD_BYTES = 33_554_432;
 const PACE_MAX_MS = 3_000;
 const RAW_RETRY_MS = 5_000;
 /** So long an alarm waits for R2: it has a deadline to keep. What takes longer goes on beside it, and the next one waits. */
-const R2_WAIT_MS = 10_000;
+export const R2_WAIT_MS = 10_000;
 
 /** The running totals. Every record carries them, so that they are as durable as what they count. */
 export interface State {
@@ -84,25 +81,20 @@ export interface LedgerOptions {
 /** Who an instance is, its transcript, and its running totals: what is decided here is on record in the same commit. */
 export class Ledger {
   readonly log: TranscriptLog;
-  readonly #raw: RawBodies;
+  readonly raw: RawBodies;
   readonly #options: LedgerOptions;
   #enrolment: Enrolment | null;
   #state: State;
   #rawTriedAtMs = 0;
-  /** Calls of an earlier life of this object whose bodies are to be read from R2 before their records can be written. */
-  readonly #largeOrphans = new Set<number>();
-  /** Those whose Workers may still run, as far as anybody knows. Their number is on record. */
-  readonly #unheard = new Set<number>();
-  #readingOrphans: Promise<void> | null = null;
   #storing: Promise<void> | null = null;
 
   constructor(options: LedgerOptions) {
     this.#options = options;
     this.log = new TranscriptLog(options.ctx.storage.sql, options.kept);
     this.#state = withoutWorkers((this.log.state as State | undefined) ?? NEW);
-    this.#raw = new RawBodies(options.ctx.storage.sql, options.kept);
+    this.raw = new RawBodies(options.ctx.storage.sql, options.kept);
     // Of calls that were answered, nothing waits but their bytes.
-    for (const call of this.#raw.openCalls) if (!this.#state.open.includes(call)) this.#raw.close(call);
+    for (const call of this.raw.openCalls) if (!this.#state.open.includes(call)) this.raw.close(call);
     this.#enrolment = options.kept.take<Enrolment>("enrolment").get("") ?? null;
   }
 
@@ -132,7 +124,7 @@ export class Ledger {
     const { passing: _before, ...state } = this.#state;
     this.#state = { ...state, ...rest, open: state.open.filter((seq) => seq !== call) };
     this.record("answer", nowMs, fields, beside);
-    this.#raw.close(call);
+    this.raw.close(call);
   }
 
   /** Of a body that comes in runs, so many are counted by now. */
@@ -140,21 +132,6 @@ export class Ledger {
     const { passing = {} } = this.#state;
     const before = passing[call] ?? { bytes: 0, quotas: countingBytes(tickets).map(({ name }) => name) };
     this.change({ passing: { ...passing, [call]: { ...before, bytes: before.bytes + bytes } } });
-  }
-
-  /** What is durable of a lost call, and was counted in memory alone. */
-  #countLost(call: number, durableBytes: number): void {
-    const { bytes = 0, quotas = [] } = this.#state.passing?.[call] ?? {};
-    const missed = Math.max(0, durableBytes - bytes);
-    const { usage } = this.#state;
-    const all = Math.min(usage.bytes + missed, this.#enrolment!.limits.bytes);
-    this.change({ usage: { ...usage, bytes: Math.max(usage.bytes, all) } });
-    const shares: Shares = this.#state.shares ?? {};
-    const charged = quotas.map((name) => {
-      const share = shareOf(shares, name);
-      return [name, { ...share, used: plus(share.used, { bytes: missed }) }] as const;
-    });
-    if (charged.length > 0) this.change({ shares: { ...shares, ...Object.fromEntries(charged) } });
   }
 
   /** What a metered call cost, in the place of what was reserved for it. */
@@ -215,16 +192,16 @@ export class Ledger {
 
   #appendRaw({ raw }: Piece): void {
     if (raw === null) return;
-    this.#raw.append(raw.of, raw.part, raw.bytes);
+    this.raw.append(raw.of, raw.part, raw.bytes);
     const nowMs = Date.now();
     // Full objects leave as they come, not with the next segment. Where R2 refuses them, not at every run anew.
-    if (!this.#raw.hasFull || this.#raw.progress !== null || nowMs < this.#rawTriedAtMs + RAW_RETRY_MS) return;
+    if (!this.raw.hasFull || this.raw.progress !== null || nowMs < this.#rawTriedAtMs + RAW_RETRY_MS) return;
     this.#options.ctx.waitUntil(this.#storeFull());
   }
 
   async #storeFull(): Promise<void> {
     try {
-      while (this.#raw.hasFull) await this.#raw.store(this.#options.bucket(), this.partition);
+      while (this.raw.hasFull) await this.raw.store(this.#options.bucket(), this.partition);
     } catch {
       this.#rawTriedAtMs = Date.now();
       this.#options.wakeBy(this.#rawTriedAtMs + RAW_RETRY_MS);
@@ -234,8 +211,8 @@ export class Ledger {
   /** Waits, not for long, while R2 takes less than comes in. While R2 can't be written nobody waits: the log holds it, up to its bound. */
   async pace(): Promise<void> {
     const untilMs = Date.now() + PACE_MAX_MS;
-    while (this.#raw.heldBytes > RAW_AHEAD_BYTES) {
-      const { progress } = this.#raw;
+    while (this.raw.heldBytes > RAW_AHEAD_BYTES) {
+      const { progress } = this.raw;
       const leftMs = untilMs - Date.now();
       if (progress === null || leftMs <= 0) return;
       await within(leftMs, progress);
@@ -249,108 +226,17 @@ export class Ledger {
 
   /** Bytes that are not in R2. */
   get heldBytes(): number {
-    return this.log.heldBytes + this.#raw.heldBytes;
+    return this.log.heldBytes + this.raw.heldBytes;
   }
 
   /** What is here of a body; the rest of it is in R2. */
   readBody(seq: number, part: BodyPart): UnstoredBody {
     const runs = [...this.log.bodyRuns(seq, part)].map(({ index, isRaw, bytes }) => ({ index, isRaw, bytes }));
-    return { partition: this.partition, runs, objects: part === "claims" ? 0 : this.#raw.objectsOf(seq, part) };
+    return { partition: this.partition, runs, objects: part === "claims" ? 0 : this.raw.objectsOf(seq, part) };
   }
 
   readRaw(seq: number, part: RawPart, no: number): Uint8Array | null {
-    return this.#raw.unstored(seq, part, no);
-  }
-
-  /**
-   * Calls that ran when this object was reset: their Workers have lost their leases, and stop. Those with bodies in R2
-   * follow with the alarm.
-   */
-  recordOrphans(isHeld: (seq: number) => boolean, nowMs: number): void {
-    if (this.log.isClosed) return;
-    const orphans = this.#state.open.filter((seq) => !isHeld(seq) && !this.#largeOrphans.has(seq));
-    if (orphans.length === 0) return;
-    // Throws before anything is counted.
-    this.#options.deployment();
-    // Durable with the records: another reset must not make them look confirmed.
-    this.countOrphans(orphans.length, nowMs);
-    for (const seq of orphans) {
-      this.#unheard.add(seq);
-      if (this.#raw.openCalls.has(seq)) this.#largeOrphans.add(seq);
-      else this.#recordOrphan(seq, this.#durable(seq, "answer"), this.#durable(seq, "request"), nowMs);
-    }
-  }
-
-  /** Gives up waiting where R2 is slow, see `hasLargeOrphans`; throws where it can't be read. */
-  async recordLargeOrphans(): Promise<void> {
-    if (!this.hasLargeOrphans) return;
-    this.#readingOrphans ??= this.#recordLargeOrphans().finally(() => {
-      this.#readingOrphans = null;
-    });
-    await within(R2_WAIT_MS, this.#readingOrphans);
-  }
-
-  /** Nothing may end before they are on record. */
-  get hasLargeOrphans(): boolean {
-    return this.#largeOrphans.size > 0;
-  }
-
-  async #recordLargeOrphans(): Promise<void> {
-    for (const seq of this.#largeOrphans) {
-      const bucket = this.#options.bucket();
-      const bodies = { answer: this.#durable(seq, "answer"), request: this.#durable(seq, "request") };
-      for (const part of ["answer", "request"] as const) {
-        const contents = this.#raw.contents(bucket, this.partition, seq, part);
-        for await (const bytes of contents) {
-          if (bytes === null) bodies[part].lose(RAW_OBJECT_MAX_BYTES);
-          else bodies[part].add({ salt: null, bytes });
-        }
-      }
-      this.#largeOrphans.delete(seq);
-      this.#recordOrphan(seq, bodies.answer, bodies.request, Date.now());
-    }
-  }
-
-  /** What lies in lines of it. */
-  #durable(seq: number, part: "answer" | "request"): DurableBody {
-    const body = new DurableBody();
-    for (const run of this.log.bodyRuns(seq, part)) body.add(run);
-    return body;
-  }
-
-  #recordOrphan(seq: number, answer: DurableBody, request: DurableBody, nowMs: number): void {
-    const { streamLeadBytes } = this.#options.deployment().config.transcripts;
-    // A body that came in runs has no digest in its call's record: it is stated here, as far as it came.
-    const call = this.log.recordOf(seq);
-    const sent = call?.["body"] as BodyReference | null | undefined;
-    const requestBody = sent?.digest === null ? request.reference(0, sent) : null;
-    this.#countLost(seq, answer.bytes + (sent?.digest === null ? request.bytes : 0));
-    const reserved = (call?.["reserved"] ?? {}) as Units;
-    const beside = typeof call?.["grant"] === "string" ? { grant: call["grant"] } : {};
-    const fields = orphanFields(seq, answer.reference(streamLeadBytes, null), requestBody, chargesOf(reserved, null));
-    this.recordAnswer(seq, nowMs, fields, beside);
-  }
-
-  /** More calls whose Workers nobody waits for any more. They cut by themselves, by `orphaned.untilMs`. */
-  countOrphans(calls: number, nowMs: number): void {
-    if (calls === 0) return;
-    this.change({
-      orphaned: { calls: this.orphanedAt(nowMs) + calls, untilMs: nowMs + SILENT_WORKER_CUT_MS },
-    });
-  }
-
-  /** The Worker of such a call has stopped, and says so: nothing of it runs any more. Said again it changes nothing. */
-  confirmOrphan(seq: number, nowMs: number): void {
-    const calls = this.orphanedAt(nowMs);
-    const { orphaned } = this.#state;
-    if (orphaned === undefined || calls === 0 || !this.#unheard.delete(seq)) return;
-    this.change({ orphaned: { ...orphaned, calls: calls - 1 } });
-  }
-
-  /** Calls of an earlier life of this object, or that its end gave up, that may still run, unheard. */
-  orphanedAt(nowMs: number): number {
-    const { calls, untilMs } = this.#state.orphaned ?? { calls: 0, untilMs: 0 };
-    return nowMs < untilMs ? calls : 0;
+    return this.raw.unstored(seq, part, no);
   }
 
   /** When the transcript ends: at the deadline; once stopped, when the last grant has run out and no more attempt can be authentic. */
@@ -361,7 +247,7 @@ export class Ledger {
 
   /** `later`: what is sealed, or raw and over, must reach R2 first. Bodies that are there are the asker's. */
   eraseBodies(beforeMs: number): ErasedBodies | "later" {
-    return this.#raw.hasClosed ? "later" : this.log.eraseBodies(beforeMs, this.#state.open);
+    return this.raw.hasClosed ? "later" : this.log.eraseBodies(beforeMs, this.#state.open);
   }
 
   sealIfDue(nowMs: number): void {
@@ -392,7 +278,7 @@ export class Ledger {
   async #store(): Promise<void> {
     const bucket = this.#options.bucket();
     // Bodies first: whoever sees an envelope in R2 finds its bodies there.
-    await this.#raw.store(bucket, this.partition);
+    await this.raw.store(bucket, this.partition);
     const { instance, human, task } = this.#enrolment!;
     const of = { log: instance, human, task: task.id, partition: this.partition };
     const name = (segment: StoredSegment) => nameInIndex(this.#options.deployment(), of, segment);
@@ -418,7 +304,7 @@ export class Ledger {
     const { oldestAtMs, isClosed } = this.log;
     return [
       oldestAtMs === null ? null : oldestAtMs + this.#options.deployment().config.transcripts.flushAfterMs,
-      this.log.hasUnstored || this.#raw.hasFull || this.hasLargeOrphans ? nowMs : null,
+      this.log.hasUnstored || this.raw.hasFull ? nowMs : null,
       this.log.dropAtMs(this.#state.open[0] ?? null),
       isClosed ? null : this.endsAtMs,
     ].filter((time) => time !== null);

@@ -10,6 +10,7 @@ import type { InstanceControl } from "./instance-control.ts";
 import { answerFields, lostFields } from "./instance-fields.ts";
 import type { AnswerBody, Lease, LeaseHost } from "./lease.ts";
 import type { Ledger } from "./ledger.ts";
+import type { Orphans } from "./orphans.ts";
 import type { InstanceShares } from "./shares.ts";
 
 /** A Worker says something every five seconds while its call runs; one that was silent for this long is gone. */
@@ -19,6 +20,7 @@ export interface RunningCallsOptions {
   readonly ledger: () => Ledger;
   readonly control: () => InstanceControl;
   readonly shares: () => InstanceShares;
+  readonly orphans: () => Orphans;
   /** What the instance may still use by itself. */
   readonly limits: () => Limits;
   readonly deployment: () => Deployment;
@@ -39,7 +41,7 @@ export class RunningCalls implements LeaseHost {
 
   /** Those that hold a place: with those of an earlier life of the object, whose Workers have not said that they stopped. */
   runningAt(nowMs: number): number {
-    return this.leases.size + this.#ledger.orphanedAt(nowMs);
+    return this.leases.size + this.#options.orphans().runningAt(nowMs);
   }
 
   async confirm(lease: Lease): Promise<void> {
