@@ -165,7 +165,7 @@ describe("the budget of bytes", () => {
       // What is said to be left is never more than what is.
       expect(await bytesLeft(agent)).toBeLessThanOrEqual(limit - passed);
     }
-  });
+  }, 20_000);
 
   it("of a Worker that fell silent, what it may have passed stays charged; of one that ended, it comes back", async () => {
     const agent = await agentWith({ bytes: 1_000, concurrency: 2 });
