@@ -82,18 +82,20 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const ledger = () => this.#ledger;
     const orphans = () => this.#orphans;
     this.#refused = new RefusedCalls({ ledger, wakeBy });
+    const limits = () => this.#family.limits(this.#ledger.enrolment!);
     this.#calls = new RunningCalls({
       ledger,
       control: () => this.#control,
       shares: () => this.#shares,
       orphans,
-      limits: () => this.#family.limits(this.#ledger.enrolment!),
+      limits,
       deployment,
     });
     const { leases } = this.#calls;
     this.#orphans = new Orphans({
       ledger,
       bucket: () => this.env.TRANSCRIPTS,
+      limits,
       deployment,
       isHeld: (seq) => leases.has(seq),
     });

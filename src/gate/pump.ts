@@ -263,7 +263,7 @@ export class Pump {
           this.#call.stop.stop({ kind: "too-large", reason: "the answer" });
           return cut(controller);
         }
-        if (this.#pendingBytes + this.#appendingBytes > this.#aheadBytes) await this.#append();
+        if (!(this.#pendingBytes + this.#appendingBytes <= this.#aheadBytes)) await this.#append();
         if (this.#call.stop.reason !== null) return cut(controller);
         // The record keeps `run`; what is enqueued gives its buffer away.
         const out = isEventStream ? run.slice() : concat([held, run.subarray(0, run.byteLength - 1)]);

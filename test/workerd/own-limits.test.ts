@@ -2,6 +2,8 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Limits } from "../../src/config/define.ts";
 import type { LeaseCalls } from "../../src/instance/contract.ts";
 import { instanceOf } from "../../src/objects.ts";
+import { ORIGIN } from "./config.ts";
+import { askFor, childOf, LEAD, rootOf, said, send } from "./family-kit.ts";
 import { type Agent, deployment, enrolAgent, ISSUES, recordsOf, settlement, upstream } from "./kit.ts";
 import { abortInstance, ask, count, verdict } from "./quota-kit.ts";
 
@@ -188,6 +190,39 @@ describe("the budget of bytes", () => {
     expect(await second.lease.append(new Uint8Array(2))).toBeNull();
     await second.lease.settle(settlement({ outcome: "cut", tail: new Uint8Array(0) }));
     expect(await first.lease.append(new Uint8Array(1))).toBeNull();
+  });
+});
+
+describe("the bytes of a tree", () => {
+  it("carved out while the parent streams, are never more than the parent's, to the last one", async () => {
+    const root = await rootOf({ limits: { ...LEAD, bytes: 1_000, concurrency: 3 } });
+    const first = await admitted(root.agent);
+    expect(first.aheadBytes).toBe(333);
+    expect(said(await askFor(root, { form: { task_limits: '{"bytes":668,"concurrency":1}' } }))).toContain("bytes");
+    const child = await childOf(root, { task_limits: '{"bytes":667,"concurrency":1}' });
+    // What the parent's call held before is its own, and no more.
+    expect(await first.lease.append(new Uint8Array(333))).toBe(0);
+    expect(await first.lease.append(new Uint8Array(1))).toBeNull();
+    await first.lease.settle(settlement({ outcome: "cut", tail: new Uint8Array(0) }));
+    expect(await verdict(ask(root.agent))).toBe("exhausted");
+    upstream(() => endless([29], "text/event-stream"));
+    const headers = await child.held.authorize("GET", ORIGIN + ISSUES);
+    const answer = await send(ORIGIN + ISSUES, { headers });
+    expect(await heard(answer.body)).toEqual({ bytes: 667, isWhole: false });
+  });
+
+  it("of a parent whose object dies are charged within what it had itself: what a child has comes back whole", async () => {
+    const root = await rootOf({ limits: { ...LEAD, bytes: 1_000, concurrency: 2 } });
+    const child = await childOf(root, { task_limits: '{"bytes":900,"concurrency":1}' });
+    const { lease, aheadBytes } = await admitted(root.agent);
+    expect(aheadBytes).toBe(100);
+    await lease.append(new Uint8Array(100));
+    await abortInstance(root.agent);
+    expect(await verdict(ask(root.agent))).toBe("exhausted");
+    await instanceOf(deployment, root.id).childEnded(child.id, { units: {} });
+    const clock = vi.spyOn(Date, "now").mockReturnValue(Date.now() + 30_001);
+    expect(await bytesLeft(root.agent)).toBe(900);
+    clock.mockRestore();
   });
 });
 
