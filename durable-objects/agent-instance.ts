@@ -122,7 +122,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     });
     const whyNot = (call: Call, nowMs: number) => this.#admitter.whyNever(call, nowMs);
     this.#approvals = new Approvals({ ctx, kept, deployment, ledger, wakeBy, whyNot });
-    this.#shares = new InstanceShares(ctx, deployment, ledger, leases);
+    this.#shares = new InstanceShares(ctx, deployment, ledger, leases, () => this.#orphans.hasLarge);
     this.#shares.loseRunning(Date.now());
     this.#admitter = new Admitter({
       ledger: this.#ledger,
