@@ -3,6 +3,7 @@ import type { HeldSubject } from "../../src/retention/contract.ts";
 import {
   bodiesPrefix,
   type Extent,
+  extentOf,
   forbids,
   holds,
   isMeant,
@@ -99,5 +100,33 @@ describe("an object is judged", () => {
 
   it("and a line of it by its record alone", () => {
     expect([4, 5, 6].map((seq) => isMeant(seq, at(6, { running: [4] })))).toEqual([false, true, false]);
+  });
+});
+
+describe("how far an erasure reaches in a log", () => {
+  const row = (seq: number, at: number, answers: number | null = null) => ({ seq, at, answers });
+  const reach = (
+    rows: ReturnType<typeof row>[],
+    dropped: { readonly lastSeq: number; readonly sealedAtMs: number } | null = null,
+    open: readonly number[] = [],
+  ): Extent => extentOf(rows, dropped, { beforeMs: 100, open, nextSeq: 9 });
+
+  it.each<[string, Extent, Extent]>([
+    ["an empty log", reach([]), at(9)],
+    ["all of it is older", reach([row(0, 50), row(1, 100)]), at(9)],
+    ["up to the first that is later", reach([row(0, 50), row(1, 101), row(2, 99)]), at(1)],
+    ["a call that was answered later", reach([row(0, 50), row(1, 60), row(2, 101, 1)]), at(2, { running: [1] })],
+    ["a call that runs", reach([row(0, 50), row(1, 60)], null, [1]), at(9, { running: [1] })],
+    ["what is gone was sealed before", reach([], { lastSeq: 8, sealedAtMs: 100 }), at(9)],
+    ["and after", reach([], { lastSeq: 8, sealedAtMs: 101 }), at(9, { isExact: false })],
+    [
+      "and more is gone than that seal covers",
+      reach([row(5, 101)], { lastSeq: 3, sealedAtMs: 9 }),
+      at(5, { isExact: false }),
+    ],
+    ["and nothing more", reach([row(4, 101)], { lastSeq: 3, sealedAtMs: 9 }), at(4)],
+    ["the oldest that is here is older", reach([row(5, 100), row(6, 101)]), at(6)],
+  ])("%s", (_name, extent, expected) => {
+    expect(extent).toEqual(expected);
   });
 });
