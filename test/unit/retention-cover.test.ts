@@ -18,6 +18,13 @@ const HUMAN: HeldSubject = { kind: "human", id: "h" };
 const TASK: HeldSubject = { kind: "task", id: "t" };
 const ALL: HeldSubject = { kind: "everything" };
 
+const at = (fromSeq: number, more: Partial<Extent> = {}): Extent => ({
+  fromSeq,
+  running: [],
+  isExact: true,
+  ...more,
+});
+
 describe("a hold", () => {
   it.each<[subject: HeldSubject, human: string, task: string, isHeld: boolean]>([
     [HUMAN, "h", "t", true],
@@ -70,12 +77,6 @@ describe("an object is judged", () => {
   const volume = { task: "t", instance: "i", seq: 5, isRaw: false };
   const raw = { ...volume, isRaw: true };
   const stray = { ...volume, seq: null };
-  const at = (fromSeq: number, more: Partial<Extent> = {}): Extent => ({
-    fromSeq,
-    running: [],
-    isExact: true,
-    ...more,
-  });
   it.each<[object: typeof volume | typeof stray, extent: Extent, ageMs: number, verdict: string]>([
     [volume, at(9), 3_600_000, "take"],
     // So young that its last lines may be later: it is read.
