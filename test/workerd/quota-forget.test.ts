@@ -5,7 +5,7 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import { AgentInstance } from "../../durable-objects/agent-instance.ts";
 import { Orphans } from "../../durable-objects/orphans.ts";
 import { instanceOf, quotaOf } from "../../src/objects.ts";
-import { deployment, enrolAgent, verdictOf } from "./kit.ts";
+import { deployment, enrolAgent, instanceStub, settlement, verdictOf } from "./kit.ts";
 import { abort, abortInstance, ask, count, ofTask, quotaStub, readQuota, team, verdict } from "./quota-kit.ts";
 
 vi.setConfig({ testTimeout: 30_000 });
@@ -112,6 +112,60 @@ describe("holders whose tasks are over", () => {
     // The last moment at which one counts is before its row can go.
     clock.mockReturnValue(deadlineMs + HOUR - 1);
     expect(await quotaOf(deployment, name).lease(question)).not.toBeNull();
+  });
+});
+
+describe("what is spent", () => {
+  it("is what all have used, over random calls, deaths, alarms and ends of tasks", async () => {
+    let state = 11;
+    const random = (below: number): number => {
+      state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
+      return Math.floor((state / 4_294_967_296) * below);
+    };
+    const human = `human-${crypto.randomUUID()}`;
+    const name = `ample.${human}`;
+    const startMs = Date.now();
+    const lasting = (hours: number) =>
+      enrolAgent({
+        ...ofTask("ample-bot"),
+        human,
+        task: { id: `build-platform_${crypto.randomUUID()}`, purpose: "test", deadlineMs: startMs + hours * HOUR },
+      });
+    const agents = await Promise.all([1, 1, 2, 3, 5, 8].map(lasting));
+    const clock = atMs(startMs);
+    let nowMs = startMs;
+    for (let step = 0; step < 150; step++) {
+      const agent = agents[random(agents.length)]!;
+      const what = random(10);
+      if (what < 6) {
+        const grant = { id: "grant-1", expiresAtMs: startMs + 100 * HOUR };
+        const asked = instanceOf(deployment, agent.id).admit(agent.admission({ grant }));
+        const admission = await asked.catch(() => null);
+        if (admission?.admitted === true && random(2) === 0)
+          await admission.lease.settle(settlement()).catch(() => false);
+      } else if (what === 6) await abortInstance(agent);
+      else if (what === 7) await restart(name);
+      else {
+        nowMs += random(2) === 0 ? 70_000 : random(HOUR);
+        clock.mockReturnValue(nowMs);
+        await runDurableObjectAlarm(quotaStub(name)).catch(() => false);
+      }
+    }
+    // Calls that nobody settled are lost with their objects, and the quota hears of it when it asks again.
+    clock.mockReturnValue(startMs + 50 * HOUR);
+    for (const agent of agents) {
+      await abortInstance(agent);
+      await runInDurableObject(instanceStub(agent.id), (instance) => instance.alarm());
+    }
+    for (const hours of [51, 52]) {
+      clock.mockReturnValue(startMs + hours * HOUR);
+      await runInDurableObject(quotaStub(name), (quota) => quota.alarm());
+    }
+    expect(await rows(name)).toEqual({ holders: 0, ends: 0 });
+    const reports = await Promise.all(agents.map(({ id }) => instanceOf(deployment, id).recall(name)));
+    const used = reports.reduce((sum, report) => sum + (report?.used.calls ?? 0), 0);
+    expect(used).toBeGreaterThan(20);
+    expect(await spent(name)).toMatchObject({ spent: used, leased: 0 });
   });
 });
 
