@@ -1,4 +1,4 @@
-import type { Needles } from "../upstream/needles.ts";
+import { type Needles, Search } from "../upstream/needles.ts";
 
 const NOTHING = new Uint8Array(0);
 
@@ -19,6 +19,7 @@ export type Echoed = "credential" | "signed delegation";
  */
 export class EchoScan {
   readonly #guarded: readonly Guarded[];
+  #searches: readonly Search[];
   /** What may be the beginning, and how much of it has passed. */
   #kept: Uint8Array = NOTHING;
   #keptPassed = 0;
@@ -26,19 +27,20 @@ export class EchoScan {
   /** @param guarded none: nothing was sent that could come back. */
   constructor(guarded: readonly Guarded[]) {
     this.#guarded = guarded;
+    this.#searches = searchesFor(guarded);
   }
 
   /** What of the answer may go on, empty where all of it is held; else what is in it. */
   pass(run: Uint8Array): Uint8Array | Echoed {
     if (this.#guarded.length === 0) return run;
+    const found = this.#searches.findIndex((search) => search.take(run));
+    if (found !== -1) {
+      this.end();
+      return this.#guarded[found]!.what;
+    }
     const bytes = this.#kept.length === 0 ? run : joined(this.#kept, run);
     const passed = this.#keptPassed;
-    const found = this.#guarded.find(({ needles }) => needles.areIn(bytes));
-    if (found !== undefined) {
-      this.end();
-      return found.what;
-    }
-    const from = Math.min(...this.#guarded.map(({ needles }) => needles.beginningIn(bytes)));
+    const from = bytes.length - Math.max(...this.#searches.map(({ open }) => open));
     const until = bytes.length - from < HELD_MIN_BYTES ? bytes.length : Math.max(from, passed);
     // A copy: what is passed may give its buffer away.
     this.#kept = from === bytes.length ? NOTHING : bytes.slice(from);
@@ -51,18 +53,21 @@ export class EchoScan {
     const held = this.#kept.subarray(this.#keptPassed);
     this.#kept = NOTHING;
     this.#keptPassed = 0;
+    this.#searches = searchesFor(this.#guarded);
     return held;
   }
 
   /** Null: nothing is in them. */
   findInHeaders(headers: Iterable<readonly [name: string, value: string]>): Echoed | null {
     if (this.#guarded.length === 0) return null;
-    const all = [...headers];
-    const isIn = ({ needles }: Guarded): boolean =>
-      all.some(([name, value]) => needles.areInText(value) || needles.areInText(name));
-    return this.#guarded.find(isIn)?.what ?? null;
+    // No spelling has a line's end in it.
+    const text = [...headers].map(([name, value]) => `${name}\n${value}\n`).join("");
+    return this.#guarded.find(({ needles }) => needles.areInText(text))?.what ?? null;
   }
 }
+
+const searchesFor = (guarded: readonly Guarded[]): readonly Search[] =>
+  guarded.map(({ needles }) => new Search(needles));
 
 function joined(a: Uint8Array, b: Uint8Array): Uint8Array {
   const both = new Uint8Array(a.length + b.length);
