@@ -1,4 +1,4 @@
-import { boundDigest, type Destination, whyNotApprovable } from "../src/approval/bound.ts";
+import { boundDigest, type Destination, shownHeaders, whyNotApprovable } from "../src/approval/bound.ts";
 import {
   type Approval,
   type DecideAnswer,
@@ -7,6 +7,7 @@ import {
   type Verdict,
 } from "../src/approval/contract.ts";
 import { askingEntries, type Demand, demandOf, isRepeatOf, whyNotBy } from "../src/approval/policy.ts";
+import { takesRanges } from "../src/config/ranges.ts";
 import { absent, type Denial } from "../src/denial.ts";
 import type { AdmitRequest } from "../src/instance/contract.ts";
 import type { Call } from "../src/scope/call.ts";
@@ -113,6 +114,7 @@ export class Approvals {
     const { request: sent } = request;
     const seq = ledger.nextSeq();
     const { reference, piece } = requestBody(sent, seq);
+    const to = this.#destination(call.upstream);
     const expiresAtMs = Math.min(nowMs + demand.expireMs, enrolment.task.deadlineMs);
     const approval: Approval = {
       id,
@@ -124,8 +126,8 @@ export class Approvals {
       purpose: enrolment.task.purpose,
       upstream: call.upstream,
       method: sent.method,
-      url: this.#destination(call.upstream).baseUrl + sent.target.slice(call.upstream.length + 1),
-      headers: sent.headers,
+      url: to.baseUrl + sent.target.slice(call.upstream.length + 1),
+      headers: shownHeaders(to, sent.headers),
       body: reference,
       seq,
       entries: demand.at,
@@ -274,7 +276,8 @@ export class Approvals {
   }
 
   #destination(upstream: string): Destination {
-    const { baseUrl, forwardHeaders } = this.#options.deployment().config.upstreams[upstream]!;
-    return { upstream, baseUrl, forwardHeaders };
+    const config = this.#options.deployment().config.upstreams[upstream]!;
+    const { baseUrl, forwardHeaders } = config;
+    return { upstream, baseUrl, forwardHeaders, takesRanges: takesRanges(config) };
   }
 }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { APPROVABLE_MAX_BYTES, boundDigest, whyNotApprovable } from "../../src/approval/bound.ts";
+import { APPROVABLE_MAX_BYTES, boundDigest, shownHeaders, whyNotApprovable } from "../../src/approval/bound.ts";
 import { askingEntries, demandOf, whyNotBy } from "../../src/approval/policy.ts";
 import { parseWebhookSecret, webhookBody, webhookHeaders, webhookPauseMs } from "../../src/approval/webhook.ts";
 import { boundaries } from "../../src/config/layers.ts";
@@ -159,7 +159,7 @@ const request = (change: Partial<RecordedRequest> = {}): RecordedRequest => ({
   bodyFollows: false,
   ...change,
 });
-const TO = { upstream: "github", baseUrl: "https://github.test", forwardHeaders: ["x-account"] };
+const TO = { upstream: "github", baseUrl: "https://github.test", forwardHeaders: ["x-account"], takesRanges: true };
 
 describe("one call", () => {
   const digest = boundDigest(TO, request());
@@ -184,6 +184,15 @@ describe("one call", () => {
   it("at another upstream, or another place of it, is another", () => {
     expect(boundDigest({ ...TO, upstream: "slack" }, request())).not.toBe(digest);
     expect(boundDigest({ ...TO, baseUrl: "https://elsewhere.test" }, request())).not.toBe(digest);
+  });
+
+  it("with a part that the upstream is not asked for is the same, and shows none", () => {
+    const whole = { ...TO, takesRanges: false };
+    const part = with_(["range", "bytes=0-9"], ["if-range", '"1"']);
+    expect(boundDigest(TO, part)).not.toBe(digest);
+    expect(boundDigest(whole, part)).toBe(digest);
+    expect(shownHeaders(TO, part.headers)).toBe(part.headers);
+    expect(shownHeaders(whole, part.headers)).toEqual(request().headers);
   });
 
   it("is the same in another attempt, with another trace, in another order of headers", () => {

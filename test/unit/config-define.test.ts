@@ -234,6 +234,11 @@ describe("defineConfig", () => {
       { ...right().upstreams.github, delegation: { header: "X-Who" }, forwardHeaders: ["x_who"] },
       /^upstreams\.github\.forwardHeaders\.0: the header of a signed delegation$/,
     ],
+    ...["Range", "if_range", "Request-Range", "X-MS-Range"].map((name): [string, unknown, RegExp] => [
+      "upstreams/github/forwardHeaders",
+      [name],
+      /^upstreams\.github\.forwardHeaders\.0: asks for a part: `ranges: true` lets it pass$/,
+    ]),
     [
       // Another upstream's, which does not even ask for it.
       "upstreams",
