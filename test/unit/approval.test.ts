@@ -257,7 +257,24 @@ describe("the webhook", () => {
     expect(headers["webhook-timestamp"]).toBe("1614265330");
   });
 
+  it("is signed by both secrets while a receiver goes from one to the other", () => {
+    const [old, new_] = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", `whsec_${btoa("k".repeat(32))}`];
+    const signaturesBy = (secret: string): string => {
+      const keys = parseWebhookSecret(secret);
+      if (!keys.ok) throw new Error(keys.error);
+      return webhookHeaders("msg_1", "{}", keys.value, 1_614_265_330_000)["webhook-signature"]!;
+    };
+    const [first, second] = [signaturesBy(old), signaturesBy(new_)];
+    expect(first).not.toBe(second);
+    expect(signaturesBy(`${new_} ${old}`)).toBe(`${second} ${first}`);
+  });
+
   it.each([
+    "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw ",
+    "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw guess",
+    "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw  whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw,whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    Array(3).fill("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").join(" "),
     "",
     "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     "whsec_c2hvcnQ=",
