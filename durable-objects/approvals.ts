@@ -6,7 +6,7 @@ import {
   isOpen,
   type Verdict,
 } from "../src/approval/contract.ts";
-import { askingEntries, type Demand, demandOf, isRepeatOf, whyNotBy } from "../src/approval/policy.ts";
+import { askingEntries, type Demand, demandOf, isRepeatOf, otherAccountsOf, whyNotBy } from "../src/approval/policy.ts";
 import { takesRanges } from "../src/config/ranges.ts";
 import { absent, type Denial } from "../src/denial.ts";
 import type { AdmitRequest } from "../src/instance/contract.ts";
@@ -66,7 +66,8 @@ export class Approvals {
     if (fault !== null) return { kind: "refused", denial: absent("describe", fault) };
     this.settle(nowMs);
     // An approval that was given by other rules than those of now is none.
-    const terms = JSON.stringify([demand.groups, demand.notDelegator]);
+    const accounts = demand.notDelegator ? this.#accounts() : [];
+    const terms = JSON.stringify([demand.groups, demand.notDelegator, ...accounts]);
     const digest = sha256Hex(boundDigest(this.#destination(call.upstream), request), terms);
     const { approval } = this.#book.find(digest) ?? {};
     switch (approval?.state) {
@@ -184,7 +185,7 @@ export class Approvals {
     }
     const { human, emailDigest } = ledger.enrolment;
     const approver = { human: request.by, emailDigest: request.emailDigest, groups: request.groups };
-    const forbidden = whyNotBy(kept.demand, { human, emailDigest }, approver);
+    const forbidden = whyNotBy(kept.demand, { human, emailDigest }, approver, this.#accounts());
     if (forbidden !== null) return { kind: "forbidden", reason: forbidden };
     return { kind: "decided", isRepeated: false, approval: this.#decide(kept, request, nowMs) };
   }
@@ -273,6 +274,12 @@ export class Approvals {
         : (approval.endedAtMs ?? nowMs) + demand.expireMs;
     });
     return Math.min(...times);
+  }
+
+  /** Of whom the agent acts for. */
+  #accounts(): readonly string[] {
+    const { samePerson } = this.#options.deployment().config.approvals;
+    return samePerson.length === 0 ? [] : otherAccountsOf(samePerson, this.#options.ledger().enrolment!);
   }
 
   #destination(upstream: string): Destination {

@@ -1,13 +1,12 @@
 import type { Config, Limits } from "../config/define.ts";
 import type { Json } from "../scope/call.ts";
 import type { Asked, Spent } from "./carve.ts";
-import type { Enrolment } from "./contract.ts";
 
 /** What the token endpoint, a parent and its children say to each other. Plain data over RPC. */
 
 /** When its children end at the latest. Who can't renew, as the configuration is now, lives no longer than its grant. */
 export const endOfChildrenMs = (
-  { refreshDigest, task }: Pick<Enrolment, "refreshDigest" | "task">,
+  { refreshDigest, task }: { readonly refreshDigest: string | null; readonly task: { readonly deadlineMs: number } },
   grant: { readonly expiresAtMs: number },
   { grants }: Pick<Config, "grants">,
 ): number =>

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { APPROVABLE_MAX_BYTES, boundDigest, shownHeaders, whyNotApprovable } from "../../src/approval/bound.ts";
-import { askingEntries, demandOf, whyNotBy } from "../../src/approval/policy.ts";
+import { askingEntries, demandOf, otherAccountsOf, whyNotBy } from "../../src/approval/policy.ts";
 import { parseWebhookSecret, webhookBody, webhookHeaders, webhookPauseMs } from "../../src/approval/webhook.ts";
 import { boundaries } from "../../src/config/layers.ts";
 import { forwardedHeaders } from "../../src/gate/headers.ts";
@@ -144,9 +144,33 @@ describe("who may decide", () => {
     ["one in one group of one", { ...rule, groups: [["x", "y"]] }, ada, { ...olga, groups: ["y"] }, null],
     ["one in one group of two", { ...rule, groups: [["x"], ["y"]] }, ada, { ...olga, groups: ["y"] }, /group x/],
   ])("%s", (_, policy, delegator, approver, refused) => {
-    const why = whyNotBy(policy, delegator, approver);
+    const why = whyNotBy(policy, delegator, approver, []);
     if (refused === null) expect(why).toBeNull();
     else expect(why).toMatch(refused);
+  });
+
+  it.each([
+    ["by address", [["a@", "o@"]], ada, olga, /another must decide/],
+    ["by id", [["olga", "x", "ada"]], ada, olga, /another must decide/],
+    ["by id, where no address is known", [["olga", "ada"]], { ...ada, emailDigest: null }, olga, /another must decide/],
+    ["by one of each", [["ada", "o@"]], ada, olga, /another must decide/],
+    [
+      "not as somebody of another list",
+      [
+        ["ada", "x"],
+        ["olga", "y"],
+      ],
+      ada,
+      olga,
+      null,
+    ],
+    ["not where neither is known", [["x", "y"]], ada, olga, null],
+  ])("who is known to be the delegator %s may not", (_, samePerson, delegator, approver, refused) => {
+    const accounts = otherAccountsOf(samePerson, delegator);
+    const why = whyNotBy(rule, delegator, approver, accounts);
+    if (refused === null) expect(why).toBeNull();
+    else expect(why).toMatch(refused);
+    expect(whyNotBy({ ...rule, notDelegator: false }, delegator, approver, accounts)).toBeNull();
   });
 });
 
