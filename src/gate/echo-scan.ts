@@ -19,7 +19,8 @@ export type Echoed = "credential" | "signed delegation";
  */
 export class EchoScan {
   readonly #guarded: readonly Guarded[];
-  #searches: readonly Search[];
+  /** Null: nothing of a body has come. */
+  #searches: readonly Search[] | null = null;
   /** What may be the beginning, and how much of it has passed. */
   #kept: Uint8Array = NOTHING;
   #keptPassed = 0;
@@ -27,12 +28,12 @@ export class EchoScan {
   /** @param guarded none: nothing was sent that could come back. */
   constructor(guarded: readonly Guarded[]) {
     this.#guarded = guarded;
-    this.#searches = searchesFor(guarded);
   }
 
   /** What of the answer may go on, empty where all of it is held; else what is in it. */
   pass(run: Uint8Array): Uint8Array | Echoed {
     if (this.#guarded.length === 0) return run;
+    this.#searches ??= this.#guarded.map(({ needles }) => new Search(needles));
     const found = this.#searches.findIndex((search) => search.take(run));
     if (found !== -1) {
       this.end();
@@ -53,21 +54,17 @@ export class EchoScan {
     const held = this.#kept.subarray(this.#keptPassed);
     this.#kept = NOTHING;
     this.#keptPassed = 0;
-    this.#searches = searchesFor(this.#guarded);
+    this.#searches = null;
     return held;
   }
 
   /** Null: nothing is in them. */
   findInHeaders(headers: Iterable<readonly [name: string, value: string]>): Echoed | null {
     if (this.#guarded.length === 0) return null;
-    // No spelling has a line's end in it.
-    const text = [...headers].map(([name, value]) => `${name}\n${value}\n`).join("");
-    return this.#guarded.find(({ needles }) => needles.areInText(text))?.what ?? null;
+    const texts = [...headers].flat();
+    return this.#guarded.find(({ needles }) => needles.areInAny(texts))?.what ?? null;
   }
 }
-
-const searchesFor = (guarded: readonly Guarded[]): readonly Search[] =>
-  guarded.map(({ needles }) => new Search(needles));
 
 function joined(a: Uint8Array, b: Uint8Array): Uint8Array {
   const both = new Uint8Array(a.length + b.length);

@@ -27,8 +27,7 @@ export class Needles {
   readonly longest: number;
   /** 1: a pair that stands in the beginning of some pattern; 2: one that is its very beginning. */
   readonly isPair = new Uint8Array(PAIRS);
-  /** By the first byte, which of the patterns begin with it. */
-  readonly beginAt: readonly (readonly number[])[];
+  readonly #firsts = new Map<number, number[]>();
   readonly #begins = new Map<number, number[]>();
   readonly #places = new Map<number, Place[]>();
 
@@ -38,10 +37,8 @@ export class Needles {
     const lengths = texts.map(({ length }) => length);
     this.longest = Math.max(...lengths);
     this.step = Math.min(WINDOW_MAX, ...lengths) - 1;
-    const beginAt = Array.from({ length: 256 }, (): number[] => []);
-    this.beginAt = beginAt;
     for (const [index, { bytes }] of this.patterns.entries()) {
-      beginAt[bytes[0]!]!.push(index);
+      push(this.#firsts, bytes[0]!, index);
       push(this.#begins, pairAt(bytes, 0), index);
       // The last first: so their occurrences come in the order in which they begin.
       for (let offset = this.step - 1; offset >= 0; offset--) {
@@ -56,12 +53,22 @@ export class Needles {
     return this.#places.get(pair)!;
   }
 
+  /** Patterns, by the pair that they begin with. */
   beginsWith(pair: number): readonly number[] {
     return this.#begins.get(pair)!;
   }
 
-  areInText(text: string): boolean {
-    return new Search(this).take(new TextEncoder().encode(text));
+  /** Patterns, by their first byte. */
+  beginsWithByte(byte: number): readonly number[] {
+    return this.#firsts.get(byte) ?? NONE;
+  }
+
+  /** Texts that are not one after the other. */
+  areInAny(texts: Iterable<string>): boolean {
+    let long = "";
+    // No spelling is shorter, and none has a line's end in it.
+    for (const text of texts) if (text.length > this.step) long += `${text}\n`;
+    return long !== "" && new Search(this).isWithin(new TextEncoder().encode(long));
   }
 
   toJSON(): string {
@@ -96,7 +103,7 @@ export class Search {
   take(run: Uint8Array): boolean {
     if (run.length === 0) return false;
     this.#at.fill(0);
-    if (this.#goOn(run) || this.#isWithin(run)) return true;
+    if (this.#goOn(run) || this.isWithin(run)) return true;
     this.#beginAtEnd(run);
     this.#open = 0;
     for (const matched of this.#matched) if (matched > this.#open) this.#open = matched;
@@ -113,7 +120,8 @@ export class Search {
     return false;
   }
 
-  #isWithin(run: Uint8Array): boolean {
+  /** Whole, from its beginning on. */
+  isWithin(run: Uint8Array): boolean {
     const { isPair, step, patterns } = this.#needles;
     for (let at = step - 1; at + 1 < run.length; at += step) {
       const pair = pairAt(run, at);
@@ -130,7 +138,7 @@ export class Search {
 
   /** What begins so late that the run ends before it would. */
   #beginAtEnd(run: Uint8Array): void {
-    const { isPair, longest, patterns, beginAt } = this.#needles;
+    const { isPair, longest, patterns } = this.#needles;
     const last = run.length - 1;
     for (let from = Math.max(0, run.length - longest + 1); from < last; from++) {
       const pair = pairAt(run, from);
@@ -138,7 +146,8 @@ export class Search {
       for (const index of this.#needles.beginsWith(pair))
         if (from >= this.#at[index]! && from + patterns[index]!.length > run.length) this.#follow(index, run, from, 0);
     }
-    for (const index of beginAt[run[last]!]!) if (this.#at[index]! <= last) this.#matched[index] = 1;
+    for (const index of this.#needles.beginsWithByte(run[last]!))
+      if (this.#at[index]! <= last) this.#matched[index] = 1;
   }
 
   /** Until nothing of the pattern stands there any more, or the run ends. True: all of it does. */
@@ -154,10 +163,12 @@ export class Search {
   }
 }
 
+const NONE: readonly number[] = [];
+
 const pairAt = (bytes: Uint8Array, at: number): number => (bytes[at]! & 0x7f) | ((bytes[at + 1]! & 0x7f) << 7);
 
-function push<T>(to: Map<number, T[]>, pair: number, one: T): void {
-  const others = to.get(pair);
-  if (others === undefined) to.set(pair, [one]);
+function push<T>(to: Map<number, T[]>, key: number, one: T): void {
+  const others = to.get(key);
+  if (others === undefined) to.set(key, [one]);
   else others.push(one);
 }
