@@ -387,6 +387,7 @@ export const operations = (
     get: {
       operationId: "listApprovals",
       summary: "Calls that wait for a person; with `state=all` those of the last thirty days, too. Newest first",
+      description: "A page that is not empty is on record as one read before it is given.",
       ...APPROVAL_LOOKERS,
       parameters: query.approvals,
       responses: { 200: answer("A page", ref("ApprovalPage")), 400: failure("Not a page"), ...ALWAYS },
