@@ -130,11 +130,15 @@ export class InstanceControl {
 
   /** Of a call that still runs. */
   async isConfirmedRunning(): Promise<boolean> {
-    const { enrolment } = this.#ledger;
     const isConfirmed = await this.isConfirmed();
-    if (enrolment !== null && this.deadReason(Date.now()) === null)
-      this.#confirmation.sayRunning(enrolment, (work) => this.#options.ctx.waitUntil(work));
+    if (this.deadReason(Date.now()) === null) this.#sayRunning();
     return isConfirmed;
+  }
+
+  /** Beside the call, which does not wait for it. */
+  #sayRunning(): void {
+    const { enrolment } = this.#ledger;
+    if (enrolment !== null) this.#confirmation.sayRunning(enrolment, (work) => this.#options.ctx.waitUntil(work));
   }
 
   /**
@@ -256,6 +260,8 @@ export class InstanceControl {
     const ledger = this.#ledger;
     const { watch, wakeBy } = this.#options;
     if (ledger.log.isClosed || this.deadReason(nowMs) !== null) return;
+    // A body that comes in runs is a call that lasts. One that is short has none.
+    if (event.kind === "passed") this.#sayRunning();
     for (const { fields, sw } of watch.saw(event, nowMs)) {
       ledger.record("signal", nowMs, fields);
       if (sw === null) continue;
