@@ -187,11 +187,16 @@ export class InstanceControl {
     const { state } = this.#ledger;
     // What nobody confirmed is over when its time is, and not before.
     const overAgeMs = Math.max(0, nowMs - (state.orphaned?.untilMs ?? 0));
+    // As counted on record: what was confirmed before this object was reset is in it.
+    const counted = state.cuts?.[sw.id] ?? 0;
+    // Of those nobody knows when their last bytes passed, but that it was before this life of the object heard of the switch.
+    const forgottenAgeMs = counted > cut.owned ? answer.acknowledgedAgeMs : Number.POSITIVE_INFINITY;
+    const lastByteAgeMs = Math.min(answer.lastByteAgeMs ?? Number.POSITIVE_INFINITY, forgottenAgeMs);
     return {
       ...answer,
+      lastByteAgeMs: Number.isFinite(lastByteAgeMs) ? lastByteAgeMs : null,
       acknowledgedAgeMs: Math.min(answer.acknowledgedAgeMs, overAgeMs),
-      // As counted on record: what was confirmed before this object was reset is in it.
-      cut: state.cuts?.[sw.id] ?? 0,
+      cut: counted,
       unconfirmed: answer.unconfirmed + this.#options.orphans().runningAt(nowMs),
     };
   }

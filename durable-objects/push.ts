@@ -40,6 +40,8 @@ export class Push {
   readonly #running: ReadonlySet<string>;
   #round: Promise<void> | null = null;
   #idleCount: number | null = null;
+  readonly #underway = new Map<string, Promise<void>>();
+  #isGivenUp = false;
 
   /** @param onSilent told of each that has acknowledged, with all its Workers. */
   constructor(
@@ -56,14 +58,21 @@ export class Push {
       this.#heard.set(instance, { answer: null, atMs: 0, confirmedUntilMs });
   }
 
-  /** Says something else to everybody it went to, as far as they can be reached. */
+  /**
+   * Gives the push up, and says something else to everybody it went to, as far as they can be reached: to an instance that
+   * is being told at this moment once more after that, since the two may come to it in any order.
+   */
   async tellAll(tell: (instance: string) => Promise<unknown>): Promise<void> {
-    await atOnce([...this.#heard.keys()], (instance) => tell(instance).catch(() => {}));
+    this.#isGivenUp = true;
+    this.#queue = [];
+    const say = (instance: string): Promise<unknown> => tell(instance).catch(() => {});
+    const after = [...this.#underway].map(([instance, closing]) => closing.then(() => say(instance)));
+    await Promise.all([atOnce([...this.#heard.keys()], say), ...after]);
   }
 
   /** Starts a round, if none runs and somebody is missing; answers when it is over, or after `waitMs`. */
   async progress(waitMs: number, keep: (work: Promise<unknown>) => void): Promise<ShardProgress> {
-    if (this.#round === null && this.#queue.length === 0) this.#queue = this.#missing();
+    if (!this.#isGivenUp && this.#round === null && this.#queue.length === 0) this.#queue = this.#missing();
     if (this.#round === null && this.#queue.length > 0) {
       this.#round = this.#tell(this.#queue.splice(0, ROUND_MAX)).finally(() => {
         this.#round = null;
@@ -95,6 +104,14 @@ export class Push {
   }
 
   async #one(instance: string): Promise<void> {
+    if (this.#isGivenUp) return;
+    const telling = this.#tellOne(instance);
+    this.#underway.set(instance, telling);
+    await telling;
+    this.#underway.delete(instance);
+  }
+
+  async #tellOne(instance: string): Promise<void> {
     try {
       const answer = await within(TIMEOUT_MS, this.#close(instance));
       const { confirmedUntilMs } = this.#heard.get(instance)!;

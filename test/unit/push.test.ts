@@ -51,4 +51,36 @@ describe("a push", () => {
     expect(told.sort()).toEqual(["idle-1", "idle-2", "running-1", "running-2"]);
     expect(pushed.filter(({ answer }) => answer === null).map(({ instance }) => instance)).toEqual(["running-1"]);
   });
+
+  it("of a pause that is resumed meanwhile goes to nobody any more, and who was being told hears of the end last", async () => {
+    const told: string[] = [];
+    const held = Promise.withResolvers<void>();
+    const close = async (instance: string): Promise<CloseAnswer> => {
+      told.push(instance);
+      await held.promise;
+      told.push(`${instance} closed`);
+      return ANSWER;
+    };
+    const push = new Push(
+      close,
+      holders,
+      () => 0,
+      () => {},
+    );
+    const running: Promise<unknown>[] = [];
+    // Those that run calls have their head start.
+    await push.progress(20, (work) => running.push(work));
+    expect(told).toEqual(["running-1", "running-2"]);
+    const telling = push.tellAll(async (instance) => void told.push(`${instance} reopened`));
+    // Whose answer is late need not wait for the word.
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(told.filter((one) => one.endsWith("reopened"))).toHaveLength(4);
+    held.resolve();
+    await Promise.all([telling, ...running]);
+    expect(told.filter((one) => one.startsWith("idle")).sort()).toEqual(["idle-1 reopened", "idle-2 reopened"]);
+    expect(told.slice(-2).sort()).toEqual(["running-1 reopened", "running-2 reopened"]);
+    // Whoever asks again starts nothing.
+    await push.progress(20, (work) => running.push(work));
+    expect(told).toHaveLength(10);
+  });
 });
