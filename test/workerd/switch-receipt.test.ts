@@ -40,6 +40,7 @@ describe("a receipt", () => {
     idle: 4,
     opened: null,
     liftAskedBy: [],
+    unheardShards: 0,
     ...change,
   });
   const hundred = Array.from({ length: 100 }, (_, i) => 1_001 + ((i * 37) % 100));
