@@ -32,7 +32,7 @@ const ROUND_MS = 250;
 const ROUND_TIMEOUT_MS = 10_000;
 /** A shard that was just reset answers the next question; one that is down is asked again by the alarm. */
 const ASK_AGAIN_MS = [50, 200];
-/** An alarm waits this long for shards, and what takes longer goes on beside the next: one that is down holds up no other. */
+/** An alarm waits this long for shards and journal, and what takes longer goes on beside the next: one that is down holds up no other. */
 const ALARM_WAIT_MS = 2_000;
 /** Who flips waits this long for the end; what is left goes on without them. */
 const FLIP_WAIT_MS = 8_000;
@@ -301,9 +301,9 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
         if (opened !== null && !isOpenDone) await this.#openAtShards(sw);
       }),
     );
-    this.ctx.waitUntil(carrying);
-    await within(ALARM_WAIT_MS, carrying);
-    await this.#acts.tellAll();
+    const all = Promise.all([carrying, this.#acts.tellAll()]);
+    this.ctx.waitUntil(all);
+    await within(ALARM_WAIT_MS, all);
     // Each flip and each opening rings once at least: what the book is to grow by, it is looked through for.
     this.#book.forget(nowMs - LONGEST_TASK_MS - FORGET_MS);
   }

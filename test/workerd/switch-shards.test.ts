@@ -1,6 +1,7 @@
-import { runDurableObjectAlarm } from "cloudflare:test";
+import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { AgentInstance } from "../../durable-objects/agent-instance.ts";
+import { Journal } from "../../durable-objects/journal.ts";
 import { Roster } from "../../durable-objects/roster.ts";
 import { receiptOf } from "../../src/control/receipt.ts";
 import { switchboardOf } from "../../src/objects.ts";
@@ -95,3 +96,16 @@ describe("a shard that does not answer", () => {
     expect(await receipt(id)).toMatchObject({ status: "done", reached: 4 });
   });
 });
+
+it("a journal that is slow keeps no alarm from the next, which asks the shards again", async () => {
+  const { human } = await four(152);
+  const appended = vi.spyOn(Journal.prototype, "append").mockImplementation(async () => {
+    await new Promise((resolve) => setTimeout(resolve, 1_500));
+    return true;
+  });
+  for (let i = 0; i < 4; i++) await board.flip(flipRequest({ act: "pause", reach: "human", target: { human } }));
+  await runInDurableObject(boardStub(), (object) => object.alarm());
+  // Told one after the other, and not waited for.
+  expect(appended.mock.calls.length).toBeLessThan(4);
+  await vi.waitFor(() => expect(appended.mock.calls.length).toBeGreaterThanOrEqual(4), { timeout: 10_000 });
+}, 20_000);
