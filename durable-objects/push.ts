@@ -38,7 +38,7 @@ export class Push {
   /** Not tried yet in this pass over whoever is missing. */
   #queue: string[] = [];
   readonly #running: ReadonlySet<string>;
-  #round: Promise<void> | null = null;
+  readonly #rounds = new Set<Promise<void>>();
   #idleCount: number | null = null;
   readonly #underway = new Map<string, Promise<void>>();
   #isGivenUp = false;
@@ -70,21 +70,26 @@ export class Push {
     await Promise.all([atOnce([...this.#heard.keys()], say), ...after]);
   }
 
-  /** Starts a round, if none runs and somebody is missing; answers when it is over, or after `waitMs`. */
+  /**
+   * Starts a round, if somebody is missing and the one before has come to its last ones: who hangs holds up nobody. Answers
+   * when all rounds are over, or after `waitMs`.
+   */
   async progress(waitMs: number, keep: (work: Promise<unknown>) => void): Promise<ShardProgress> {
-    if (!this.#isGivenUp && this.#round === null && this.#queue.length === 0) this.#queue = this.#missing();
-    if (this.#round === null && this.#queue.length > 0) {
-      this.#round = this.#tell(this.#queue.splice(0, ROUND_MAX)).finally(() => {
-        this.#round = null;
-      });
-      keep(this.#round);
+    if (!this.#isGivenUp && !this.#isRunning) this.#queue = this.#missing();
+    if (this.#queue.length > 0 && this.#underway.size < CONCURRENCY) {
+      const round = this.#tell(this.#queue.splice(0, ROUND_MAX)).finally(() => this.#rounds.delete(round));
+      this.#rounds.add(round);
+      keep(round);
     }
-    if (this.#round !== null) await within(waitMs, this.#round);
+    if (this.#rounds.size > 0) await within(waitMs, Promise.all(this.#rounds));
     // A scan of the table: it has time until the pushes are out.
     this.#idleCount ??= this.#idle();
     const nowMs = Date.now();
-    const isRunning = this.#round !== null || this.#queue.length > 0;
-    return { pushed: this.#pushed(nowMs), isRunning, idle: this.#idleCount };
+    return { pushed: this.#pushed(nowMs), isRunning: this.#isRunning, idle: this.#idleCount };
+  }
+
+  get #isRunning(): boolean {
+    return this.#rounds.size > 0 || this.#queue.length > 0;
   }
 
   async #tell(instances: readonly string[]): Promise<void> {

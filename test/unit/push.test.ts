@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { Push } from "../../durable-objects/push.ts";
+import { Push, ROUND_MAX } from "../../durable-objects/push.ts";
 import type { CloseAnswer } from "../../src/control/acknowledgement.ts";
 
 const ANSWER: CloseAnswer = { acknowledgedAgeMs: 0, lastByteAgeMs: null, cut: 0, unconfirmed: 0 };
@@ -82,5 +82,24 @@ describe("a push", () => {
     // Whoever asks again starts nothing.
     await push.progress(20, (work) => running.push(work));
     expect(told).toHaveLength(10);
+  });
+
+  it("of more than a round goes on to the next, whoever hangs in the first, and never to more than a round at once", async () => {
+    const told: string[] = [];
+    const many = Array.from({ length: ROUND_MAX + 10 }, (_, i) => holder(`idle-${i}`, false));
+    const push = new Push(
+      async (instance) => {
+        told.push(instance);
+        return instance === "idle-0" ? new Promise<CloseAnswer>(() => {}) : ANSWER;
+      },
+      many,
+      () => 0,
+      () => {},
+    );
+    const first = await push.progress(500, () => {});
+    expect([told.length, first.isRunning]).toEqual([ROUND_MAX, true]);
+    const second = await push.progress(500, () => {});
+    expect([told.length, second.isRunning]).toEqual([ROUND_MAX + 10, true]);
+    expect(second.pushed.filter(({ answer }) => answer === null).map(({ instance }) => instance)).toEqual(["idle-0"]);
   });
 });
