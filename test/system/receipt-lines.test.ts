@@ -1,4 +1,5 @@
 import { expect, it } from "vitest";
+import { receipt } from "../../scripts/cli/gate-answers.ts";
 import { receiptLines } from "../../scripts/cli/receipt-lines.ts";
 import { receiptOf } from "../../src/control/receipt.ts";
 
@@ -23,7 +24,8 @@ it("a receipt that has not heard of all shards does not read as if nobody had be
       opened: null,
       liftAskedBy: [],
     } as const;
-    return receiptLines(receiptOf(state, "https://gate.example.com"), 2_000).join("\n");
+    const answer = { ...receiptOf(state, "https://gate.example.com"), jws: "" };
+    return receiptLines(receipt.parse(answer), 2_000).join("\n");
   };
   expect(lines(0)).toContain("nobody was at work");
   expect(lines(0)).not.toContain("roster shard");
