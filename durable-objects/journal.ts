@@ -7,6 +7,7 @@ import { parseIndexName } from "../src/transcript/segment-index.ts";
 import { Kept } from "./kept.ts";
 import { RefusalCount } from "./refusal-count.ts";
 import { nameInIndex } from "./segment-index.ts";
+import { SEGMENT } from "./segment-shape.ts";
 import { type StoredSegment, TranscriptLog } from "./transcript-log.ts";
 import { Wake } from "./wake.ts";
 
@@ -30,7 +31,7 @@ export class Journal extends DurableObject<Env> implements JournalCalls {
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
-    this.#log = new TranscriptLog(ctx.storage.sql, new Kept(ctx.storage.sql));
+    this.#log = new TranscriptLog(ctx.storage.sql, new Kept(ctx.storage.sql, "Journal", { segment: SEGMENT }));
     this.#wake = new Wake(ctx, () => this.#nextWakeMs());
   }
 

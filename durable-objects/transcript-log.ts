@@ -16,7 +16,7 @@ import { type BodyRun, LogTable } from "./log-table.ts";
 import { storeSegment } from "./segment-store.ts";
 
 /** A frozen log table: its range and seal are fixed before it is written anywhere. */
-interface Segment {
+export interface Segment {
   readonly firstSeq: number;
   readonly lastSeq: number;
   /** Of its last line. */
@@ -182,6 +182,7 @@ export class TranscriptLog {
     if (this.#closed) throw new Error("the log has ended");
     const open = this.#open;
     const seq = this.#nextSeq;
+    if (seq === 0) this.#kept.begin();
     const line = writeEnvelope(
       { v: ENVELOPE_VERSION, type: record.type, seq, at: record.nowMs, prev: this.#head },
       record.fields,

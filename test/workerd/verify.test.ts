@@ -3,6 +3,7 @@ import { env } from "cloudflare:workers";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { beforeAll, describe, expect, it } from "vitest";
 import { BodyWriter, wholeBody } from "../../durable-objects/bodies.ts";
+import { INSTANCE_SHAPES } from "../../durable-objects/instance-shapes.ts";
 import { Kept } from "../../durable-objects/kept.ts";
 import { type Sealing, TranscriptLog } from "../../durable-objects/transcript-log.ts";
 import { KeyRing, SEAL_ALGORITHMS } from "../../src/grant/keys.ts";
@@ -74,7 +75,7 @@ async function write(
 ): Promise<Objects> {
   const namespace = bindings.AGENT_INSTANCE;
   await runInDurableObject(namespace.get(namespace.newUniqueId()), async (_: unknown, state: DurableObjectState) => {
-    const log = new TranscriptLog(state.storage.sql, new Kept(state.storage.sql));
+    const log = new TranscriptLog(state.storage.sql, new Kept(state.storage.sql, "AgentInstance", INSTANCE_SHAPES));
     let nowMs = START_MS;
     story({
       log,
