@@ -72,13 +72,13 @@ const ENROLMENT = whole<Enrolment>({
   refreshDigest: text.nullable(),
 });
 
-const HANDOVER = whole<FlipRequest>({
+export const HANDOVER = whole<FlipRequest>({
   ...SWITCH_MEMBERS,
   email: text.nullable(),
   idempotencyKey: text.nullable(),
 });
 
-const APPROVAL = whole<Approval>({
+export const APPROVAL = whole<Approval>({
   id: text,
   instance: text,
   human: text,
