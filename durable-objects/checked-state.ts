@@ -1,6 +1,6 @@
 import { DurableObject } from "cloudflare:workers";
 import type { Env } from "../src/deployment.ts";
-import { type ClassName, MIGRATIONS, migrate, stampIfAny } from "./schema.ts";
+import { type ClassName, MIGRATIONS, type Migration, migrate, stampIfAny } from "./schema.ts";
 import { UnreadableState } from "./stored.ts";
 
 type ObjectClass = new (ctx: DurableObjectState, env: Env) => DurableObject<Env>;
@@ -14,13 +14,17 @@ const ALARM_MS = 60_000;
  *
  * A constructor that throws would close the doors as well, but the platform gives an alarm up that has failed some times.
  */
-export function checked<Class extends ObjectClass>(name: ClassName, Class: Class): Class {
+export function checked<Class extends ObjectClass>(
+  name: ClassName,
+  Class: Class,
+  migrations: readonly Migration[] = MIGRATIONS[name],
+): Class {
   const Refusing = refusing(name, Class);
   const start = (ctx: DurableObjectState, env: Env): DurableObject<Env> => {
     try {
-      migrate(ctx.storage, MIGRATIONS[name]);
+      const isThere = migrate(ctx.storage, migrations);
       const object = new Class(ctx, env);
-      stampIfAny(ctx.storage.sql, name);
+      if (!isThere) stampIfAny(ctx.storage.sql, migrations.length);
       return object;
     } catch (error) {
       if (!(error instanceof UnreadableState)) throw error;

@@ -15,7 +15,7 @@ import type { Shapes } from "./kept.ts";
 import type { Passing, State } from "./ledger.ts";
 import type { KnownBody } from "./raw-bodies.ts";
 import { SEGMENT } from "./segment-shape.ts";
-import { readStored, whole } from "./stored.ts";
+import { holdTo, whole } from "./stored.ts";
 import { SWITCH, SWITCH_MEMBERS } from "./switch-shape.ts";
 
 /** What an `AgentInstance` keeps, by kind, and its running totals. Each is held to its type: neither changes without the other. */
@@ -185,4 +185,4 @@ export const TOTALS = whole<State>({
   passing: z.record(text, whole<Passing>({ bytes: number, quotas: texts })).exactOptional(),
 });
 
-export const readTotals = (found: Json): State => readStored(TOTALS, "running totals", found);
+export const readTotals = (found: Json): State => holdTo(TOTALS, "running totals", found);

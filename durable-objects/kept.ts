@@ -1,5 +1,5 @@
 import * as z from "zod";
-import { type ClassName, stamp } from "./schema.ts";
+import { type ClassName, stamp, versionOf } from "./schema.ts";
 import { readStored, rowsIfThere } from "./stored.ts";
 
 type KeptRow = { kind: string; id: string; json: string };
@@ -21,18 +21,18 @@ export class Kept {
   /** As found at the start, until their owners take them. */
   readonly #found = new Map<string, Map<string, unknown>>();
   #isThere: boolean;
-  readonly #of: ClassName;
+  readonly #version: number;
 
   /** @param shapes of the kinds that are kept here. All that is found is held to them, before anybody takes any of it. */
   constructor(sql: SqlStorage, of: ClassName, shapes: Shapes) {
     this.#sql = sql;
-    this.#of = of;
+    this.#version = versionOf(of);
     const rows = rowsIfThere<KeptRow>(sql, "SELECT kind, id, json FROM kept");
     this.#isThere = rows !== null;
     for (const { kind, id, json } of rows ?? []) {
       const ofKind = this.#found.get(kind) ?? new Map<string, unknown>();
       const shape = Object.hasOwn(shapes, kind) ? shapes[kind as Kind]! : z.never();
-      this.#found.set(kind, ofKind.set(id, readStored(shape, kind, JSON.parse(json))));
+      this.#found.set(kind, ofKind.set(id, readStored(shape, kind, json)));
     }
   }
 
@@ -45,7 +45,7 @@ export class Kept {
 
   /** Before the first row of the object. */
   begin(): void {
-    stamp(this.#sql, this.#of);
+    stamp(this.#sql, this.#version);
   }
 
   put(kind: Kind, id: string, value: unknown): void {

@@ -119,7 +119,7 @@ export class MandateTables {
       .exec<MandateRow>(`SELECT * FROM mandates WHERE ${where}`, ...bindings)
       .toArray()
       .map(({ json, uses, revoked }) => ({
-        mandate: readStored(MANDATE, "mandate", JSON.parse(json)),
+        mandate: readStored(MANDATE, "mandate", json),
         uses,
         revoked: revoked === null ? null : (JSON.parse(revoked) as Revocation),
       }));

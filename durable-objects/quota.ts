@@ -47,7 +47,7 @@ export class Quota extends DurableObject<Env> implements QuotaCalls {
     const { sql } = ctx.storage;
     for (const statement of SCHEMA) sql.exec(statement);
     const [row] = sql.exec<{ json: string }>("SELECT json FROM totals").toArray();
-    this.#totals = row === undefined ? EMPTY : readStored(TOTALS, "totals", JSON.parse(row.json));
+    this.#totals = row === undefined ? EMPTY : readStored(TOTALS, "totals", row.json);
     this.#wake = new Wake(ctx, () => this.#nextRecallMs());
   }
 
@@ -142,7 +142,7 @@ export class Quota extends DurableObject<Env> implements QuotaCalls {
     const [row] = this.ctx.storage.sql
       .exec<HolderRow>("SELECT instance, json FROM holders WHERE instance = ?", instance)
       .toArray();
-    return row === undefined ? null : readStored(HOLDER, "holder", JSON.parse(row.json));
+    return row === undefined ? null : readStored(HOLDER, "holder", row.json);
   }
 
   #countHolders(nowMs: number): number {

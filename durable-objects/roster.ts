@@ -56,7 +56,7 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
     for (const statement of SCHEMA) sql.exec(statement);
     this.#members = new Members(sql);
     for (const { id, json, opened_at_ms } of sql.exec<SwitchRow>("SELECT * FROM switches"))
-      this.#book.set(id, { sw: readStored(SWITCH, "switch", JSON.parse(json)), openedAtMs: opened_at_ms });
+      this.#book.set(id, { sw: readStored(SWITCH, "switch", json), openedAtMs: opened_at_ms });
     this.#active = new Map(
       this.#members.confirmedAfter(Date.now() - SILENT_WORKER_CUT_MS).map((member) => [member.instance, member]),
     );

@@ -22,6 +22,7 @@ export const MIGRATIONS = {
   Switchboard: [],
 } as const satisfies Readonly<Record<string, readonly Migration[]>>;
 export type ClassName = keyof typeof MIGRATIONS;
+export const versionOf = (name: ClassName): number => MIGRATIONS[name].length;
 
 /**
  * The version stands in the schema itself, as a view that reads no table: it costs no row, and no page when an object starts. (Durable
@@ -47,29 +48,38 @@ const isEmpty = (sql: SqlStorage): boolean =>
 
 /**
  * Before anything else is read. Afterwards what is stored is of this version, or there is nothing. Throws where a newer release
- * wrote it, and where a migration fails: then it is as it was.
+ * wrote it, and where a migration fails: then it is as it was. False: there is nothing.
  */
-export function migrate(storage: DurableObjectStorage, migrations: readonly Migration[]): void {
+export function migrate(storage: DurableObjectStorage, migrations: readonly Migration[]): boolean {
   const { sql } = storage;
   const known = migrations.length;
   const found = foundVersion(sql);
   if (found > known)
     throw new UnreadableState(`a newer release stored it: it has version ${found}, and this release knows ${known}`);
-  if (found === known || isEmpty(sql)) return;
-  // One commit. Dying in the middle leaves what was there, and the next start begins anew.
-  storage.transactionSync(() => {
-    for (const [i, one] of migrations.entries()) if (i >= found) one(sql);
-    setVersion(sql, known);
-  });
+  if (found === known) return true;
+  if (isEmpty(sql)) return false;
+  try {
+    // One commit. Dying in the middle leaves what was there, and the next start begins anew.
+    storage.transactionSync(() => {
+      for (const [i, one] of migrations.entries()) if (i >= found) one(sql);
+      setVersion(sql, known);
+    });
+  } catch (error) {
+    throw new UnreadableState(`from version ${found} to ${known}: ${reasonOf(error)}`);
+  }
+  return true;
 }
 
+/** Of what is no JSON, the error would quote some. */
+const reasonOf = (error: unknown): string =>
+  error instanceof Error && !(error instanceof SyntaxError) ? error.message : "it is no JSON";
+
 /** With the first table of an object: what comes is of this version. Who is of version 0 need not say so. */
-export function stamp(sql: SqlStorage, name: ClassName): void {
-  const version: number = MIGRATIONS[name].length;
+export function stamp(sql: SqlStorage, version: number): void {
   if (version > 0) sql.exec(`CREATE VIEW IF NOT EXISTS ${VIEW} AS SELECT ${version} AS version`);
 }
 
 /** The same for a class whose constructor makes its tables. */
-export function stampIfAny(sql: SqlStorage, name: ClassName): void {
-  if (MIGRATIONS[name].length > 0 && !isEmpty(sql)) stamp(sql, name);
+export function stampIfAny(sql: SqlStorage, version: number): void {
+  if (version > 0 && !isEmpty(sql)) stamp(sql, version);
 }

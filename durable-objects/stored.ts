@@ -28,16 +28,28 @@ export const whole = <T extends object>(members: Members<T>): z.ZodType<T> =>
   z.looseObject(members as z.core.$ZodShape) as unknown as z.ZodType<T>;
 
 /**
- * What was stored, as it is: what stands beside the shape's members stays. A member that is missing, or is no number where one
- * must be, would be `NaN` in a limit, and every comparison with that is false: such state is not read at all.
+ * As it is: what stands beside the shape's members stays. A member that is missing, or is no number where one must be, would be
+ * `NaN` in a limit, and every comparison with that is false: such state is not read at all.
  *
  * @param name for the operator: of a kind of state, never an id
  */
-export function readStored<T>(shape: z.ZodType<T>, name: string, value: unknown): T {
+export function holdTo<T>(shape: z.ZodType<T>, name: string, value: unknown): T {
   const parsed = shape.safeParse(value);
   if (parsed.success) return value as T;
   const { path, message } = parsed.error.issues[0]!;
   throw new UnreadableState(`${name} is not as this release stores it: ${[...path.map(placeOf), message].join(": ")}`);
+}
+
+/** What was stored as JSON. */
+export function readStored<T>(shape: z.ZodType<T>, name: string, json: string): T {
+  let value: unknown;
+  try {
+    value = JSON.parse(json);
+  } catch {
+    // The error would quote it.
+    throw new UnreadableState(`${name} is no JSON`);
+  }
+  return holdTo(shape, name, value);
 }
 
 /** Names that the code has given; what else stands in a path may be an id. */

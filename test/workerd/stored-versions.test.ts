@@ -1,8 +1,12 @@
 import { env, evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { checked } from "../../durable-objects/checked-state.ts";
 import * as deployed from "../../durable-objects/deployed.ts";
 import { attributesOf } from "../../durable-objects/instance-fields.ts";
+import { MandateIndex } from "../../durable-objects/mandate-index.ts";
+import { Roster } from "../../durable-objects/roster.ts";
 import { type ClassName, MIGRATIONS, type Migration, migrate } from "../../durable-objects/schema.ts";
+import type { Env } from "../../src/deployment.ts";
 import type { Enrolment } from "../../src/instance/contract.ts";
 import { instanceOf } from "../../src/objects.ts";
 import { INSTANCE_V0 } from "./instance-v0.ts";
@@ -32,6 +36,8 @@ afterEach(() => vi.restoreAllMocks());
 
 const inside = <T>(stub: object, work: (storage: DurableObjectStorage) => T | Promise<T>): Promise<T> =>
   runInDurableObject(stub as DurableObjectStub<undefined>, (_object, { storage }) => work(storage));
+
+const TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT GLOB '_cf_*'";
 
 /** It starts anew with this in its storage. */
 async function restart(stub: object, change: (sql: SqlStorage) => unknown = () => {}): Promise<void> {
@@ -72,6 +78,13 @@ async function left(agent: Agent): Promise<{ readonly calls: number; readonly by
   return { calls, bytes };
 }
 
+/** Everything that time does, until the transcript says so in the bucket. Another run of the alarm may be on its way. */
+const inTheEnd = (agent: Agent) =>
+  vi.waitFor(async () => {
+    await runInDurableObject(instanceStub(agent.id), (instance) => instance.alarm());
+    expect(await verified(agent)).toMatchObject({ status: "ended", openCalls: [] });
+  });
+
 const unversion = (sql: SqlStorage): void => {
   sql.exec("DROP VIEW storage_version");
 };
@@ -111,9 +124,7 @@ describe("an instance that an older release has stored", () => {
     expect(again).toMatchObject({ admitted: false, denial: { reason: "replay" } });
     await instanceOf(deployment, agent.id).revoke("test", "test");
     vi.mocked(Date.now).mockReturnValue(agent.enrolment.task.deadlineMs + 60_000);
-    for (let i = 0; i < 3; i++) await runDurableObjectAlarm(instanceStub(agent.id));
-    const report = await verified(agent);
-    expect(report).toMatchObject({ status: "ended", openCalls: [] });
+    await inTheEnd(agent);
     const lines = await storedLines(agent, "transcripts");
     expect(typesOf(lines)).toMatch(/^enrolled call answer call answer call .*ended seal$/);
     expect(lines[4]).toMatchObject({ type: "answer", call: 3, outcome: "lost" });
@@ -134,7 +145,7 @@ describe("an instance that an older release has stored", () => {
     vi.spyOn(Date, "now").mockReturnValue(Date.now() + 600_000);
     const stub = instanceStub(agent.id);
     await instanceOf(deployment, agent.id).revoke("test", "test");
-    for (let i = 0; i < 3; i++) await runDurableObjectAlarm(stub);
+    await inTheEnd(agent);
     await restart(stub, (sql) => {
       unversion(sql);
       const old = `json_set(json, '$.state', (SELECT ${withoutBytesAhead} || '' FROM (SELECT json_extract(json, '$.state') AS state)))`;
@@ -154,6 +165,18 @@ describe("an instance that an older release has stored", () => {
 });
 
 describe("a new object", () => {
+  it("whose constructor makes its tables says its version with them", () =>
+    runInDurableObject(stubOf("Roster", "not-a-shard"), (_object, ctx) => {
+      const { storage } = ctx;
+      for (const { name } of storage.sql.exec<{ name: string }>(TABLES).toArray())
+        storage.sql.exec(`DROP TABLE ${name}`);
+      let runs = 0;
+      const Newer = checked("Roster", Roster, [() => void runs++, () => void runs++]);
+      for (let i = 0; i < 2; i++) expect(new Newer(ctx, env as unknown as Env)).toBeInstanceOf(Roster);
+      expect(storage.sql.exec("SELECT version FROM storage_version").one()).toEqual({ version: 2 });
+      expect(runs).toBe(0);
+    }));
+
   it("says its version with its first row, and costs no row for it", async () => {
     const agent = await enrolAgent();
     expect(await versionIn(instanceStub(agent.id))).toBe(MIGRATIONS.AgentInstance.length);
@@ -326,6 +349,19 @@ describe("migrations", () => {
       migrate(storage, [add("b"), add("c")]);
       expect(storage.sql.exec("SELECT * FROM things").toArray()).toEqual([{ a: "old", b: "new", c: "new" }]);
     }));
+
+  it("that fail close the object, and the operator hears why", async () => {
+    const stub = stubOf("MandateIndex", "failed");
+    await withThings("failed", () => {});
+    await runInDurableObject(stub as DurableObjectStub<undefined>, async (_object, ctx) => {
+      const before = dumpOf(ctx.storage.sql);
+      const Newer = checked("MandateIndex", MandateIndex, [add("b"), broken]);
+      const object = new Newer(ctx, env as unknown as Env);
+      await expect(object.find("any")).rejects.toThrow("not readable");
+      expect(dumpOf(ctx.storage.sql)).toEqual(before);
+    });
+    expect(told).toEqual([expect.stringContaining("from version 0 to 2: the middle of it")]);
+  });
 
   it("that a reset of the object interrupts are not there afterwards", async () => {
     const stub = stubOf("MandateIndex", "reset");
