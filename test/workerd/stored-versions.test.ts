@@ -1,4 +1,12 @@
-import { env, evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
+import {
+  createExecutionContext,
+  env,
+  evictDurableObject,
+  runDurableObjectAlarm,
+  runInDurableObject,
+  waitOnExecutionContext,
+} from "cloudflare:test";
+import { createHash } from "node:crypto";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { checked } from "../../durable-objects/checked-state.ts";
 import * as deployed from "../../durable-objects/deployed.ts";
@@ -6,12 +14,14 @@ import { attributesOf } from "../../durable-objects/instance-fields.ts";
 import { MandateIndex } from "../../durable-objects/mandate-index.ts";
 import { Roster } from "../../durable-objects/roster.ts";
 import { type ClassName, MIGRATIONS, type Migration, migrate } from "../../durable-objects/schema.ts";
-import type { Env } from "../../src/deployment.ts";
+import { admin } from "../../src/admin/admin.ts";
+import type { Deployment, Env } from "../../src/deployment.ts";
 import type { Enrolment } from "../../src/instance/contract.ts";
 import { instanceOf } from "../../src/objects.ts";
 import { INSTANCE_V0 } from "./instance-v0.ts";
 import {
   type Agent,
+  boardStub,
   deployment,
   enrolAgent,
   ISSUES,
@@ -267,6 +277,33 @@ describe("state of a newer release", () => {
     expect(calls).not.toHaveBeenCalled();
     await restart(roster, unversion);
     expect((await agent.call(ISSUES)).status).toBe(200);
+  });
+
+  it("of the switchboard closes the admin's door: who kills does not hear that it was done", async () => {
+    const key = `pbg_${"k".repeat(43)}`;
+    const held: Deployment = {
+      ...deployment,
+      config: { ...deployment.config, admins: { ...deployment.config.admins, breakGlass: { night: "NIGHT_KEY" } } },
+      env: { ...deployment.env, NIGHT_KEY: createHash("sha256").update(key).digest("hex") },
+    };
+    const kill = async (): Promise<number> => {
+      const ctx = createExecutionContext();
+      const body = JSON.stringify({ act: "kill", reach: "human", target: { human: "nobody" }, reason: "test" });
+      const headers = { authorization: `Bearer ${key}`, "idempotency-key": crypto.randomUUID() };
+      const answer = await admin.request(
+        "/admin/v1/switches",
+        { method: "POST", headers, body },
+        { deployment: held },
+        ctx,
+      );
+      await waitOnExecutionContext(ctx);
+      return answer.status;
+    };
+    await restart(boardStub(), setVersion(99));
+    // What rejects, src/index.ts answers with 503.
+    expect(await kill().catch((error: Error) => error.message)).toMatch("not readable");
+    await restart(boardStub(), unversion);
+    expect(await kill()).toBe(201);
   });
 });
 

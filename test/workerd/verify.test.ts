@@ -426,6 +426,18 @@ describe("what was changed afterwards has its place named, and no other", () => 
       "a version of the format that is not known",
     ],
     [
+      "a version of the seal that nobody knows",
+      replaceIn(segment(3), 3, '"v":1', '"v":2'),
+      `${segment(3)} line 3`,
+      "the seal has a version of the format that is not known",
+    ],
+    [
+      "a version of a body's line that nobody knows",
+      replaceIn(bodies(0), 3, '"v":1', '"v":2'),
+      `${bodies(0)} line 3`,
+      "a version of the format that is not known",
+    ],
+    [
       "a type that nobody knows",
       replaceIn(segment(0), 2, '"type":"call"', '"type":"cull"'),
       `${segment(0)} line 2 (seq 1)`,
