@@ -84,18 +84,20 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const ledger = () => this.#ledger;
     const orphans = () => this.#orphans;
     this.#refused = new RefusedCalls({ ledger, wakeBy });
+    const limits = () => this.#family.limits(this.#ledger.enrolment!);
     this.#calls = new RunningCalls({
       ledger,
       control: () => this.#control,
       shares: () => this.#shares,
       orphans,
-      limits: () => this.#family.limits(this.#ledger.enrolment!),
+      limits,
       deployment,
     });
     const { leases } = this.#calls;
     this.#orphans = new Orphans({
       ledger,
       bucket: () => this.env.TRANSCRIPTS,
+      limits,
       deployment,
       isHeld: (seq) => leases.has(seq),
     });
@@ -122,7 +124,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     });
     const whyNot = (call: Call, nowMs: number) => this.#admitter.whyNever(call, nowMs);
     this.#approvals = new Approvals({ ctx, kept, deployment, ledger, wakeBy, whyNot });
-    this.#shares = new InstanceShares(ctx, deployment, ledger, leases);
+    this.#shares = new InstanceShares(ctx, deployment, ledger, leases, () => this.#orphans.hasLarge);
     this.#shares.loseRunning(Date.now());
     this.#admitter = new Admitter({
       ledger: this.#ledger,

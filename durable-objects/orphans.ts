@@ -1,3 +1,4 @@
+import type { Limits } from "../src/config/define.ts";
 import { SILENT_WORKER_CUT_MS } from "../src/control/acknowledgement.ts";
 import type { Deployment } from "../src/deployment.ts";
 import type { Units } from "../src/metering/amounts.ts";
@@ -14,6 +15,8 @@ import { type Ledger, R2_WAIT_MS } from "./ledger.ts";
 export interface OrphansOptions {
   readonly ledger: () => Ledger;
   readonly bucket: () => R2Bucket;
+  /** What the instance may use by itself. */
+  readonly limits: () => Limits;
   /** Throws while a secret is missing. */
   readonly deployment: () => Deployment;
   /** This life of the object holds its lease. */
@@ -109,12 +112,12 @@ export class Orphans {
 
   /** What is durable of it, and was counted in memory alone. */
   #charge(seq: number, durableBytes: number): void {
-    const { enrolment, state } = this.#ledger;
+    const { state } = this.#ledger;
     const { usage, shares = {}, passing = {} } = state;
     const { bytes = 0, quotas = [] } = passing[seq] ?? {};
     const missed = Math.max(0, durableBytes - bytes);
-    // Some of it may be what it held ahead of the count, which is charged already.
-    const all = Math.max(usage.bytes, Math.min(usage.bytes + missed, enrolment!.limits.bytes));
+    // Some of it may be what it held ahead of the count, which is charged already. What its children have, it did not pass.
+    const all = Math.max(usage.bytes, Math.min(usage.bytes + missed, this.#options.limits().bytes));
     const charged: Shares = Object.fromEntries(
       quotas.map((name) => {
         const share = shareOf(shares, name);

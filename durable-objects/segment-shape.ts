@@ -1,6 +1,6 @@
 import * as z from "zod";
+import type { Segment } from "./log-segments.ts";
 import { whole } from "./stored.ts";
-import type { Segment } from "./transcript-log.ts";
 
 export const SEGMENT = whole<Segment>({
   firstSeq: z.number(),

@@ -151,6 +151,7 @@ export class Pump {
   /** An answer of a declared, short length. Null: stopped, or the upstream broke off; what came until then is pending, for the record. */
   async readWhole(body: ReadableStream<Uint8Array>, declared: number): Promise<Uint8Array | null> {
     const reader = body.getReader();
+    const runs: Uint8Array[] = [];
     let bytes = 0;
     while (bytes < declared) {
       const run = await this.#read(() => reader.read());
@@ -160,9 +161,11 @@ export class Pump {
         return null;
       }
       this.#take(run);
+      runs.push(run);
       bytes += run.byteLength;
     }
-    return this.#joinPending();
+    // Of one that came slowly some is appended by now, and pending no more.
+    return this.#pendingBytes === bytes ? this.#joinPending() : concat(runs);
   }
 
   /**
@@ -189,7 +192,7 @@ export class Pump {
     } finally {
       giveRoom(bytes);
     }
-    return concat(...runs);
+    return concat(runs);
   }
 
   /** The only ending of an answer that was read apart. */
@@ -260,10 +263,10 @@ export class Pump {
           this.#call.stop.stop({ kind: "too-large", reason: "the answer" });
           return cut(controller);
         }
-        if (this.#pendingBytes + this.#appendingBytes > this.#aheadBytes) await this.#append();
+        if (!(this.#pendingBytes + this.#appendingBytes <= this.#aheadBytes)) await this.#append();
         if (this.#call.stop.reason !== null) return cut(controller);
         // The record keeps `run`; what is enqueued gives its buffer away.
-        const out = isEventStream ? run.slice() : concat(held, run.subarray(0, run.byteLength - 1));
+        const out = isEventStream ? run.slice() : concat([held, run.subarray(0, run.byteLength - 1)]);
         if (!isEventStream) held = run.slice(run.byteLength - 1);
         if (out.byteLength === 0) continue;
         this.#passedBytes += out.byteLength;
@@ -335,7 +338,7 @@ export class Pump {
   }
 
   #joinPending(): Uint8Array {
-    if (this.#pending.length > 1) this.#pending = [concat(...this.#pending)];
+    if (this.#pending.length > 1) this.#pending = [concat(this.#pending)];
     return this.#pending[0] ?? NOTHING;
   }
 
@@ -365,7 +368,8 @@ export class Pump {
       lease.append(bytes, this.#declaredBytes).catch(() => undefined),
     );
     this.#appendingBytes -= bytes.byteLength;
-    if (typeof kept === "number") this.#aheadBytes = kept;
+    // It only ever shrinks, and answers may come out of turn: the least is the newest.
+    if (typeof kept === "number") this.#aheadBytes = Math.min(this.#aheadBytes, kept);
     if (typeof kept === "number" || this.#settled !== null) return;
     // `null`: the lease broke, and its cause is on its way. Nothing heard: nobody could cut this call.
     if (kept === null) await within(LEASE_ANSWER_MS, stop.stopped());
@@ -381,7 +385,8 @@ export class Pump {
 const later = (a: number | null, b: number | null): number | null =>
   a === null || b === null ? (a ?? b) : Math.max(a, b);
 
-function concat(...runs: readonly Uint8Array[]): Uint8Array {
+/** An array: as arguments, a body in a million runs is more than the stack holds. */
+function concat(runs: readonly Uint8Array[]): Uint8Array {
   const whole = new Uint8Array(runs.reduce((sum, run) => sum + run.byteLength, 0));
   let at = 0;
   for (const run of runs) {
