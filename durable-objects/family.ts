@@ -36,7 +36,7 @@ const ASKED_AT_ONCE = 50;
 const LAST_WORD_MS = 60_000;
 
 /** A child, for as long as something is reserved for it. */
-interface Child {
+export interface Child {
   /** Of its first grant: with the id this names one delegation. */
   readonly grant: string;
   readonly reserved: Amounts;
@@ -45,7 +45,7 @@ interface Child {
   readonly atMs: number;
 }
 
-interface Totals {
+export interface Totals {
   readonly children: number;
   /** By those that have ended, and all below them. */
   readonly spent: Spent;
