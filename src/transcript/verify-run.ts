@@ -2,7 +2,7 @@ import * as z from "zod";
 import { parseStrictJsonBytes } from "../json/strict-json.ts";
 import { err, ok, type Result } from "../result.ts";
 import { type BodyLine, readBodyBytes, SALT_BYTES, writeBodyLine, writeRawLine } from "./body-line.ts";
-import type { BodyName } from "./verify-records.ts";
+import type { BodyName } from "./verify-stated-bodies.ts";
 
 const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 

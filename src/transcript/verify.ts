@@ -2,6 +2,7 @@ import { FIRST_PREV } from "./envelope.ts";
 import { segmentKey } from "./layout.ts";
 import { type AbsenceRules, readCertificates } from "./verify-absence.ts";
 import { type BodyCounts, BodyReader } from "./verify-bodies.ts";
+import { Families, type ParentState } from "./verify-families.ts";
 import { type Finding, Findings, MAX_FINDINGS } from "./verify-findings.ts";
 import { type CopyScope, IndexReader } from "./verify-index.ts";
 import type { SealKeys } from "./verify-keys.ts";
@@ -45,6 +46,10 @@ export interface TranscriptReport {
   readonly undigestedBodies: BodyCounts["undigested"];
   /** Objects with bodies of the next segment, or of a call that runs, which is not here yet: bodies go first. */
   readonly bodiesAhead: number;
+  /** `seq` of calls of which it can't be told whether their grant's scope allows them: it speaks of what is not here to be read. */
+  readonly uncheckedCalls: readonly number[];
+  /** Whether it was held to what its parent's transcript says of it. */
+  readonly parent: ParentState;
   /** Null: no record is dated before one that it follows. */
   readonly clockBack: ClockBack | null;
   readonly findings: readonly Finding[];
@@ -85,17 +90,24 @@ export async function verifyTranscripts(objects: TranscriptObjects, options: Ver
   const expiredBeforeMs = bodiesKeptMs === undefined ? null : nowMs - bodiesKeptMs;
   if (partitions.size === 0) stray.add("transcripts/", "no transcripts");
   const index = new IndexReader(options.scopes ?? []);
+  const families = new Families();
   const transcripts: TranscriptReport[] = [];
   for (const path of [...partitions.keys()].sort())
     transcripts.push(
-      await verifyTranscript(objects, options, index, partitions.get(path)!, { certificates, expiredBeforeMs }),
+      await verifyTranscript(objects, options, { index, families }, partitions.get(path)!, {
+        certificates,
+        expiredBeforeMs,
+      }),
     );
   const named = index.finish();
+  const related = families.finish();
   for (const { place, problem } of named.stray) stray.add(place, problem);
   const held = transcripts.map((transcript) => {
+    const { partition } = transcript;
     const isNew = ({ place }: Finding) => !transcript.findings.some((finding) => finding.place === place);
-    const found = (named.of.get(transcript.partition) ?? []).filter(isNew).slice(0, MAX_FINDINGS);
-    return found.length === 0 ? transcript : { ...transcript, findings: [...transcript.findings, ...found] };
+    const ofIndex = (named.of.get(partition) ?? []).filter(isNew).slice(0, MAX_FINDINGS);
+    const findings = [...transcript.findings, ...(related.findings.get(partition) ?? []), ...ofIndex];
+    return { ...transcript, parent: related.parents.get(partition) ?? "none", findings };
   });
   const ok = stray.all.length === 0 && held.every(({ findings }) => findings.length === 0);
   return { transcripts: held, findings: stray.all, bodiesVerified: bodies, ok };
@@ -127,7 +139,7 @@ async function listTranscripts(
 async function verifyTranscript(
   objects: TranscriptObjects,
   options: VerifyOptions,
-  index: IndexReader,
+  { index, families }: { readonly index: IndexReader; readonly families: Families },
   { partition, segments, volumes, raw }: TranscriptNames,
   absence: AbsenceRules,
 ): Promise<TranscriptReport> {
@@ -143,7 +155,9 @@ async function verifyTranscript(
       segmentKey(partition.path, nextSeq),
       `cut tail: no sealed end, and the deadline was ${spellTime(deadlineMs)}`,
     );
-  const openCalls = records.openCalls(isEnded);
+  const { openCalls, member } = records.finish(isEnded);
+  const { human, task } = partition.ids;
+  if (member !== null) families.add(`${human} ${task}`, member);
 
   let bodiesAhead = 0;
   let counts: BodyCounts = { erased: [], expired: [], absent: [], undigested: [], rawAhead: 0 };
@@ -169,6 +183,8 @@ async function verifyTranscript(
     absentBodies: counts.absent,
     undigestedBodies: counts.undigested,
     bodiesAhead: bodiesAhead + counts.rawAhead,
+    uncheckedCalls: records.uncheckedCalls,
+    parent: "none",
     clockBack: clockBack.records === 0 ? null : clockBack,
     findings: findings.all,
   };
