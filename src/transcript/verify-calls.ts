@@ -1,5 +1,5 @@
 import type { ReadRecord } from "./verify-segment.ts";
-import type { AnswerSaid, CallSaid } from "./verify-shapes.ts";
+import type { AnswerSaid, CallBody } from "./verify-shapes.ts";
 import type { BodyName, StatedBodies, StatedBody } from "./verify-stated-bodies.ts";
 
 interface ReadCall {
@@ -28,19 +28,13 @@ export class CallReader {
     this.#bodies = bodies;
   }
 
-  readCall(record: ReadRecord, { body }: CallSaid, segment: number): void {
+  readCall(record: ReadRecord, { body }: CallBody, segment: number): void {
     const { seq, place, at, envelope } = record;
     const requestBytes = body === null ? 0 : bytesOf(body);
     this.#calls.set(seq, { place, atMs: at, segment, grant: envelope["grant"], requestBytes, answered: false });
     if (body === null) return;
     const until = body.digest === null ? Number.POSITIVE_INFINITY : segment;
     this.#bodies.state({ seq, part: "request" }, body, record, segment, until);
-  }
-
-  /** A `call` that is none, so that its answer is not one without a call. */
-  readSpoilt({ seq, place, at, envelope }: ReadRecord, segment: number): void {
-    const requestBytes = null;
-    this.#calls.set(seq, { place, atMs: at, segment, grant: envelope["grant"], requestBytes, answered: false });
   }
 
   /** Whether the call is there, and open. The error may be because of what is not here to be read. */

@@ -20,6 +20,9 @@ export interface CopyScope extends Pick<IndexQuery, "human" | "task" | "instance
   readonly untilMs: number | null;
 }
 
+/** A segment is named when it is stored, and the journal that names it leaves five minutes later, or when R2 takes it again. */
+export const INDEX_GRACE_MS = 3_600_000;
+
 interface Entry {
   readonly place: string;
   readonly atMs: number;
@@ -46,9 +49,11 @@ export class IndexReader {
   /** By partition, then by `first`. */
   readonly #entries = new Map<string, Map<number, Entry>>();
   /** By key. */
-  readonly #seals = new Map<string, Pick<Seal, "last" | "head" | "final">>();
-  /** Keys that are here, sound or not. */
-  readonly #here = new Set<string>();
+  readonly #seals = new Map<string, Pick<Seal, "last" | "head" | "final" | "at">>();
+  /** Keys that are here, sound or not, and of whose partition. */
+  readonly #here = new Map<string, string>();
+  /** When the newest seal was made that is here. */
+  #latestMs = 0;
   readonly #stray: Finding[] = [];
 
   constructor(scopes: readonly CopyScope[]) {
@@ -57,9 +62,10 @@ export class IndexReader {
 
   /** @param seal null: it does not verify, which is a finding of its own. */
   readSegment(partition: Partition, key: string, seal: Seal | null): void {
+    this.#latestMs = Math.max(this.#latestMs, seal?.at ?? 0);
     if (isOfIndex(partition)) return;
-    this.#here.add(key);
-    if (seal !== null) this.#seals.set(key, { last: seal.last, head: seal.head, final: seal.final });
+    this.#here.set(key, partition.path);
+    if (seal !== null) this.#seals.set(key, { last: seal.last, head: seal.head, final: seal.final, at: seal.at });
   }
 
   readRecord(partition: Partition, { type, place, envelope }: ReadRecord): void {
@@ -112,7 +118,29 @@ export class IndexReader {
         this.#find(first!.place, `a whole ${what} is ${first!.problem}${more}`);
       }
     }
+    this.#findUnnamed(of);
     return { of, stray: this.#stray };
+  }
+
+  /**
+   * A segment that no entry names was not stored by the gate, or what names it is gone. Only of a copy of everything that can
+   * be said, and of segments that were sealed so long before the copy that the index must have them.
+   */
+  #findUnnamed(of: Map<string, Finding[]>): void {
+    const isWhole = this.#scopes.some(({ human, task, instance, fromMs, toMs }) =>
+      [human, task, instance, fromMs, toMs].every((bound) => bound === undefined),
+    );
+    if (!isWhole) return;
+    const named = new Set<string>();
+    for (const [partition, entries] of this.#entries)
+      for (const first of entries.keys()) named.add(segmentKey(partition, first));
+    for (const [key, partition] of this.#here) {
+      const atMs = this.#seals.get(key)?.at;
+      if (named.has(key) || atMs === undefined || atMs + INDEX_GRACE_MS > this.#latestMs) continue;
+      const found = of.get(partition) ?? [];
+      of.set(partition, found);
+      found.push({ place: key, problem: "no index names it" });
+    }
   }
 
   #contradiction(key: string, { place, says }: Entry): string | undefined {

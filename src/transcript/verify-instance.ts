@@ -11,6 +11,7 @@ import type { ReadRecord } from "./verify-segment.ts";
 import {
   answerShape,
   approvalShape,
+  callBodyShape,
   callShape,
   type Delegation,
   delegatedShape,
@@ -107,7 +108,8 @@ export class InstanceReader {
     this.#findAcross(record, this.#approvals.readCall(record.envelope));
     const said = this.#parse(callShape, record);
     if (said === null) {
-      this.calls.readSpoilt(record, segment);
+      const { body = null } = callBodyShape.safeParse(record.envelope).data ?? {};
+      this.calls.readCall(record, { body }, segment);
       return;
     }
     const { seq, place, envelope } = record;

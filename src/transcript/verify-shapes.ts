@@ -51,10 +51,13 @@ export const enrolledShape = z.looseObject({
 
 export const renewedShape = z.looseObject({ issued: text, expires: count });
 
+/** By itself, of a call that is none otherwise: the body is not to be missed besides. */
+export const callBodyShape = z.looseObject({ body: z.union([knownBody, laterBody]).nullable() });
+
 export const callShape = z.looseObject({
   upstream: text,
   ...request,
-  body: z.union([knownBody, laterBody]).nullable(),
+  body: callBodyShape.shape.body,
   decision: z.looseObject({
     allowed: z.literal(true),
     entry: count,
@@ -142,6 +145,7 @@ export const endedShape = z.looseObject({
 
 export type Enrolled = z.output<typeof enrolledShape>;
 export type RenewedSaid = z.output<typeof renewedShape>;
+export type CallBody = z.output<typeof callBodyShape>;
 export type CallSaid = z.output<typeof callShape>;
 export type AnswerSaid = z.output<typeof answerShape>;
 export type SwitchedSaid = z.output<typeof switchedShape>;
