@@ -95,11 +95,15 @@ function findOfAnswer({ envelope }: ReadRecord, said: AnswerSaid, requestBytes: 
   const odd = OF_WORKER.find((name) => (envelope[name] === undefined) !== isLost);
   if (odd !== undefined) return isLost ? `is lost, and says its ${odd}` : `does not say its ${odd}`;
   if (outcome === "complete" && cause !== undefined) return "is complete, and its lease broke";
-  if (outcome === "cut" && cause === undefined) return "is cut by nothing";
   if ((said.switch !== undefined) !== BY_SWITCH.has(cause)) return "names a switch, or none, against its cause";
   if ((said.upstreamOutcome !== undefined) !== UNKNOWN.has(outcome))
     return "its upstreamOutcome is against its outcome";
-  if (isLost && body?.mayMiss === undefined) return "is lost, and its body says not what it may miss";
+  if (isLost && (body?.mayMiss === undefined || said.reason === undefined))
+    return "is lost, and says not why, or what it may miss";
+  if (isLost && body?.complete !== false) return "is lost, and its body is complete";
+  // What a rule kept from the record was withheld as a whole.
+  if (outcome === "complete" && body?.complete === false && !("trueBytes" in body))
+    return "is complete, and its body is not";
   const bytes = body === null ? 0 : bytesOf(body);
   if (bytes !== null && passedBytes > bytes) return `passed ${passedBytes} bytes, of an answer of ${bytes}`;
   if (outcome === "complete" && bytes !== null && passedBytes !== bytes)

@@ -15,6 +15,7 @@ export class IdentityReader {
 
   read(record: ReadRecord): string | null {
     const { envelope } = record;
+    if (typeof envelope["deployment"] !== "string") return "its deployment is missing";
     if (this.#first === null) {
       this.#first = record;
       this.#chain = JSON.stringify(envelope["chain"]);
@@ -24,7 +25,6 @@ export class IdentityReader {
     const other = FIELDS.find((field) => envelope[field] !== first[field]);
     if (other !== undefined) return `its ${other} is not that of ${this.#first.place}`;
     if (JSON.stringify(envelope["chain"]) !== this.#chain) return `its chain is not that of ${this.#first.place}`;
-    if (typeof envelope["deployment"] !== "string") return "its deployment is missing";
     return null;
   }
 

@@ -9,7 +9,7 @@ import {
   storedShape,
 } from "./segment-index.ts";
 import type { Finding } from "./verify-findings.ts";
-import type { Partition } from "./verify-layout.ts";
+import { type Partition, parseObjectKey } from "./verify-layout.ts";
 import type { ReadRecord } from "./verify-segment.ts";
 
 /** What was copied: all of who is named, of the span where one is. Nobody and none: all. */
@@ -34,11 +34,16 @@ export interface IndexFindings {
   /** By partition. */
   readonly of: ReadonlyMap<string, readonly Finding[]>;
   readonly stray: readonly Finding[];
+  /** Keys of segments that are too young for a finding, and that nothing names yet. */
+  readonly unnamed: readonly string[];
 }
 
 /** What names all else is named by nothing. */
 const isOfIndex = ({ kind, path }: Partition): boolean =>
   kind === "journal" && path.startsWith(`journal=${INDEX_DOOR}/`);
+
+const isOfEverything = ({ human, task, instance, fromMs, toMs }: CopyScope): boolean =>
+  [human, task, instance, fromMs, toMs].every((bound) => bound === undefined);
 
 /**
  * Holds the segments that are here to the index of segments, which names them: one that is gone with its whole transcript
@@ -50,8 +55,8 @@ export class IndexReader {
   readonly #entries = new Map<string, Map<number, Entry>>();
   /** By key. */
   readonly #seals = new Map<string, Pick<Seal, "last" | "head" | "final" | "at">>();
-  /** Keys that are here, sound or not, and of whose partition. */
-  readonly #here = new Map<string, string>();
+  /** Keys that are here, sound or not, as an entry would name them. */
+  readonly #here = new Map<string, { readonly partition: string; readonly first: number }>();
   /** When the newest seal was made that is here. */
   #latestMs = 0;
   readonly #stray: Finding[] = [];
@@ -64,7 +69,8 @@ export class IndexReader {
   readSegment(partition: Partition, key: string, seal: Seal | null): void {
     this.#latestMs = Math.max(this.#latestMs, seal?.at ?? 0);
     if (isOfIndex(partition)) return;
-    this.#here.set(key, partition.path);
+    const name = parseObjectKey(key);
+    if (name?.kind === "segment") this.#here.set(key, { partition: partition.path, first: name.firstSeq });
     if (seal !== null) this.#seals.set(key, { last: seal.last, head: seal.head, final: seal.final, at: seal.at });
   }
 
@@ -118,29 +124,24 @@ export class IndexReader {
         this.#find(first!.place, `a whole ${what} is ${first!.problem}${more}`);
       }
     }
-    this.#findUnnamed(of);
-    return { of, stray: this.#stray };
+    return { of, stray: this.#stray, unnamed: this.#findUnnamed(of) };
   }
 
   /**
    * A segment that no entry names was not stored by the gate, or what names it is gone. Only of a copy of everything that can
-   * be said, and of segments that were sealed so long before the copy that the index must have them.
+   * be said, and of segments that were sealed so long before the copy that the index must have them. Gives the younger ones.
    */
-  #findUnnamed(of: Map<string, Finding[]>): void {
-    const isWhole = this.#scopes.some(({ human, task, instance, fromMs, toMs }) =>
-      [human, task, instance, fromMs, toMs].every((bound) => bound === undefined),
-    );
-    if (!isWhole) return;
-    const named = new Set<string>();
-    for (const [partition, entries] of this.#entries)
-      for (const first of entries.keys()) named.add(segmentKey(partition, first));
-    for (const [key, partition] of this.#here) {
+  #findUnnamed(of: Map<string, Finding[]>): readonly string[] {
+    if (!this.#scopes.some(isOfEverything)) return [];
+    const young: string[] = [];
+    for (const [key, { partition, first }] of this.#here) {
       const atMs = this.#seals.get(key)?.at;
-      if (named.has(key) || atMs === undefined || atMs + INDEX_GRACE_MS > this.#latestMs) continue;
-      const found = of.get(partition) ?? [];
-      of.set(partition, found);
-      found.push({ place: key, problem: "no index names it" });
+      // Where the seal does not verify, that is the finding.
+      if (atMs === undefined || this.#entries.get(partition)?.has(first)) continue;
+      if (atMs + INDEX_GRACE_MS > this.#latestMs) young.push(key);
+      else of.set(partition, [...(of.get(partition) ?? []), { place: key, problem: "no index names it" }]);
     }
+    return young;
   }
 
   #contradiction(key: string, { place, says }: Entry): string | undefined {

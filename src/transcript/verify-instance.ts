@@ -6,9 +6,11 @@ import { type Member, MemberReader } from "./verify-families.ts";
 import type { Findings } from "./verify-findings.ts";
 import { IdentityReader } from "./verify-identity.ts";
 import { findOfLayers } from "./verify-layers.ts";
+import { findOfRefusal } from "./verify-refusals.ts";
 import { ScopeReader } from "./verify-scope.ts";
 import type { ReadRecord } from "./verify-segment.ts";
 import {
+  type ApprovalSaid,
   answerShape,
   approvalShape,
   callBodyShape,
@@ -18,6 +20,7 @@ import {
   type Enrolled,
   endedShape,
   enrolledShape,
+  type Refusal,
   refusedShape,
   renewedShape,
   switchedShape,
@@ -140,6 +143,7 @@ export class InstanceReader {
     const said = this.#parse(refusedShape, record);
     if (said === null) return;
     this.#findAcross(record, this.#identity.readGrant(record, false));
+    if ("decision" in said) this.#find(record, findOfRefusal(said as Refusal));
     const body = said.body ?? null;
     if (body !== null) this.bodies.state({ seq: record.seq, part: "request" }, body, record, segment, segment);
   }
@@ -173,8 +177,16 @@ export class InstanceReader {
     this.#findAcross(record, this.#identity.readGrant(record, false));
     const state = record.envelope["state"];
     if (state === "asked" || state === "approved") this.#findAcross(record, this.#stops.readDeed(record, null));
-    const body = this.#parse(approvalShape, record)?.body ?? null;
+    const said = this.#parse(approvalShape, record);
+    if (said !== null) this.#findAcross(record, this.#findOfTimes(said));
+    const body = said?.body ?? null;
     if (body !== null) this.bodies.state({ seq: record.seq, part: "request" }, body, record, segment, segment);
+  }
+
+  /** Nobody decides, or uses, beyond the deadline. */
+  #findOfTimes(said: ApprovalSaid): string | null {
+    const until = said.state === "asked" ? said.expires : said.state === "approved" ? said.validUntil : 0;
+    return until > (this.deadlineMs ?? Number.POSITIVE_INFINITY) ? "is open beyond the deadline" : null;
   }
 
   #readEnded(record: ReadRecord): void {

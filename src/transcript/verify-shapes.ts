@@ -8,6 +8,7 @@ import * as z from "zod";
 const text = z.string();
 const count = z.number().int().nonnegative();
 const amount = z.number().nonnegative();
+const time = count.nullable();
 const digest = text.regex(/^[0-9a-f]{64}$/);
 const pairs = z.array(z.tuple([text, text]));
 const units = z.record(text, amount);
@@ -16,6 +17,8 @@ const frame = { mediaType: text.nullable(), coding: text, complete: z.boolean(),
 /** Of a body that was redacted: the length of what passed. What is recorded has another, or is nothing. */
 const redactedFrom = { trueBytes: count.nullable().optional() };
 const knownBody = z.strictObject({ digest, bytes: count, ...frame, ...redactedFrom });
+/** It came with its record. */
+const wholeBody = knownBody.extend({ complete: z.literal(true) });
 /** Nothing of it was ever recorded. */
 const noBody = z.strictObject({ digest: z.null(), bytes: z.literal(0), ...frame, ...redactedFrom });
 /** Longer than its call's record: the answer states it, unless the object was reset in between, and some of it was erased. */
@@ -34,6 +37,7 @@ const limits = z.looseObject({
   concurrency: count,
   calls: count,
   bytes: count,
+  refusalsRecordedPerMinute: count,
   units: units.default({}),
 });
 
@@ -45,14 +49,14 @@ export const enrolledShape = z.looseObject({
   deadline: count,
   scope: z.array(z.unknown()),
   limits,
-  claims: knownBody,
+  claims: wholeBody,
   parent: text.nullable(),
 });
 
 export const renewedShape = z.looseObject({ issued: text, expires: count });
 
 /** By itself, of a call that is none otherwise: the body is not to be missed besides. */
-export const callBodyShape = z.looseObject({ body: z.union([knownBody, laterBody]).nullable() });
+export const callBodyShape = z.looseObject({ body: z.union([wholeBody, laterBody]).nullable() });
 
 export const callShape = z.looseObject({
   upstream: text,
@@ -88,6 +92,10 @@ export const answerShape = z.looseObject({
   switch: text.optional(),
   body: z.union([knownBody, noBody, laterBody]).nullable(),
   requestBody: z.union([knownBody, laterBody]).optional(),
+  reason: text.optional(),
+  status: count.nullable().optional(),
+  headers: pairs.optional(),
+  timing: z.strictObject({ startedAtMs: count, firstByteAtMs: time, lastByteAtMs: time, endedAtMs: count }).optional(),
   upstreamOutcome: z.literal("unknown").optional(),
   passedBytes: count.optional(),
   forwardedBytes: count.optional(),
@@ -99,7 +107,7 @@ const refusedOne = z.looseObject({
   upstream: text.nullable(),
   ...request,
   body: knownBody.nullable(),
-  decision: z.looseObject({ allowed: z.literal(false), layer: text, kind: text }),
+  decision: z.looseObject({ allowed: z.literal(false), layer: text, kind: text, reason: text }),
   ...redaction,
 });
 /** One record that counts many. */
@@ -107,15 +115,40 @@ const refusedMany = z.looseObject({ counted: count.min(1), minute: count, body: 
 export const refusedShape = z.union([refusedOne, refusedMany]);
 
 /** A request for approval, and what became of it: `verify-approvals.ts` reads the rest. */
-export const approvalShape = z.looseObject({ body: knownBody.nullable().optional(), ...redaction });
-
-export const switchedShape = z.looseObject({
-  act: z.enum(["kill", "pause", "narrow", "resume", "revoke"]),
-  reach: text,
-  switch: text.optional(),
-  switchTarget: z.record(text, text).optional(),
-  groups: z.array(text).optional(),
+const asked = z.looseObject({
+  state: z.literal("asked"),
+  upstream: text,
+  ...request,
+  body: wholeBody.nullable(),
+  entries: z.array(text.regex(/^boundaries\[\d+\]$/)).min(1),
+  groups: z.array(z.array(text)),
+  notDelegator: z.boolean(),
+  expires: count,
+  ...redaction,
 });
+const noneAsked = { body: z.undefined().optional(), reason: text };
+export const approvalShape = z.discriminatedUnion("state", [
+  asked,
+  z.looseObject({ state: z.literal("approved"), by: text, validUntil: count, ...noneAsked }),
+  z.looseObject({ state: z.literal("denied"), by: text, ...noneAsked }),
+  z.looseObject({ state: z.enum(["expired", "cancelled"]), ...noneAsked }),
+]);
+
+const closed = {
+  switch: text,
+  reach: text,
+  switchTarget: z.record(text, text),
+  reason: text.nullable(),
+  by: text.nullable(),
+  causedBy: z.looseObject({ kind: text }).nullable(),
+  accepted: count,
+  until: time,
+};
+export const switchedShape = z.discriminatedUnion("act", [
+  z.looseObject({ act: z.enum(["kill", "pause", "resume"]), ...closed }),
+  z.looseObject({ act: z.literal("narrow"), ...closed, groups: z.array(text), groupsAt: time }),
+  z.looseObject({ act: z.literal("revoke"), reach: z.literal("instance"), by: text }),
+]);
 
 export const delegatedShape = z.discriminatedUnion("act", [
   z.looseObject({
@@ -147,7 +180,9 @@ export type Enrolled = z.output<typeof enrolledShape>;
 export type RenewedSaid = z.output<typeof renewedShape>;
 export type CallBody = z.output<typeof callBodyShape>;
 export type CallSaid = z.output<typeof callShape>;
+export type Refusal = z.output<typeof refusedOne>;
 export type AnswerSaid = z.output<typeof answerShape>;
+export type ApprovalSaid = z.output<typeof approvalShape>;
 export type SwitchedSaid = z.output<typeof switchedShape>;
 export type DelegatedSaid = z.output<typeof delegatedShape>;
 export type Delegation = Extract<DelegatedSaid, { act: "delegate" }>;

@@ -1,8 +1,23 @@
+import type { JsonObject } from "../grant/compact.ts";
 import type { ReadRecord } from "./verify-segment.ts";
 import type { CallSaid, EndedSaid, SwitchedSaid } from "./verify-shapes.ts";
 
-/** Which member of a switch's target must be what of the records that it stands among. A human or an agent may be meant in other words. */
-const TARGETS: Readonly<Record<string, string>> = { task: "task", mandate: "mandate" };
+/** What each reach names. */
+const REACHES: Readonly<Record<string, readonly string[]>> = {
+  instance: ["instance"],
+  task: ["task"],
+  human: ["human"],
+  agent: ["agent"],
+  "agent-version": ["agent", "agentVersion"],
+  upstream: ["upstream"],
+  mandate: ["mandate"],
+  everything: [],
+  "agent-upstream": ["agent", "upstream"],
+  "human-upstream": ["human", "upstream"],
+};
+
+/** So far the clock may go back while the last calls are cut, and before the end is written. */
+const CLOCK_BACK_MS = 60_000;
 
 /** What stops an instance: switches, a revocation, its deadline. Nothing goes on behind them. */
 export class StopReader {
@@ -24,37 +39,30 @@ export class StopReader {
   }
 
   read({ envelope, place }: ReadRecord, said: SwitchedSaid): string | null {
-    const { act, switch: id, switchTarget: target = {} } = said;
+    const { act } = said;
     if (act === "revoke") {
       this.#stopped ??= { cause: "revoked", place };
       return null;
     }
-    if (id === undefined) return "a switch without an id";
+    const { switch: id, switchTarget: target } = said;
+    const isKnown = this.#closed.has(id);
     if (act === "resume") {
-      if (!this.#holding.has(id) || this.#closed.get(id)?.act !== "pause")
-        return `resumes the pause ${id}, which does not hold`;
-      this.#holding.delete(id);
-      return null;
+      const isPause = this.#holding.delete(id) && this.#closed.get(id)?.act === "pause";
+      return isPause ? null : `resumes the pause ${id}, which does not hold`;
     }
-    if (this.#closed.has(id)) return `closes the switch ${id} a second time`;
-    const upstream = target["upstream"] ?? null;
+    this.#close(said, id, place);
+    return isKnown ? `closes the switch ${id} a second time` : findOfReach(envelope, said.reach, target);
+  }
+
+  #close(said: Exclude<SwitchedSaid, { act: "revoke" }>, id: string, place: string): void {
+    const { act } = said;
+    const upstream = said.switchTarget["upstream"] ?? null;
     this.#closed.set(id, { act, upstream, place });
     this.#holding.add(id);
     if (act === "kill" && upstream === null) this.#stopped ??= { cause: "switched", place };
-    if (act === "narrow") {
-      const { groups = [] } = said;
-      const before = this.#groups;
-      this.#groups = new Set(before === null ? groups : groups.filter((group) => before.has(group)));
-    }
-    const other = Object.entries(TARGETS).find(
-      ([member, field]) => target[member] !== undefined && target[member] !== envelope[field],
-    );
-    if (other !== undefined) return `a switch of another ${other[0]}`;
-    const chain = envelope["chain"];
-    const instances = Array.isArray(chain) ? chain.map((one) => (one as { instance?: unknown } | null)?.instance) : [];
-    if (target["instance"] !== undefined && !instances.includes(target["instance"]))
-      return "a switch of another instance";
-    return null;
+    if (act !== "narrow") return;
+    const before = this.#groups;
+    this.#groups = new Set(before === null ? said.groups : said.groups.filter((group) => before.has(group)));
   }
 
   /** Of what only who lives may do. @param upstream of a call; null: it is none */
@@ -88,6 +96,24 @@ export class StopReader {
   readEnded({ at }: ReadRecord, { cause }: EndedSaid): string | null {
     const due = this.#stopped?.cause ?? "deadline";
     if (cause !== due) return `its cause is ${cause}, and the records say ${due}`;
-    return cause === "deadline" && at < this.#deadlineMs ? "ended by its deadline, and before it" : null;
+    const isEarly = cause === "deadline" && at + CLOCK_BACK_MS < this.#deadlineMs;
+    return isEarly ? "ended by its deadline, and before it" : null;
   }
+}
+
+/** Whether a switch means who it stands with. Humans may be meant by an address, whose digest no record has. */
+function findOfReach(envelope: JsonObject, reach: string, target: Readonly<Record<string, string>>): string | null {
+  const members = Object.hasOwn(REACHES, reach) ? REACHES[reach]! : null;
+  if (members === null || members.join() !== Object.keys(target).sort().join())
+    return `a switch whose target is not of its reach, ${reach}`;
+  const chain = (Array.isArray(envelope["chain"]) ? envelope["chain"] : []) as readonly (JsonObject | null)[];
+  const isMeant: Readonly<Record<string, (value: string) => boolean>> = {
+    instance: (value) => chain.some((actor) => actor?.["instance"] === value),
+    agent: (value) => chain.some((actor) => actor?.["agent"] === value),
+    agentVersion: (value) => chain.some((actor) => actor?.["agentVersion"] === value),
+    task: (value) => envelope["task"] === value,
+    mandate: (value) => envelope["mandate"] === value,
+  };
+  const other = members.find((member) => isMeant[member]?.(target[member]!) === false);
+  return other === undefined ? null : `a switch of another ${other}`;
 }

@@ -59,6 +59,8 @@ export interface VerifyReport {
   readonly transcripts: readonly TranscriptReport[];
   /** What belongs to no transcript. */
   readonly findings: readonly Finding[];
+  /** Of a copy of everything: segments that are too young to be missed in the index of segments, and that it does not name. */
+  readonly unnamedSegments: readonly string[];
   /** False: nothing is said of bodies. */
   readonly bodiesVerified: boolean;
   readonly ok: boolean;
@@ -110,7 +112,8 @@ export async function verifyTranscripts(objects: TranscriptObjects, options: Ver
     return { ...transcript, parent: related.parents.get(partition) ?? "none", findings };
   });
   const ok = stray.all.length === 0 && held.every(({ findings }) => findings.length === 0);
-  return { transcripts: held, findings: stray.all, bodiesVerified: bodies, ok };
+  const { unnamed: unnamedSegments } = named;
+  return { transcripts: held, findings: stray.all, unnamedSegments, bodiesVerified: bodies, ok };
 }
 
 async function listTranscripts(

@@ -71,12 +71,22 @@ export class SoundRecords {
         if (said["counted"] !== undefined) return {};
         return { ...REQUEST, body: null, decision: { allowed: false, layer: "grant", kind: "absent", reason: "test" } };
       case "switched":
-        return { act: "pause", switch: `switch of ${seq}`, reach: "upstream", switchTarget: { upstream: "elsewhere" } };
+        if (said["act"] === "revoke") return { reach: "instance", by: "test" };
+        return { ...SWITCH, switch: `switch of ${seq}`, reach: "upstream", switchTarget: { upstream: "elsewhere" } };
+      case "approval":
+        return this.#approvalOf(said["state"]);
       case "ended":
         return { cause: this.#cause, calls: this.#calls, bytes: this.#bytes };
       default:
         return {};
     }
+  }
+
+  #approvalOf(state: unknown): Fields {
+    if (state === "approved") return { by: "olga", reason: "test", validUntil: this.#deadline };
+    if (state !== "asked") return { by: "olga", reason: "test" };
+    const expires = this.#deadline;
+    return { ...REQUEST, body: null, entries: ["boundaries[0]"], groups: [], notDelegator: true, expires };
   }
 
   #count(type: RecordType, fields: Fields): void {
@@ -91,6 +101,8 @@ export class SoundRecords {
 }
 
 const REQUEST = { upstream: "up", method: "GET", target: "/up/x", headers: [] };
+
+const SWITCH = { act: "pause", reason: "test", by: "test", causedBy: null, accepted: 0, until: null };
 
 /** By the entry of its upstream. */
 function decisionOf({ upstream, method }: Fields): Fields {

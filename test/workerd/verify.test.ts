@@ -214,6 +214,7 @@ describe("what is true verifies", () => {
     expect(await verify(new Map())).toEqual({
       transcripts: [],
       findings: [{ place: "transcripts/", problem: "no transcripts" }],
+      unnamedSegments: [],
       bodiesVerified: true,
       ok: false,
     });
@@ -240,6 +241,7 @@ describe("what is true verifies", () => {
         },
       ],
       findings: [],
+      unnamedSegments: [],
       bodiesVerified: true,
       ok: true,
     });
