@@ -1,8 +1,9 @@
 // verify: a copy of the transcript bucket, offline; or the bucket itself, by the S3 API.
 
 import type { ReceiptReport } from "../../src/control/verify-receipt.ts";
-import type { TranscriptReport, VerifyOptions, VerifyReport } from "../../src/transcript/verify.ts";
+import type { VerifyOptions } from "../../src/transcript/verify.ts";
 import type { CopyScope } from "../../src/transcript/verify-index.ts";
+import type { TranscriptReport, VerifyReport } from "../../src/transcript/verify-report.ts";
 import { PULLED_FILE } from "../local/pulled-file.ts";
 import { SEAL_KEYS_FILE } from "../local/verify-folder.ts";
 import { describeReceipt, holdReceiptFile } from "../local/verify-receipt-file.ts";

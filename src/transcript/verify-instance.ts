@@ -6,6 +6,7 @@ import { type Member, MemberReader } from "./verify-families.ts";
 import type { Findings } from "./verify-findings.ts";
 import { IdentityReader } from "./verify-identity.ts";
 import { findOfLayers } from "./verify-layers.ts";
+import { parseSaid } from "./verify-parse.ts";
 import { findOfRefusal } from "./verify-refusals.ts";
 import { ScopeReader } from "./verify-scope.ts";
 import type { ReadRecord } from "./verify-segment.ts";
@@ -213,10 +214,10 @@ export class InstanceReader {
   }
 
   #parse<T extends z.ZodType>(shape: T, record: ReadRecord): z.output<T> | null {
-    const parsed = shape.safeParse(record.envelope);
-    if (parsed.success) return parsed.data;
+    const said = parseSaid(shape, record.envelope);
+    if (said.ok) return said.value;
     this.#isSpoilt = true;
-    this.#find(record, `not a record of type ${record.type}: ${placeOf(parsed.error.issues[0])}`);
+    this.#find(record, `not a record of type ${record.type}: ${said.error}`);
     return null;
   }
 
@@ -228,11 +229,4 @@ export class InstanceReader {
   #findAcross(record: ReadRecord, problem: string | null): void {
     if (!this.#holes.hasHoles() && !this.#isSpoilt) this.#find(record, problem);
   }
-}
-
-/** Of a union, the branch that came furthest says it best; the first is the one that is meant. */
-function placeOf(issue: z.core.$ZodIssue | undefined): string {
-  if (issue === undefined) return "";
-  if (issue.code !== "invalid_union" || issue.errors[0]?.[0] === undefined) return issue.path.join(".");
-  return [...issue.path, placeOf(issue.errors[0][0])].filter((part) => part !== "").join(".");
 }

@@ -2,7 +2,7 @@ import { FIRST_PREV } from "./envelope.ts";
 import { segmentKey } from "./layout.ts";
 import { type AbsenceRules, readCertificates } from "./verify-absence.ts";
 import { type BodyCounts, BodyReader } from "./verify-bodies.ts";
-import { Families, type ParentState } from "./verify-families.ts";
+import { Families } from "./verify-families.ts";
 import { type Finding, Findings, MAX_FINDINGS } from "./verify-findings.ts";
 import { type CopyScope, IndexReader } from "./verify-index.ts";
 import type { SealKeys } from "./verify-keys.ts";
@@ -10,7 +10,8 @@ import { type Partition, parseObjectKey, type RawName, type SegmentName, type Vo
 import { readLines } from "./verify-lines.ts";
 import type { TranscriptObjects } from "./verify-objects.ts";
 import { RawObjects } from "./verify-raw.ts";
-import { type ClockBack, RecordReader } from "./verify-records.ts";
+import { RecordReader } from "./verify-records.ts";
+import type { TranscriptReport, VerifyReport } from "./verify-report.ts";
 import { type Reached, type ReadRecord, readSegment } from "./verify-segment.ts";
 
 /** After the deadline that a transcript states, how long its sealed end may take to reach the bucket. */
@@ -29,41 +30,6 @@ export interface VerifyOptions {
   readonly scopes?: readonly CopyScope[];
   /** Hears each record that nothing contradicts, of one transcript after the other and in order. */
   readonly onRecord?: (partition: Partition, record: ReadRecord) => void;
-}
-
-export interface TranscriptReport {
-  /** `human=…/task=…/instance=…` or `journal=…/day=…`. */
-  readonly partition: string;
-  readonly records: number;
-  readonly segments: number;
-  /** `ended` only by a sealed end. */
-  readonly status: "open" | "ended";
-  /** `seq` of calls that have no answer. */
-  readonly openCalls: readonly number[];
-  readonly erasedBodies: BodyCounts["erased"];
-  readonly expiredBodies: BodyCounts["expired"];
-  readonly absentBodies: BodyCounts["absent"];
-  readonly undigestedBodies: BodyCounts["undigested"];
-  /** Objects with bodies of the next segment, or of a call that runs, which is not here yet: bodies go first. */
-  readonly bodiesAhead: number;
-  /** `seq` of calls of which it can't be told whether their grant's scope allows them: it speaks of what is not here to be read. */
-  readonly uncheckedCalls: readonly number[];
-  /** Whether it was held to what its parent's transcript says of it. */
-  readonly parent: ParentState;
-  /** Null: no record is dated before one that it follows. */
-  readonly clockBack: ClockBack | null;
-  readonly findings: readonly Finding[];
-}
-
-export interface VerifyReport {
-  readonly transcripts: readonly TranscriptReport[];
-  /** What belongs to no transcript. */
-  readonly findings: readonly Finding[];
-  /** Of a copy of everything: segments that are too young to be missed in the index of segments, and that it does not name. */
-  readonly unnamedSegments: readonly string[];
-  /** False: nothing is said of bodies. */
-  readonly bodiesVerified: boolean;
-  readonly ok: boolean;
 }
 
 /** The objects of one transcript. */

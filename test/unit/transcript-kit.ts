@@ -16,10 +16,10 @@ import {
   segmentKey,
 } from "../../src/transcript/layout.ts";
 import { type Seal, writeSealLine } from "../../src/transcript/seal.ts";
-import type { VerifyReport } from "../../src/transcript/verify.ts";
 import type { Finding } from "../../src/transcript/verify-findings.ts";
 import { parseSealKeys, type SealKeys } from "../../src/transcript/verify-keys.ts";
 import type { TranscriptObjects } from "../../src/transcript/verify-objects.ts";
+import type { VerifyReport } from "../../src/transcript/verify-report.ts";
 import { SoundRecords } from "./sound-records.ts";
 
 const utf8 = new TextEncoder();

@@ -3,7 +3,8 @@ import { expect, vi } from "vitest";
 import { instanceOf } from "../../src/objects.ts";
 import { ok } from "../../src/result.ts";
 import { instancePartition } from "../../src/transcript/layout.ts";
-import { type VerifyReport, verifyTranscripts } from "../../src/transcript/verify.ts";
+import { verifyTranscripts } from "../../src/transcript/verify.ts";
+import type { VerifyReport } from "../../src/transcript/verify-report.ts";
 import { keysOf, type Objects } from "../unit/transcript-kit.ts";
 import { decide, heard, put } from "./approval-kit.ts";
 import { ORIGIN } from "./config.ts";
@@ -26,7 +27,8 @@ export interface Story {
 const HUMAN = "human-forged";
 const TASK = "build-platform_forged";
 const utf8 = new TextEncoder();
-const deadlineMs = Math.ceil(Date.now() / 1000) * 1000 + 3_600_000;
+/** Before a request for approval would expire by itself. */
+const deadlineMs = Math.ceil(Date.now() / 1000) * 1000 + 3_000_000;
 const of = { human: HUMAN, task: { id: TASK, purpose: "test", deadlineMs } };
 export const partitionOf = (instance: string): string => instancePartition({ human: HUMAN, task: TASK, instance });
 

@@ -6,8 +6,9 @@ import type { LeaseCalls, RecordedRequest } from "../../src/instance/contract.ts
 import { instanceOf } from "../../src/objects.ts";
 import { ok } from "../../src/result.ts";
 import { instancePartition, type RawPart, rawBodyKey, rawBodyName } from "../../src/transcript/layout.ts";
-import { type TranscriptReport, verifyTranscripts } from "../../src/transcript/verify.ts";
+import { verifyTranscripts } from "../../src/transcript/verify.ts";
 import { parseSealKeys } from "../../src/transcript/verify-keys.ts";
+import type { TranscriptReport } from "../../src/transcript/verify-report.ts";
 import { ORIGIN } from "./config.ts";
 import { type Agent, deployment, ISSUES, instanceStub, type Line, settlement } from "./kit.ts";
 

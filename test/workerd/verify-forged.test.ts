@@ -10,7 +10,7 @@ import { deployment } from "./kit.ts";
 let story: Story;
 beforeAll(async () => {
   story = await writeStory();
-});
+}, 60_000);
 
 /** `seq 3: what is wrong`, of one transcript or of all. */
 async function found(id: string, change: (records: Forged[]) => readonly Forged[], bodies = true): Promise<string[]> {
@@ -110,6 +110,16 @@ const rows: readonly Row[] = [
       return records;
     },
     /which is no call before it|not the digest of|without an answer/,
+  ],
+  [
+    "what two answers say, swapped",
+    "worker",
+    (records) => {
+      const [a, b] = [indexOf(records, "answer"), indexOf(records, "answer", 1)];
+      const [one, other] = [records[a]!, records[b]!];
+      return records.with(a, { ...other, call: one["call"] }).with(b, { ...one, call: other["call"] });
+    },
+    /altered: not the digest of/,
   ],
   ["a call that is dropped", "worker", drop("call"), /answers seq|calls is 6, and the records say 5/],
   [
