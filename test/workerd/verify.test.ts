@@ -810,7 +810,11 @@ describe("what was changed afterwards has its place named, and no other", () => 
 
 describe("what a writer with the keys must not have written", () => {
   const options = { log: A.instance, partition: PARTITION, sealKeys: ring };
-  const enrolment = { ...A, deadline: DEADLINE_MS, claims: { ...OPEN_BODY, digest: "0".repeat(64), bytes: 0 } };
+  const enrolment = {
+    ...A,
+    deadline: DEADLINE_MS,
+    claims: { ...OPEN_BODY, digest: "0".repeat(64), bytes: 0, complete: true },
+  };
   const table: [name: string, story: (writer: Writer) => void, place: string, problem: string][] = [
     [
       "no enrolment",
