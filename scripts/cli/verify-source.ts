@@ -2,9 +2,10 @@
 
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { type VerifyOptions, type VerifyReport, verifyTranscripts } from "../../src/transcript/verify.ts";
+import { type VerifyOptions, verifyTranscripts } from "../../src/transcript/verify.ts";
 import type { CopyScope } from "../../src/transcript/verify-index.ts";
 import type { SealKeys } from "../../src/transcript/verify-keys.ts";
+import type { VerifyReport } from "../../src/transcript/verify-report.ts";
 import { readPulled, scopesOf } from "../local/pulled-file.ts";
 import { readSealKeys, SEAL_KEYS_FILE, sealKeysOf, verifyFolder } from "../local/verify-folder.ts";
 import { parseGate } from "../remote.ts";

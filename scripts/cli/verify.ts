@@ -1,8 +1,9 @@
 // verify: a copy of the transcript bucket, offline; or the bucket itself, by the S3 API.
 
 import type { ReceiptReport } from "../../src/control/verify-receipt.ts";
-import type { TranscriptReport, VerifyOptions, VerifyReport } from "../../src/transcript/verify.ts";
+import type { VerifyOptions } from "../../src/transcript/verify.ts";
 import type { CopyScope } from "../../src/transcript/verify-index.ts";
+import type { TranscriptReport, VerifyReport } from "../../src/transcript/verify-report.ts";
 import { PULLED_FILE } from "../local/pulled-file.ts";
 import { SEAL_KEYS_FILE } from "../local/verify-folder.ts";
 import { describeReceipt, holdReceiptFile } from "../local/verify-receipt-file.ts";
@@ -27,8 +28,8 @@ export const verify: Command = {
   --now     the time to verify at (default: now); past its deadline a transcript must have a sealed end
   --no-bodies          verify the envelopes only: for a copy without bodies
   --bodies-kept-days   the lifecycle rule of the bucket: bodies of calls older than this may be gone
-  --whole   the folder is a copy of everything, whoever made it: what the index of segments names must be here. (Of what pull
-            made, ${PULLED_FILE} says what must be.)
+  --whole   the folder is a copy of everything, whoever made it: what the index of segments names must be here, and
+            what is here must be named. (Of what pull made, ${PULLED_FILE} says what must be.)
   --receipt a switch's receipt, as the admin API answered or as --save kept it: held to itself and to the transcripts here
 
 Exit: 0 all is as it was written, 1 it is not, 2 it could not be verified; 3 the bucket refuses, 4 it, or the gate, could not
@@ -105,13 +106,17 @@ function parseDays(text: string): number {
 
 const DAY_MS = 86_400_000;
 
-function print({ transcripts, findings, bodiesVerified, ok }: VerifyReport, io: Io): void {
+function print({ transcripts, findings, unnamedSegments, bodiesVerified, ok }: VerifyReport, io: Io): void {
   for (const transcript of transcripts) {
     io.say(`${transcript.findings.length === 0 ? "ok  " : "FAIL"} ${describe(transcript)}`);
     printFindings(transcript.findings, io);
   }
   if (findings.length > 0) io.say("FAIL what belongs to no transcript");
   printFindings(findings, io);
+  if (unnamedSegments.length > 0)
+    io.say(
+      `${count(unnamedSegments.length, "segment")} of the last hour, which the index of segments does not name yet`,
+    );
   const found = [findings, ...transcripts.map((transcript) => transcript.findings)].flat().length;
   if (transcripts.some(({ absentBodies }) => absentBodies.length > 0)) io.say(ABOUT_ABSENT);
   const without = bodiesVerified ? "" : ", envelopes only: no body was looked at";
@@ -145,6 +150,8 @@ function describe(report: TranscriptReport): string {
     ...note(report.absentBodies.length, "body absent", "bodies absent"),
     ...note(report.undigestedBodies.length, "body without a digest", "bodies without a digest"),
     ...note(report.bodiesAhead, "object of bodies ahead", "objects of bodies ahead"),
+    ...note(report.uncheckedCalls.length, "call not held to its scope", "calls not held to their scope"),
+    ...(report.parent === "absent" ? ["its parent's transcript is not here"] : []),
     ...describeClock(report.clockBack),
   ];
   return `${report.partition}: ${notes.join(", ")}`;

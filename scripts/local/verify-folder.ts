@@ -5,10 +5,11 @@ import { type FileHandle, mkdir, open, readdir, readFile, rm, writeFile } from "
 import { dirname, join, relative, sep } from "node:path";
 import { err, ok, type Result } from "../../src/result.ts";
 import { segmentKey } from "../../src/transcript/layout.ts";
-import { type VerifyOptions, type VerifyReport, verifyTranscripts } from "../../src/transcript/verify.ts";
+import { type VerifyOptions, verifyTranscripts } from "../../src/transcript/verify.ts";
 import { parseSealKeys, type SealKeys } from "../../src/transcript/verify-keys.ts";
 import { parseObjectKey } from "../../src/transcript/verify-layout.ts";
 import type { TranscriptObjects } from "../../src/transcript/verify-objects.ts";
+import type { VerifyReport } from "../../src/transcript/verify-report.ts";
 import { readPulled, scopesOf } from "./pulled-file.ts";
 
 /**

@@ -4,7 +4,8 @@ import { readFile } from "node:fs/promises";
 import { isDeepStrictEqual } from "node:util";
 import { ReceiptEvents } from "../../src/control/receipt-events.ts";
 import { type ReceiptReport, verifyReceipt } from "../../src/control/verify-receipt.ts";
-import type { VerifyOptions, VerifyReport } from "../../src/transcript/verify.ts";
+import type { VerifyOptions } from "../../src/transcript/verify.ts";
+import type { VerifyReport } from "../../src/transcript/verify-report.ts";
 import { verifyFolder } from "./verify-folder.ts";
 
 export interface VerifiedWithReceipt {

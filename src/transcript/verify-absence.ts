@@ -4,7 +4,7 @@ import type { SealKeys } from "./verify-keys.ts";
 import { parseErasureKey } from "./verify-layout.ts";
 import { joinBytes } from "./verify-lines.ts";
 import type { TranscriptObjects } from "./verify-objects.ts";
-import type { StatedBody } from "./verify-records.ts";
+import type { StatedBody } from "./verify-stated-bodies.ts";
 
 /** Far above the longest certificate. */
 const CERTIFICATE_MAX_BYTES = 65_536;

@@ -82,6 +82,11 @@ export class ApprovalReader {
     return problem ?? findMisuse(id, before, user.data);
   }
 
+  /** Ids of those that nobody has decided, or used, and that have not come to an end otherwise. */
+  get open(): readonly string[] {
+    return [...this.#known].flatMap(([id, { state }]) => (state === "asked" || state === "approved" ? [id] : []));
+  }
+
   #follow(id: string, state: string): string | null {
     const before = this.#known.get(id)?.state ?? null;
     if (MAY_FOLLOW[state]?.includes(before)) return null;

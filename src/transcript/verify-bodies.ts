@@ -5,8 +5,9 @@ import type { Partition, VolumeName } from "./verify-layout.ts";
 import { readLines } from "./verify-lines.ts";
 import type { TranscriptObjects } from "./verify-objects.ts";
 import { type RawObjects, readRawObjects } from "./verify-raw.ts";
-import { type BodyName, bodyId, type RecordReader, type StatedBody } from "./verify-records.ts";
+import type { RecordReader } from "./verify-records.ts";
 import { parseRun, type Run } from "./verify-run.ts";
+import { type BodyName, bodyId, type StatedBody } from "./verify-stated-bodies.ts";
 
 export interface ErasedBody extends BodyName {
   /** Id of the certificate. */
@@ -110,6 +111,9 @@ export class BodyReader {
     }
     body.addRun(run, name.key);
     if (run.bytes === null) await this.#readRaw(body);
+    // What a rule asks of a body is asked of one that came whole: a longer one no rule has read.
+    else if (run.part === "request" && run.index === 0 && body.isWhole && this.#records.waitsForBody(run.seq))
+      this.#records.readBody(run.seq, run.bytes);
   }
 
   async #readRaw(body: GatheredBody): Promise<void> {

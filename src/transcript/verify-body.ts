@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import type { VolumeName } from "./verify-layout.ts";
-import type { StatedBody } from "./verify-records.ts";
 import type { Run } from "./verify-run.ts";
+import type { StatedBody } from "./verify-stated-bodies.ts";
 
 /** One body as its runs and raw objects come. Hashed as they come; nothing of it is kept. */
 export class GatheredBody {

@@ -9,7 +9,7 @@ import {
   storedShape,
 } from "./segment-index.ts";
 import type { Finding } from "./verify-findings.ts";
-import type { Partition } from "./verify-layout.ts";
+import { type Partition, parseObjectKey } from "./verify-layout.ts";
 import type { ReadRecord } from "./verify-segment.ts";
 
 /** What was copied: all of who is named, of the span where one is. Nobody and none: all. */
@@ -19,6 +19,9 @@ export interface CopyScope extends Pick<IndexQuery, "human" | "task" | "instance
   /** Entries of the index that are younger may be of segments that came after the copy. Null: the index was copied first. */
   readonly untilMs: number | null;
 }
+
+/** A segment is named when it is stored, and the journal that names it leaves five minutes later, or when R2 takes it again. */
+export const INDEX_GRACE_MS = 3_600_000;
 
 interface Entry {
   readonly place: string;
@@ -31,11 +34,16 @@ export interface IndexFindings {
   /** By partition. */
   readonly of: ReadonlyMap<string, readonly Finding[]>;
   readonly stray: readonly Finding[];
+  /** Keys of segments that are too young for a finding, and that nothing names yet. */
+  readonly unnamed: readonly string[];
 }
 
 /** What names all else is named by nothing. */
 const isOfIndex = ({ kind, path }: Partition): boolean =>
   kind === "journal" && path.startsWith(`journal=${INDEX_DOOR}/`);
+
+const isOfEverything = ({ human, task, instance, fromMs, toMs }: CopyScope): boolean =>
+  [human, task, instance, fromMs, toMs].every((bound) => bound === undefined);
 
 /**
  * Holds the segments that are here to the index of segments, which names them: one that is gone with its whole transcript
@@ -46,9 +54,11 @@ export class IndexReader {
   /** By partition, then by `first`. */
   readonly #entries = new Map<string, Map<number, Entry>>();
   /** By key. */
-  readonly #seals = new Map<string, Pick<Seal, "last" | "head" | "final">>();
-  /** Keys that are here, sound or not. */
-  readonly #here = new Set<string>();
+  readonly #seals = new Map<string, Pick<Seal, "last" | "head" | "final" | "at">>();
+  /** Keys that are here, sound or not, as an entry would name them. */
+  readonly #here = new Map<string, { readonly partition: string; readonly first: number }>();
+  /** When the newest seal was made that is here. */
+  #latestMs = 0;
   readonly #stray: Finding[] = [];
 
   constructor(scopes: readonly CopyScope[]) {
@@ -57,9 +67,11 @@ export class IndexReader {
 
   /** @param seal null: it does not verify, which is a finding of its own. */
   readSegment(partition: Partition, key: string, seal: Seal | null): void {
+    this.#latestMs = Math.max(this.#latestMs, seal?.at ?? 0);
     if (isOfIndex(partition)) return;
-    this.#here.add(key);
-    if (seal !== null) this.#seals.set(key, { last: seal.last, head: seal.head, final: seal.final });
+    const name = parseObjectKey(key);
+    if (name?.kind === "segment") this.#here.set(key, { partition: partition.path, first: name.firstSeq });
+    if (seal !== null) this.#seals.set(key, { last: seal.last, head: seal.head, final: seal.final, at: seal.at });
   }
 
   readRecord(partition: Partition, { type, place, envelope }: ReadRecord): void {
@@ -112,7 +124,24 @@ export class IndexReader {
         this.#find(first!.place, `a whole ${what} is ${first!.problem}${more}`);
       }
     }
-    return { of, stray: this.#stray };
+    return { of, stray: this.#stray, unnamed: this.#findUnnamed(of) };
+  }
+
+  /**
+   * A segment that no entry names was not stored by the gate, or what names it is gone. Only of a copy of everything that can
+   * be said, and of segments that were sealed so long before the copy that the index must have them. Gives the younger ones.
+   */
+  #findUnnamed(of: Map<string, Finding[]>): readonly string[] {
+    if (!this.#scopes.some(isOfEverything)) return [];
+    const young: string[] = [];
+    for (const [key, { partition, first }] of this.#here) {
+      const atMs = this.#seals.get(key)?.at;
+      // Where the seal does not verify, that is the finding.
+      if (atMs === undefined || this.#entries.get(partition)?.has(first)) continue;
+      if (atMs + INDEX_GRACE_MS > this.#latestMs) young.push(key);
+      else of.set(partition, [...(of.get(partition) ?? []), { place: key, problem: "no index names it" }]);
+    }
+    return young;
   }
 
   #contradiction(key: string, { place, says }: Entry): string | undefined {

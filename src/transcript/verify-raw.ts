@@ -3,7 +3,7 @@ import type { GatheredBody } from "./verify-body.ts";
 import type { Finding } from "./verify-findings.ts";
 import type { RawName } from "./verify-layout.ts";
 import type { TranscriptObjects } from "./verify-objects.ts";
-import { type BodyName, bodyId } from "./verify-records.ts";
+import { type BodyName, bodyId } from "./verify-stated-bodies.ts";
 
 /** The raw objects of one transcript, each body's in order, until the line that stands for them is met. */
 export class RawObjects {

@@ -3,7 +3,7 @@ import { parseStrictJsonBytes } from "../json/strict-json.ts";
 import { err, ok, type Result } from "../result.ts";
 import { type BodyLine, readBodyBytes, SALT_BYTES, writeBodyLine, writeRawLine } from "./body-line.ts";
 import { UNKNOWN_VERSION } from "./envelope.ts";
-import type { BodyName } from "./verify-records.ts";
+import type { BodyName } from "./verify-stated-bodies.ts";
 
 const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 

@@ -2,6 +2,7 @@ import { FIRST_PREV } from "./envelope.ts";
 import { segmentKey } from "./layout.ts";
 import { type AbsenceRules, readCertificates } from "./verify-absence.ts";
 import { type BodyCounts, BodyReader } from "./verify-bodies.ts";
+import { Families } from "./verify-families.ts";
 import { type Finding, Findings, MAX_FINDINGS } from "./verify-findings.ts";
 import { type CopyScope, IndexReader } from "./verify-index.ts";
 import type { SealKeys } from "./verify-keys.ts";
@@ -9,7 +10,8 @@ import { type Partition, parseObjectKey, type RawName, type SegmentName, type Vo
 import { readLines } from "./verify-lines.ts";
 import type { TranscriptObjects } from "./verify-objects.ts";
 import { RawObjects } from "./verify-raw.ts";
-import { type ClockBack, RecordReader } from "./verify-records.ts";
+import { RecordReader } from "./verify-records.ts";
+import type { TranscriptReport, VerifyReport } from "./verify-report.ts";
 import { type Reached, type ReadRecord, readSegment } from "./verify-segment.ts";
 
 /** After the deadline that a transcript states, how long its sealed end may take to reach the bucket. */
@@ -28,35 +30,6 @@ export interface VerifyOptions {
   readonly scopes?: readonly CopyScope[];
   /** Hears each record that nothing contradicts, of one transcript after the other and in order. */
   readonly onRecord?: (partition: Partition, record: ReadRecord) => void;
-}
-
-export interface TranscriptReport {
-  /** `human=…/task=…/instance=…` or `journal=…/day=…`. */
-  readonly partition: string;
-  readonly records: number;
-  readonly segments: number;
-  /** `ended` only by a sealed end. */
-  readonly status: "open" | "ended";
-  /** `seq` of calls that have no answer. */
-  readonly openCalls: readonly number[];
-  readonly erasedBodies: BodyCounts["erased"];
-  readonly expiredBodies: BodyCounts["expired"];
-  readonly absentBodies: BodyCounts["absent"];
-  readonly undigestedBodies: BodyCounts["undigested"];
-  /** Objects with bodies of the next segment, or of a call that runs, which is not here yet: bodies go first. */
-  readonly bodiesAhead: number;
-  /** Null: no record is dated before one that it follows. */
-  readonly clockBack: ClockBack | null;
-  readonly findings: readonly Finding[];
-}
-
-export interface VerifyReport {
-  readonly transcripts: readonly TranscriptReport[];
-  /** What belongs to no transcript. */
-  readonly findings: readonly Finding[];
-  /** False: nothing is said of bodies. */
-  readonly bodiesVerified: boolean;
-  readonly ok: boolean;
 }
 
 /** The objects of one transcript. */
@@ -85,20 +58,28 @@ export async function verifyTranscripts(objects: TranscriptObjects, options: Ver
   const expiredBeforeMs = bodiesKeptMs === undefined ? null : nowMs - bodiesKeptMs;
   if (partitions.size === 0) stray.add("transcripts/", "no transcripts");
   const index = new IndexReader(options.scopes ?? []);
+  const families = new Families();
   const transcripts: TranscriptReport[] = [];
   for (const path of [...partitions.keys()].sort())
     transcripts.push(
-      await verifyTranscript(objects, options, index, partitions.get(path)!, { certificates, expiredBeforeMs }),
+      await verifyTranscript(objects, options, { index, families }, partitions.get(path)!, {
+        certificates,
+        expiredBeforeMs,
+      }),
     );
   const named = index.finish();
+  const related = families.finish();
   for (const { place, problem } of named.stray) stray.add(place, problem);
   const held = transcripts.map((transcript) => {
+    const { partition } = transcript;
     const isNew = ({ place }: Finding) => !transcript.findings.some((finding) => finding.place === place);
-    const found = (named.of.get(transcript.partition) ?? []).filter(isNew).slice(0, MAX_FINDINGS);
-    return found.length === 0 ? transcript : { ...transcript, findings: [...transcript.findings, ...found] };
+    const ofIndex = (named.of.get(partition) ?? []).filter(isNew).slice(0, MAX_FINDINGS);
+    const findings = [...transcript.findings, ...(related.findings.get(partition) ?? []), ...ofIndex];
+    return { ...transcript, parent: related.parents.get(partition) ?? "none", findings };
   });
   const ok = stray.all.length === 0 && held.every(({ findings }) => findings.length === 0);
-  return { transcripts: held, findings: stray.all, bodiesVerified: bodies, ok };
+  const { unnamed: unnamedSegments } = named;
+  return { transcripts: held, findings: stray.all, unnamedSegments, bodiesVerified: bodies, ok };
 }
 
 async function listTranscripts(
@@ -127,7 +108,7 @@ async function listTranscripts(
 async function verifyTranscript(
   objects: TranscriptObjects,
   options: VerifyOptions,
-  index: IndexReader,
+  { index, families }: { readonly index: IndexReader; readonly families: Families },
   { partition, segments, volumes, raw }: TranscriptNames,
   absence: AbsenceRules,
 ): Promise<TranscriptReport> {
@@ -143,7 +124,9 @@ async function verifyTranscript(
       segmentKey(partition.path, nextSeq),
       `cut tail: no sealed end, and the deadline was ${spellTime(deadlineMs)}`,
     );
-  const openCalls = records.openCalls(isEnded);
+  const { openCalls, member } = records.finish(isEnded);
+  const { human, task } = partition.ids;
+  if (member !== null) families.add(`${human} ${task}`, member);
 
   let bodiesAhead = 0;
   let counts: BodyCounts = { erased: [], expired: [], absent: [], undigested: [], rawAhead: 0 };
@@ -169,6 +152,8 @@ async function verifyTranscript(
     absentBodies: counts.absent,
     undigestedBodies: counts.undigested,
     bodiesAhead: bodiesAhead + counts.rawAhead,
+    uncheckedCalls: records.uncheckedCalls,
+    parent: "none",
     clockBack: clockBack.records === 0 ? null : clockBack,
     findings: findings.all,
   };

@@ -118,6 +118,20 @@ describe("imports", () => {
     expect(cycles).toEqual([]);
   });
 
+  // What it finds must not hang on the code that wrote the records. What a scope means is said once, by pure functions of its own.
+  it("the verifier: none of what decides at the gate", () => {
+    const mayUse =
+      /^src\/transcript\/|^src\/scope\/(call|decide|entry|fact|template)\.ts$|^src\/json\/strict-json\.ts$|^src\/result\.ts$|^src\/grant\/(compact|keys)\.ts$/;
+    const own = [...sources.keys()].filter((file) => /^src\/transcript\/verify[-.]/.test(file));
+    const foreign = own.flatMap((file) =>
+      imports(file)
+        .filter((imported) => sources.has(imported) && !mayUse.test(imported))
+        .map((imported) => `${file} -> ${imported}`),
+    );
+    expect(own.length).toBeGreaterThan(20);
+    expect(foreign).toEqual([]);
+  });
+
   for (const { what, pattern, by } of GUARDED)
     it(`${what}: only where it is meant to be`, () => {
       const users = [...sources.keys()].filter((file) => pattern.test(code(file)));

@@ -16,10 +16,11 @@ import {
   segmentKey,
 } from "../../src/transcript/layout.ts";
 import { type Seal, writeSealLine } from "../../src/transcript/seal.ts";
-import type { VerifyReport } from "../../src/transcript/verify.ts";
 import type { Finding } from "../../src/transcript/verify-findings.ts";
 import { parseSealKeys, type SealKeys } from "../../src/transcript/verify-keys.ts";
 import type { TranscriptObjects } from "../../src/transcript/verify-objects.ts";
+import type { VerifyReport } from "../../src/transcript/verify-report.ts";
+import { SoundRecords } from "./sound-records.ts";
 
 const utf8 = new TextEncoder();
 const gzip = (lines: readonly string[]): Uint8Array => gzipSync(utf8.encode(lines.join("\n")));
@@ -65,6 +66,8 @@ export class TranscriptWriter {
   readonly #log: string;
   readonly #partition: string;
   readonly #ids: Fields;
+  /** Null: of a journal. */
+  readonly #sound: SoundRecords | null;
   readonly #issuer: string;
   #lines: string[] = [];
   #bodyLines: string[] = [];
@@ -77,13 +80,16 @@ export class TranscriptWriter {
 
   constructor(of: { partition: string; log: string; ids: Fields }, ring: KeyRing, issuer = ISSUER) {
     ({ partition: this.#partition, log: this.#log, ids: this.#ids } = of);
+    this.#sound = this.#ids["instance"] === undefined ? null : new SoundRecords(this.#ids);
     this.#ring = ring;
     this.#issuer = issuer;
   }
 
-  record(type: RecordType, fields: Fields = {}): number {
+  /** What a test does not say is as a gate writes it. */
+  record(type: RecordType, said: Fields = {}): number {
+    if (type === "ended" && this.#sound !== null) this.nowMs = this.#sound.endsAt(this.nowMs);
     const frame = { v: 1 as const, type, seq: this.seq, at: this.nowMs++, prev: this.#prev };
-    const line = writeEnvelope(frame, { ...this.#ids, ...fields });
+    const line = writeEnvelope(frame, this.#sound?.fill(type, this.seq, said) ?? { ...this.#ids, ...said });
     this.#lines.push(line);
     this.#prev = sha256Hex(line);
     return this.seq++;

@@ -115,6 +115,9 @@ describe("a transcript with approvals", async () => {
     expect(await verify({ approver: "h" }, { state: "approved", by: "h" })).toEqual([
       "approval a is approved by whom the agent acts for",
     ]);
-    expect(await verify({ approval: "b" })).toEqual(["approval b is used, and was never asked for before"]);
+    expect(await verify({ approval: "b" })).toEqual([
+      "approval b is used, and was never asked for before",
+      "approval a is open, and the transcript ended",
+    ]);
   });
 });

@@ -135,6 +135,7 @@ export async function enrolAgent(change: Partial<Enrolment> = {}): Promise<Agent
       body: { kind: "none" },
     },
     denial: null,
+    permit: { entry: 0, operation: SCOPE[0]!.operations[0]! },
     request: { method: "GET", target: ISSUES, headers: [], body: new Uint8Array(0), bodyFollows: false },
     deployment: "test",
     ...change,

@@ -33,7 +33,7 @@ const PINNED: Readonly<Record<ClassName, readonly [version: number, digest: stri
   MandateBook: [0, "45b69a2e3ac120c8"],
   MandateIndex: [0, "fce869943e7c612b"],
   Quota: [0, "cc5c3bc64447d5b6"],
-  Retention: [0, "51b6fdc7ddf6b17a"],
+  Retention: [0, "e3ef682777a65a3b"],
   Roster: [0, "bf5d1ba1e3052156"],
   Switchboard: [0, "0026bd701b813eee"],
 };

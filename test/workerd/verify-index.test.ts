@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { Seal } from "../../src/transcript/seal.ts";
 import { indexJournalName, parseIndexName, parseIndexPath } from "../../src/transcript/segment-index.ts";
-import { type CopyScope, IndexReader } from "../../src/transcript/verify-index.ts";
+import { type CopyScope, INDEX_GRACE_MS, IndexReader } from "../../src/transcript/verify-index.ts";
 import { type Partition, parseObjectKey } from "../../src/transcript/verify-layout.ts";
 
 const AT = Date.UTC(2026, 10, 22, 15, 30);
@@ -126,6 +126,37 @@ describe("what the index names", () => {
     expect(held([scope], entries, { [keyOf("i", 0)]: seal(0) })).toEqual([
       `${keyOf("i", 2)}: missing: the index names it (line 2)`,
     ]);
+  });
+});
+
+describe("a segment that no index names", () => {
+  const old = seal(0, { at: AT });
+  const young = (afterMs: number) => ({ [keyOf("j", 0)]: seal(0, { at: AT + afterMs }) });
+  const named = [entry("j", 0)];
+  const missed = [`${keyOf("i", 0)}: no index names it`];
+
+  it.each<[name: string, scopes: CopyScope[], afterMs: number, problems: string[]]>([
+    ["is a finding in a copy of everything", [WHOLE], INDEX_GRACE_MS, missed],
+    ["is none while the index may not have left", [WHOLE], INDEX_GRACE_MS - 1, []],
+    ["is a finding in what was copied as everything, then", [{ untilMs: AT }], INDEX_GRACE_MS, missed],
+    ["is none in a copy of somebody", [{ untilMs: null, human: "h" }], INDEX_GRACE_MS, []],
+    ["is none in a copy of a span", [{ untilMs: null, fromMs: 0, toMs: AT }], INDEX_GRACE_MS, []],
+    ["is none in a copy of nobody knows what", [], INDEX_GRACE_MS, []],
+  ])("%s", (_name, scopes, afterMs, problems) => {
+    expect(held(scopes, named, { [keyOf("i", 0)]: old, ...young(afterMs) })).toEqual(problems);
+  });
+
+  it("is a finding where the index has another of its transcript, or none at all", () => {
+    expect(held([WHOLE], [entry("i", 2), ...named], { [keyOf("i", 0)]: old, ...young(INDEX_GRACE_MS) })).toEqual(
+      [`${keyOf("i", 2)}: a whole transcript is missing: the index names it (line 1)`, ...missed].sort().reverse(),
+    );
+    expect(held([WHOLE], [], { [keyOf("i", 0)]: old, ...young(INDEX_GRACE_MS) })).toEqual(missed);
+  });
+
+  it("and is young is told", () => {
+    const reader = new IndexReader([WHOLE]);
+    reader.readSegment(partitionOf(keyOf("i", 0)), keyOf("i", 0), old);
+    expect(reader.finish()).toMatchObject({ stray: [], unnamed: [keyOf("i", 0)] });
   });
 });
 

@@ -16,6 +16,7 @@ import { END_GRACE_MS, verifyTranscripts } from "../../src/transcript/verify.ts"
 import { MAX_FINDINGS } from "../../src/transcript/verify-findings.ts";
 import { parseSealKeys, type SealKeys } from "../../src/transcript/verify-keys.ts";
 import { OBJECT_MAX_BYTES } from "../../src/transcript/verify-lines.ts";
+import { SoundRecords } from "../unit/sound-records.ts";
 import { keysOf, newJwk, ringOf } from "../unit/transcript-kit.ts";
 
 type Objects = Map<string, Uint8Array>;
@@ -77,10 +78,15 @@ async function write(
   await runInDurableObject(namespace.get(namespace.newUniqueId()), async (_: unknown, state: DurableObjectState) => {
     const log = new TranscriptLog(state.storage.sql, new Kept(state.storage.sql, "AgentInstance", INSTANCE_SHAPES));
     let nowMs = START_MS;
+    const sound = new SoundRecords({ instance: of.log });
+    const isOfInstance = partition.startsWith("human=");
     story({
       log,
-      record: (type, fields, body) =>
-        log.append({ type, fields, state: null, nowMs: nowMs++, ...(body === undefined ? {} : { body }) }),
+      record: (type, said, body) => {
+        const fields = isOfInstance ? sound.fill(type, log.nextSeq, said) : said;
+        if (type === "ended" && isOfInstance) nowMs = sound.endsAt(nowMs);
+        return log.append({ type, fields, state: null, nowMs: nowMs++, ...(body === undefined ? {} : { body }) });
+      },
       seal: (final = false) => log.seal({ ...of, issuer: ISSUER }, final, nowMs),
     });
     await log.store(bindings.TRANSCRIPTS, partition);
@@ -102,6 +108,7 @@ interface Writer {
   seal(final?: boolean): void;
 }
 
+const KILL = { act: "kill", reach: "everything", switchTarget: {} };
 const OPEN_BODY = { digest: null, bytes: null, mediaType: null, coding: "identity", complete: false };
 
 const writeStory = (ids: typeof A, sealKeys: KeyRing): Promise<Objects> =>
@@ -130,7 +137,7 @@ const writeStory = (ids: typeof A, sealKeys: KeyRing): Promise<Objects> =>
       requestBody: { ...sent.reference(null, "as declared", true) },
     };
     record("answer", { ...ids, call: 3, ...fields }, tail);
-    record("switched", { ...ids });
+    record("switched", { ...ids, ...KILL });
     record("ended", { ...ids, cause: "switched" });
     seal(true);
   });
@@ -208,6 +215,7 @@ describe("what is true verifies", () => {
     expect(await verify(new Map())).toEqual({
       transcripts: [],
       findings: [{ place: "transcripts/", problem: "no transcripts" }],
+      unnamedSegments: [],
       bodiesVerified: true,
       ok: false,
     });
@@ -227,11 +235,14 @@ describe("what is true verifies", () => {
           absentBodies: [],
           undigestedBodies: [],
           bodiesAhead: 0,
+          uncheckedCalls: [],
+          parent: "none",
           clockBack: null,
           findings: [],
         },
       ],
       findings: [],
+      unnamedSegments: [],
       bodiesVerified: true,
       ok: true,
     });
@@ -286,7 +297,7 @@ describe("what is true verifies", () => {
     const objects = await write({ log: A.instance, partition: PARTITION, sealKeys: ringOf(ed) }, (writer) => {
       enrol(writer, A);
       writer.seal();
-      writer.record("switched", { ...A });
+      writer.record("switched", { ...A, ...KILL });
       writer.record("ended", { ...A, cause: "switched" });
       writer.log.seal({ log: A.instance, sealKeys: rotated, issuer: ISSUER }, true, START_MS + 10);
     });
@@ -812,7 +823,11 @@ describe("what was changed afterwards has its place named, and no other", () => 
 
 describe("what a writer with the keys must not have written", () => {
   const options = { log: A.instance, partition: PARTITION, sealKeys: ring };
-  const enrolment = { ...A, deadline: DEADLINE_MS, claims: { ...OPEN_BODY, digest: "0".repeat(64), bytes: 0 } };
+  const enrolment = {
+    ...A,
+    deadline: DEADLINE_MS,
+    claims: { ...OPEN_BODY, digest: "0".repeat(64), bytes: 0, complete: true },
+  };
   const table: [name: string, story: (writer: Writer) => void, place: string, problem: string][] = [
     [
       "no enrolment",

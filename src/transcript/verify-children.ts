@@ -1,0 +1,87 @@
+import { findUncovered } from "../scope/decide.ts";
+import { type Entry, parseEntries } from "../scope/entry.ts";
+import { millionths, Sums } from "./verify-amounts.ts";
+import type { Delegation, Enrolled, LimitsSaid, Return } from "./verify-shapes.ts";
+
+/** Limits that are taken out of a parent's, and whether what was used of them is gone for good. */
+const CARVED = { calls: true, bytes: true, concurrency: false, burst: false, callsPerSecond: false } as const;
+type Carved = keyof typeof CARVED;
+const NAMES = Object.keys(CARVED) as readonly Carved[];
+/** Sums of shares that are no whole numbers. */
+const ROUNDING = 1e-9;
+
+/** What an instance has used by itself so far: no more than it surely has. */
+export interface Used {
+  readonly calls: number;
+  readonly bytes: number;
+  readonly units: Sums;
+}
+
+/** What a parent's own records say of its children: limits that are carved out, and what came back. */
+export class ChildrenReader {
+  readonly #out = new Map<string, Delegation>();
+  readonly #spent = { calls: 0, bytes: 0, units: new Sums() };
+
+  /** What is left to the instance itself of one limit. */
+  left(limits: LimitsSaid, name: Carved): number {
+    const spent = name === "calls" || name === "bytes" ? this.#spent[name] : 0;
+    const taken = [...this.#out.values()].reduce((sum, child) => sum + child.limits[name], spent);
+    return Math.max(0, limits[name] - taken);
+  }
+
+  /** The same of a unit, in millionths. Null: not bounded. */
+  leftOfUnit({ units }: LimitsSaid, unit: string): number | null {
+    if (!Object.hasOwn(units, unit)) return null;
+    let left = millionths(units[unit]!) - this.#spent.units.of(unit);
+    for (const child of this.#out.values()) left -= millionths(own(child.limits.units, unit));
+    return Math.max(0, left);
+  }
+
+  /** Children that have not come back. */
+  get out(): Iterable<Delegation> {
+    return this.#out.values();
+  }
+  get spent(): Used {
+    return this.#spent;
+  }
+
+  delegate(said: Delegation, parent: Enrolled, scope: readonly Entry[] | null, used: Used): string | null {
+    const { child } = said;
+    if (this.#out.has(child)) return `delegates to ${child}, which has not come back`;
+    const beyond = this.#beyond(said, parent, used);
+    this.#out.set(child, said);
+    if (said.deadline > parent.deadline) return "delegates beyond its own deadline";
+    if (beyond !== null) return `delegates more of ${beyond} than it has left`;
+    const entries = parseEntries(said.scope, "scope");
+    if (!entries.ok) return `delegates a scope that is none: ${entries.error.path} ${entries.error.message}`;
+    const at = scope === null ? -1 : entries.value.findIndex((entry) => findUncovered(scope, entry) !== undefined);
+    return at === -1 ? null : `delegates what its own scope does not cover: entry ${at}`;
+  }
+
+  #beyond({ limits }: Delegation, parent: Enrolled, used: Used): string | null {
+    for (const name of NAMES) {
+      const spent = name === "calls" || name === "bytes" ? used[name] : 0;
+      if (limits[name] > this.left(parent.limits, name) - spent + ROUNDING) return name;
+    }
+    for (const unit of Object.keys(parent.limits.units)) {
+      const left = this.leftOfUnit(parent.limits, unit)! - used.units.of(unit);
+      if (millionths(own(limits.units, unit)) > Math.max(0, left)) return `units.${unit}`;
+    }
+    return null;
+  }
+
+  giveBack({ child, spent }: Return): string | null {
+    const said = this.#out.get(child);
+    if (said === undefined) return `takes back ${child}, to which nothing was delegated`;
+    this.#out.delete(child);
+    this.#spent.calls += spent.calls;
+    this.#spent.bytes += spent.bytes;
+    this.#spent.units.add(spent.units);
+    // Of units an answer may say more than its reserve.
+    const over = (["calls", "bytes"] as const).find((name) => spent[name] > said.limits[name]);
+    return over === undefined ? null : `says that ${child} has spent more ${over} than were delegated to it`;
+  }
+}
+
+const own = (units: Readonly<Record<string, number>>, unit: string): number =>
+  Object.hasOwn(units, unit) ? units[unit]! : 0;
