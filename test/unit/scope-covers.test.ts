@@ -246,7 +246,7 @@ const pair = draft.chain((narrower) =>
   ),
 );
 
-describe("covers, over all calls of a small world", () => {
+describe("covers, over all calls of a small world", { timeout: 30_000 }, () => {
   it("is sound: no call is in the narrower and not in the wider", () => {
     const runs = 1500;
     let covered = 0;

@@ -126,7 +126,7 @@ describe("a seal", () => {
     [
       "in a version that nobody knows",
       (o) => rewrite(o, segment(2), (lines) => lines.with(2, lines[2]!.replace('"v":1', '"v":2'))),
-      "the last line is not a seal",
+      "the seal has a version of the format that is not known",
     ],
   ];
   it.each(table)("%s: found", async (_name, tamper, problem) => {
