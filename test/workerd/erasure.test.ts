@@ -698,9 +698,10 @@ describe("a hold", () => {
       .then((holds) => holds.filter((hold) => hold.id === id));
     expect(listed).toMatchObject({ id, released: { reason: "it is over" }, releaseAskedBy: [] });
     await vi.waitFor(async () =>
-      expect((await actsOf(id)).map(({ deed }) => deed)).toEqual([
-        "hold",
+      // Journals of two days have no order between them.
+      expect((await actsOf(id)).map(({ deed }) => deed).sort()).toEqual([
         ...Array(3).fill("ask to release"),
+        "hold",
         "release",
       ]),
     );
