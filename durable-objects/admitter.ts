@@ -140,7 +140,8 @@ export class Admitter {
     this.#options.control.saw({ kind: "admitted", bytes: bytesSent(sent) }, nowMs);
     const isTold = request.delegation !== undefined || statesDelegation(config.upstreams[call.upstream]!);
     const facts = isTold ? { delegation: delegationFacts(enrolment) } : {};
-    return { admitted: true, seq, lease, aheadBytes, limits: this.#limitState(nowMs), ...facts };
+    const taken = tickets.length === 0 ? {} : { tickets };
+    return { admitted: true, seq, lease, aheadBytes, limits: this.#limitState(nowMs), ...facts, ...taken };
   }
 
   #limitState(nowMs: number): LimitState {

@@ -18,6 +18,8 @@ import type {
   IntrospectAnswer,
   RenewAnswer,
   RenewRequest,
+  ResumeRequest,
+  Resumption,
   UnstoredBody,
   UnstoredLines,
 } from "../src/instance/contract.ts";
@@ -38,6 +40,7 @@ import { Ledger } from "./ledger.ts";
 import { Orphans } from "./orphans.ts";
 import { jtiOf } from "./proof-mark.ts";
 import { RefusedCalls } from "./refused-calls.ts";
+import { Resumer } from "./resumer.ts";
 import { RuleWatch } from "./rule-watch.ts";
 import { RunningCalls, SILENT_MS } from "./running-calls.ts";
 import { InstanceShares } from "./shares.ts";
@@ -59,6 +62,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   readonly #calls: RunningCalls;
   readonly #refused: RefusedCalls;
   readonly #admitter: Admitter;
+  readonly #resumer: Resumer;
   #isEnrolling = false;
   /** Ended, and on the roster until every Worker that has confirmed nothing has surely cut by itself. */
   #leaveAtMs: number | null = null;
@@ -95,7 +99,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       ledger,
       bucket: () => this.env.TRANSCRIPTS,
       deployment,
-      isHeld: (seq) => leases.has(seq),
+      wakeBy,
     });
     this.#family = new Family({
       kept,
@@ -132,15 +136,20 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       refused: this.#refused,
       deployment,
     });
+    this.#resumer = new Resumer({
+      ledger: this.#ledger,
+      control: this.#control,
+      shares: this.#shares,
+      calls: this.#calls,
+      orphans: this.#orphans,
+      limits: () => this.#family.limits(this.#ledger.enrolment!),
+      deployment,
+    });
     // Whether it has left is not kept: to leave twice is nothing.
     if (this.#ledger.log.isClosed) this.#leaveAtMs = this.#ledger.state.orphaned?.untilMs ?? null;
     this.#wake = new Wake(ctx, () => this.#nextWakeMs());
     if (this.#ledger.enrolment !== null) this.#follow(this.#ledger.enrolment);
-    try {
-      this.#orphans.record(Date.now());
-    } catch {
-      // A secret is missing, and every door is closed. The alarm does it, or the object that the mended deployment starts.
-    }
+    this.#orphans.find(Date.now());
   }
 
   /** Where it is used, not in the constructor: a secret that is missing closes every door, and must not stop the alarms. */
@@ -277,7 +286,12 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   }
 
   async callStopped(seq: number): Promise<void> {
+    this.#calls.stopped(seq);
     this.#orphans.confirm(seq, Date.now());
+  }
+
+  async resume(request: ResumeRequest): Promise<Resumption> {
+    return this.#resumer.resume(request);
   }
 
   /** The desk's: a person has decided. */
@@ -367,6 +381,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     else await this.#control.learn(enrolment);
     if (this.#ledger.log.isClosed) return;
     const nowMs = Date.now();
+    this.#orphans.giveUp(nowMs);
     this.#orphans.count(this.#calls.leases.size, nowMs);
     this.#shares.loseRunning(nowMs);
     for (const lease of this.#calls.leases.values()) lease.abandon();
@@ -393,7 +408,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
         this.#watch.dueAtMs(nowMs),
         this.#approvals.dueAtMs(nowMs),
         this.#leaveAtMs,
-        this.#orphans.hasLarge ? nowMs : null,
+        this.#orphans.dueAtMs(nowMs),
         this.#family.dueAtMs(nowMs),
       ].filter((time) => time !== null);
       const times = [...this.#ledger.wakeTimes(nowMs), ...others];

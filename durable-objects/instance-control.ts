@@ -214,6 +214,23 @@ export class InstanceControl {
     return [...leases].filter(({ upstream }) => closes(sw, upstream));
   }
 
+  /**
+   * INVARIANT: synchronous, with the making of the lease. One that is taken up again breaks at once where a newcomer would be
+   * refused; by a switch, its cut waits for it.
+   */
+  breakIfStopped(lease: Lease, nowMs: number): void {
+    const { state, enrolment } = this.#ledger;
+    const sw = this.#switches.closed.find((one) => one.act !== "narrow" && closes(one, lease.upstream));
+    if (sw !== undefined) {
+      lease.break(causeOf(sw), sw.id);
+      const cut = this.#cuts.get(sw.id) ?? new Cut([], causeOf(sw), sw.id);
+      this.#cuts.set(sw.id, cut);
+      cut.add(lease);
+    } else if (state.stopped !== null) lease.break(state.stopped === "revoked" ? "ended" : "switched");
+    else if (this.deadReason(nowMs) !== null) lease.break("expired");
+    else if (!this.ceilings.permitsOf(enrolment!, lease.call).ok) lease.break("narrowed");
+  }
+
   /** Puts on record what was taken. Dying before this, the object that starts anew hears of it from the roster. */
   keep(): void {
     const ledger = this.#ledger;

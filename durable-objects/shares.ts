@@ -15,6 +15,7 @@ import {
   settled,
   shareOf,
   type Ticket,
+  takenUp,
   usedAt,
   type Wanted,
   withoutWorkers,
@@ -87,6 +88,12 @@ export class InstanceShares {
     const { shares } = this.#ledger().state;
     if (shares !== undefined)
       this.#ledger().change({ shares: withoutWorkers(shares, nowMs, nowMs + SILENT_WORKER_CUT_MS) });
+  }
+
+  /** A call of an earlier life runs again: what it took is still charged, and is settled with it. */
+  takeUp(tickets: readonly Ticket[], nowMs: number): void {
+    for (const { name, need } of tickets)
+      if (Object.hasOwn(need, "concurrency")) this.#set(name, takenUp(shareOf(this.#shares, name), nowMs));
   }
 
   get #shares(): Shares {

@@ -88,6 +88,14 @@ export function withoutWorkers(shares: Shares, nowMs: number, untilMs: number): 
   );
 }
 
+/** One of those calls runs again, under a lease of this life: it holds the same place. */
+export function takenUp(share: Share, nowMs: number): Share {
+  const { used, lost } = share;
+  const running = { ...share, used: { ...used, concurrency: of(used, "concurrency") + 1 } };
+  if (lost === undefined || nowMs >= lost.untilMs || lost.calls === 0) return running;
+  return { ...running, lost: { ...lost, calls: lost.calls - 1 } };
+}
+
 /** What a running call took of one quota: of bytes, those that may pass before they are counted. */
 export interface Ticket extends Wanted {
   readonly period: number;
