@@ -96,6 +96,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     });
     const { leases } = this.#calls;
     this.#orphans = new Orphans({
+      kept,
       ledger,
       bucket: () => this.env.TRANSCRIPTS,
       deployment,

@@ -182,7 +182,7 @@ export class InstanceControl {
     const answer = cut.answer(nowMs);
     const { state } = this.#ledger;
     // What nobody confirmed is over when its time is, and not before.
-    const overAgeMs = Math.max(0, nowMs - (state.orphaned?.untilMs ?? 0));
+    const overAgeMs = Math.max(0, nowMs - this.#options.orphans().overAtMs);
     return {
       ...answer,
       acknowledgedAgeMs: Math.min(answer.acknowledgedAgeMs, overAgeMs),

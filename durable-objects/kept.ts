@@ -18,7 +18,7 @@ export function rowsIfThere<T extends Record<string, SqlStorageValue>>(
 type KeptRow = { kind: string; id: string; json: string };
 
 /** What is kept. Each kind has one owner, which says what stands in it. */
-export type Kind = "enrolment" | "switch" | "handover" | "approval" | "segment" | "raw" | "child" | "family";
+export type Kind = "enrolment" | "switch" | "handover" | "approval" | "segment" | "raw" | "orphan" | "child" | "family";
 
 const SCHEMA =
   "CREATE TABLE IF NOT EXISTS kept (kind TEXT, id TEXT, json TEXT NOT NULL, PRIMARY KEY (kind, id)) WITHOUT ROWID";

@@ -9,6 +9,7 @@ import { RAW_OBJECT_MAX_BYTES } from "../src/transcript/layout.ts";
 import { within } from "../src/within.ts";
 import { DurableBody } from "./bodies.ts";
 import { orphanFields } from "./instance-fields.ts";
+import type { Kept } from "./kept.ts";
 import { type Ledger, R2_WAIT_MS } from "./ledger.ts";
 
 /** So long after the object has started, a Worker may come and take its call up again. As long as it tries to. */
@@ -17,6 +18,7 @@ export const RESUMABLE_MS = 5_000;
 const ASKED_RETRY_MS = 1_000;
 
 export interface OrphansOptions {
+  readonly kept: Kept;
   readonly ledger: () => Ledger;
   readonly bucket: () => R2Bucket;
   /** Throws while a secret is missing. */
@@ -26,6 +28,7 @@ export interface OrphansOptions {
 
 /** One that is still to be recorded, or taken up again. */
 interface Found {
+  /** When the first life of the object after its own found it: however often it is reset after that. */
   readonly atMs: number;
   /** Its bodies are to be read from R2 before its record can be written. It is not taken up again. */
   readonly isLarge: boolean;
@@ -59,9 +62,30 @@ export class Orphans {
   /** When the object starts: nothing is open yet but by an earlier life of it. */
   find(nowMs: number): void {
     const { log, raw, state } = this.#ledger;
+    const { kept } = this.#options;
+    const known = kept.take<number>("orphan");
     if (log.isClosed) return;
-    for (const seq of state.open)
-      this.#found.set(seq, { atMs: nowMs, isLarge: raw.openCalls.has(seq), asked: 0, isStopped: false });
+    for (const seq of state.open) {
+      const atMs = Math.min(known.get(String(seq)) ?? nowMs, nowMs);
+      if (!known.delete(String(seq))) kept.put("orphan", String(seq), nowMs);
+      const isLarge = raw.openCalls.has(seq);
+      this.#found.set(seq, { atMs, isLarge, asked: 0, isStopped: false });
+      // From here on nobody is to believe that it is still there.
+      if (!isLarge) this.#countDurable(seq);
+    }
+    for (const seq of known.keys()) kept.delete("orphan", seq);
+  }
+
+  #countDurable(seq: number): void {
+    let bytes = 0;
+    for (const run of this.#ledger.log.bodyRuns(seq, "answer")) bytes += run.bytes.length;
+    const missed = this.#charge(seq, bytes);
+    if (missed > 0) this.#ledger.countPassing(seq, missed, []);
+  }
+
+  #forget(seq: number): void {
+    this.#found.delete(seq);
+    this.#options.kept.delete("orphan", String(seq));
   }
 
   /** Those that nobody has taken up in time, or can. Those with bodies in R2 follow with `recordLarge`. */
@@ -108,11 +132,9 @@ export class Orphans {
     }
   }
 
-  /** From here on it is a lease of this life that holds its place. So much of its answer is durable, and counted. */
-  takeUp(seq: number, answerBytes: number): void {
-    this.#found.delete(seq);
-    const missed = this.#charge(seq, answerBytes);
-    if (missed > 0) this.#ledger.countPassing(seq, missed, []);
+  /** From here on it is a lease of this life that holds its place. What is durable of it is counted. */
+  takeUp(seq: number): void {
+    this.#forget(seq);
   }
 
   // --- large bodies -----------------------------------------------------------------------------------------------
@@ -167,7 +189,7 @@ export class Orphans {
     const reserved = (call?.["reserved"] ?? {}) as Units;
     const beside = typeof call?.["grant"] === "string" ? { grant: call["grant"] } : {};
     const fields = orphanFields(seq, answer.reference(streamLeadBytes, null), requestBody, chargesOf(reserved, null));
-    this.#found.delete(seq);
+    this.#forget(seq);
     // Durable with the record: another reset must not make it look confirmed.
     if (!one.isStopped) this.#addUnheard(1, one.atMs + SILENT_WORKER_CUT_MS, nowMs);
     if (!one.isStopped) this.#unheard.add(seq);
@@ -231,6 +253,12 @@ export class Orphans {
     for (const { atMs, isStopped } of this.#found.values())
       if (!isStopped && nowMs < atMs + SILENT_WORKER_CUT_MS) calls++;
     return calls;
+  }
+
+  /** By then the last of them has surely stopped, or has said so. */
+  get overAtMs(): number {
+    const times = [...this.#found.values()].map(({ atMs, isStopped }) => (isStopped ? 0 : atMs + SILENT_WORKER_CUT_MS));
+    return Math.max(this.#ledger.state.orphaned?.untilMs ?? 0, ...times);
   }
 
   #unheardAt(nowMs: number): number {

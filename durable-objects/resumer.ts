@@ -42,8 +42,8 @@ export class Resumer {
   }
 
   /**
-   * INVARIANT: synchronous. Between what is looked at and the lease nothing can interleave. It writes no row: what it changes
-   * follows from what is stored, and another life of the object comes to the same.
+   * INVARIANT: synchronous. Between what is looked at and the lease nothing can interleave. Of what it changes
+   * nothing waits for a record: another life of the object comes to the same from what is stored.
    */
   #resumeNow({ seq, call, tickets }: ResumeRequest, isConfirmed: boolean, nowMs: number): Resumption {
     const { ledger, control, shares, calls, orphans } = this.#options;
@@ -52,7 +52,7 @@ export class Resumer {
     if (record?.["type"] !== "call" || record["upstream"] !== call.upstream) return { kind: "refused" };
     const answer = BodyWriter.after(seq, "answer", ledger.log.bodyRuns(seq, "answer"));
     const answerBytes = answer?.bytes ?? 0;
-    orphans.takeUp(seq, answerBytes);
+    orphans.takeUp(seq);
     shares.takeUp(tickets, nowMs);
     const leadBytes = this.#options.deployment().config.transcripts.streamLeadBytes;
     const others = { running: calls.runningAt(nowMs), leadBytes };

@@ -121,7 +121,10 @@ export class HeldLease {
     if (lease !== this.#lease || this.#isOver || this.#isLost) return;
     this.#isBroken = true;
     if (this.#resuming !== null) return;
-    if (this.#resume === null) return this.#lose();
+    if (this.#resume === null) {
+      this.#lose();
+      return;
+    }
     this.#resuming = this.#takeUp(this.#resume).then((isHeld) => {
       this.#resuming = null;
       if (!isHeld) this.#lose();

@@ -4,6 +4,7 @@ import type { LeaseCalls } from "../../src/instance/contract.ts";
 import { instanceOf } from "../../src/objects.ts";
 import { type Agent, deployment, enrolAgent, ISSUES, recordsOf, settlement, upstream } from "./kit.ts";
 import { abortInstance, ask, count, verdict } from "./quota-kit.ts";
+import { refuseResumptions } from "./resume-kit.ts";
 
 afterEach(() => vi.restoreAllMocks());
 
@@ -210,7 +211,8 @@ describe("the places of running calls", () => {
     clock.mockRestore();
   });
 
-  it("are free as soon as the Workers of a dead object have closed what they forwarded", async () => {
+  it("are free as soon as the Workers of a dead object have closed what they forwarded, and take up no more", async () => {
+    refuseResumptions();
     const agent = await agentWith({ concurrency: 2 });
     upstream(() => endless([10], "text/event-stream"));
     const answers = await Promise.all([agent.call(ISSUES), agent.call(ISSUES)]);

@@ -1,6 +1,9 @@
+import { runInDurableObject } from "cloudflare:test";
 import { expect, vi } from "vitest";
+import { AgentInstance } from "../../durable-objects/agent-instance.ts";
+import { RESUMABLE_MS } from "../../durable-objects/orphans.ts";
 import { encodeBase64url } from "../../src/grant/base64url.ts";
-import { type Agent, ISSUES, type Line, recordsOf, upstream } from "./kit.ts";
+import { type Agent, ISSUES, instanceStub, type Line, recordsOf, upstream } from "./kit.ts";
 import { flush, storedAnswer, storedBody, verified } from "./raw-kit.ts";
 
 /** A call through the gate, whose upstream the test is. */
@@ -95,3 +98,17 @@ export const noiseText = (length: number, seed: number): string => {
   }
   return encodeBase64url(bytes).slice(0, length);
 };
+
+/** Nobody takes up again what ran when the object was reset, in time. */
+export async function giveUpOrphans(agent: Agent): Promise<void> {
+  const stub = () => instanceStub(agent.id);
+  // The object is there before the clock goes on.
+  await runInDurableObject(stub(), () => {});
+  const clock = vi.spyOn(Date, "now").mockReturnValue(Date.now() + RESUMABLE_MS);
+  await runInDurableObject(stub(), (instance) => instance.alarm());
+  clock.mockRestore();
+}
+
+/** As where nothing is there any more to be taken up. Until mocks are restored. */
+export const refuseResumptions = () =>
+  vi.spyOn(AgentInstance.prototype, "resume").mockResolvedValue({ kind: "refused" });
