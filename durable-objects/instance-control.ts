@@ -220,15 +220,26 @@ export class InstanceControl {
    */
   breakIfStopped(lease: Lease, nowMs: number): void {
     const { state, enrolment } = this.#ledger;
-    const sw = this.#switches.closed.find((one) => one.act !== "narrow" && closes(one, lease.upstream));
-    if (sw !== undefined) {
-      lease.break(causeOf(sw), sw.id);
-      const cut = this.#cuts.get(sw.id) ?? new Cut([], causeOf(sw), sw.id);
-      this.#cuts.set(sw.id, cut);
-      cut.add(lease);
-    } else if (state.stopped !== null) lease.break(state.stopped === "revoked" ? "ended" : "switched");
+    const { closed } = this.#switches;
+    const sw = closed.find((one) => closes(one, lease.upstream));
+    const permits = this.ceilings.permitsOf(enrolment!, lease.call);
+    if (sw !== undefined) this.#breakBy(sw, lease);
+    else if (state.stopped !== null) lease.break(state.stopped === "revoked" ? "ended" : "switched");
     else if (this.deadReason(nowMs) !== null) lease.break("expired");
-    else if (!this.ceilings.permitsOf(enrolment!, lease.call).ok) lease.break("narrowed");
+    else if (!permits.ok) {
+      const isEntitlement = permits.error.kind === "absent" && permits.error.layer === "entitlement";
+      const narrowing = isEntitlement ? closed.findLast(({ act }) => act === "narrow") : undefined;
+      // Without one the configuration has changed.
+      if (narrowing === undefined) lease.break("narrowed");
+      else this.#breakBy(narrowing, lease);
+    }
+  }
+
+  #breakBy(sw: Switch, lease: Lease): void {
+    lease.break(causeOf(sw), sw.id);
+    const cut = this.#cuts.get(sw.id) ?? new Cut([], causeOf(sw), sw.id);
+    this.#cuts.set(sw.id, cut);
+    cut.add(lease);
   }
 
   /** Puts on record what was taken. Dying before this, the object that starts anew hears of it from the roster. */

@@ -3,6 +3,7 @@ import type { Deployment } from "../src/deployment.ts";
 import type { Cause, Outcome, ResumeRequest, Resumption } from "../src/instance/contract.ts";
 import { takeAhead } from "../src/instance/limits.ts";
 import type { Units } from "../src/metering/amounts.ts";
+import type { BodyReference } from "../src/transcript/envelope.ts";
 import { BodyWriter } from "./bodies.ts";
 import type { InstanceControl } from "./instance-control.ts";
 import { Lease } from "./lease.ts";
@@ -50,6 +51,8 @@ export class Resumer {
     if (!orphans.isResumable(seq)) return this.#overOrRefused(seq);
     const record = ledger.log.recordOf(seq);
     if (record?.["type"] !== "call" || record["upstream"] !== call.upstream) return { kind: "refused" };
+    // Of a long request the object knows no digest any more.
+    if ((record["body"] as BodyReference | null)?.digest === null) return { kind: "refused" };
     const answer = BodyWriter.after(seq, "answer", ledger.log.bodyRuns(seq, "answer"));
     const answerBytes = answer?.bytes ?? 0;
     orphans.takeUp(seq);

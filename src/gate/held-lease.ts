@@ -1,5 +1,6 @@
-import type { Cause, LeaseCalls, Outcome, Resumption, Settlement } from "../instance/contract.ts";
+import type { Cause, LeaseCalls, Resumption, Settlement } from "../instance/contract.ts";
 import { within } from "../within.ts";
+import { outcomeOf, reasonText } from "./outcome.ts";
 import type { Stop } from "./stop.ts";
 
 /** From then on the lease is asked in turns whether it still holds, and has this long for a word: who hears nothing cuts by itself. */
@@ -183,7 +184,7 @@ export class HeldLease {
   async #appendAgain(durable: number): Promise<boolean> {
     if (durable < this.#durableBytes || durable > this.#sentBytes) {
       this.#isMisfit = true;
-      this.#stop.stop({ kind: "misfit" });
+      this.#stop.stop(MISFIT);
       for (const { answered } of this.#unanswered.splice(0)) answered(null);
       return true;
     }
@@ -265,18 +266,21 @@ export class HeldLease {
       const settled = await (this.#stop.reason === null ? settling : within(LEASE_ANSWER_MS, settling));
       if (settled !== GONE) return settled;
       this.#break(lease);
+      // Nobody waits for another one any more.
+      if (this.isHeld) return undefined;
     }
   }
 }
 
 /** What nobody knows the place of stays out of the record. */
+const MISFIT = { kind: "misfit" } as const;
 const asMisfit = (settlement: Settlement): Settlement => ({
   ...settlement,
-  outcome: MISFIT,
+  outcome: outcomeOf(MISFIT),
+  reason: reasonText(MISFIT),
   heldBytes: 0,
   tail: NOTHING,
 });
-const MISFIT: Outcome = "cut";
 
 async function orGone<T>(ask: () => Promise<T>): Promise<T | typeof GONE> {
   try {

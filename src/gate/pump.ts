@@ -121,28 +121,28 @@ export class Pump {
       ...this.#unitsOf(outcome),
       ...(this.#passage.redaction === null ? {} : { redaction: this.#passage.redaction.answer }),
     };
+    stop.allow(LEASE_ANSWER_MS, { kind: "lease-lost" });
+    const settling = lease.settle(settlement).finally(() => lease[Symbol.dispose]());
     try {
-      stop.allow(LEASE_ANSWER_MS, { kind: "lease-lost" });
-      const settling = lease.settle(settlement);
       const settled = await (stop.reason === null ? stop.orStopped(settling) : settling);
       // `false`: it was given up. What the agent hears is what any revoked token hears.
       if (settled === false) stop.stop({ kind: "cut", cause: "switched" });
       else if (typeof settled === "string") stop.stop({ kind: "cut", cause: settled });
-      else if (settled === undefined) this.#loseLease();
+      else if (settled === undefined) this.#loseLease(settling);
       return settled === true;
-    } catch {
-      this.#loseLease();
-      return false;
     } finally {
       stop.end();
       this.#reader?.close();
-      lease[Symbol.dispose]();
     }
   }
 
-  #loseLease(): void {
+  /** It may still be settled: only who has surely no lease says that it has stopped without. */
+  #loseLease(settling: Promise<unknown>): void {
     this.#call.stop.stop({ kind: "lease-lost" });
-    this.#passage.waitUntil(this.#call.confirmStopped());
+    const stopped = async (): Promise<void> => {
+      if ((await within(LEASE_ANSWER_MS, settling)) === undefined) await this.#call.confirmStopped();
+    };
+    this.#passage.waitUntil(stopped());
   }
 
   /** An answer of a declared, short length. Null: stopped, or the upstream broke off; what came until then is pending, for the record. */
