@@ -243,6 +243,85 @@ describe("a call that something stopped while its object was away", () => {
     );
   });
 
+  it("by a group that its human lost", async () => {
+    const human = crypto.randomUUID();
+    const agent = await enrolAgent({ human, groupsAtMs: Date.now() - 1_000 });
+    const streaming = await stream(agent);
+    streaming.say("one ");
+    await until(streaming, "one ");
+    const resume = AgentInstance.prototype.resume;
+    const sw = switchOf({ act: "narrow", reach: "human", target: { human }, groups: [], eventAtMs: Date.now() });
+    vi.spyOn(AgentInstance.prototype, "resume").mockImplementationOnce(async function (this: AgentInstance, request) {
+      expect(await this.close(sw)).toMatchObject({ cut: 0, unconfirmed: 1 });
+      return resume.call(this, request);
+    });
+    await reset(agent);
+    streaming.say("two ");
+    expect([await streaming.over, streaming.got()]).toEqual(["cut", "one "]);
+    await vi.waitFor(async () =>
+      expect(await instanceOf(deployment, agent.id).close(sw)).toMatchObject({ cut: 1, unconfirmed: 0 }),
+    );
+    expect(await answerOf(agent, 1)).toMatchObject({ outcome: "cut", cause: "narrowed", switch: sw.id });
+  });
+
+  it("by the end of its task", async () => {
+    const agent = await enrolAgent();
+    const streaming = await stream(agent);
+    streaming.say("one ");
+    await until(streaming, "one ");
+    const resume = AgentInstance.prototype.resume;
+    vi.spyOn(AgentInstance.prototype, "resume").mockImplementationOnce(async function (this: AgentInstance, request) {
+      const clock = vi.spyOn(Date, "now").mockReturnValue(agent.enrolment.task.deadlineMs);
+      const resumed = await resume.call(this, request);
+      clock.mockRestore();
+      return resumed;
+    });
+    await reset(agent);
+    streaming.say("two ");
+    expect([await streaming.over, streaming.got()]).toEqual(["cut", "one "]);
+    await vi.waitFor(async () => expect(await answerOf(agent, 1)).toMatchObject({ outcome: "cut", cause: "expired" }));
+  });
+
+  it("by the loss of what was durable of it: the record says that it does not fit", async () => {
+    const agent = await enrolAgent();
+    const streaming = await stream(agent);
+    const text = noiseText(300_000, 3);
+    streaming.say(text);
+    await vi.waitFor(() => expect(streaming.got()).toBe(text));
+    const resume = AgentInstance.prototype.resume;
+    vi.spyOn(AgentInstance.prototype, "resume").mockImplementationOnce(async function (this: AgentInstance, request) {
+      const { storage } = (this as unknown as { readonly ctx: DurableObjectState }).ctx;
+      storage.sql.exec("DELETE FROM log_0 WHERE body_of = 1");
+      return resume.call(this, request);
+    });
+    await reset(agent);
+    streaming.say("two ");
+    expect([await streaming.over, streaming.got() === text]).toEqual(["cut", true]);
+    await vi.waitFor(async () =>
+      expect(await answerOf(agent, 1)).toMatchObject({
+        outcome: "cut",
+        reason: expect.stringContaining("did not fit"),
+        passedBytes: 300_000,
+      }),
+    );
+  });
+
+  it("by its size: of what lies in R2 no digest goes on", async () => {
+    const agent = await enrolAgent();
+    const streaming = await stream(agent);
+    const text = noiseText(1_300_000, 4);
+    for (let at = 0; at < text.length; at += 50_000) streaming.say(text.slice(at, at + 50_000));
+    await vi.waitFor(() => expect(streaming.got().length).toBe(text.length), { timeout: 10_000 });
+    // The last of it is durable.
+    await pause(1_200);
+    await reset(agent);
+    streaming.say("two ");
+    expect([await streaming.over, streaming.got() === text]).toEqual(["cut", true]);
+    await vi.waitFor(async () => expect(typesOf(await recordsOf(agent))).toBe("enrolled call answer"));
+    const answer = await answerOf(agent, 1);
+    expect(answer).toMatchObject({ outcome: "lost", body: { bytes: 1_300_000, complete: false } });
+  });
+
   it("by an agent that went away", async () => {
     const agent = await enrolAgent();
     upstream(() => new Response("abcdef", { headers: { "content-length": "6" } }));
