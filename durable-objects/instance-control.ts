@@ -61,7 +61,8 @@ export class InstanceControl {
     this.ceilings = new LiveCeilings(options.deployment, () => this.#switches.closed);
     this.#confirmation = new Confirmation(
       options.deployment,
-      () => options.leases.size > 0,
+      // Those that wait to be taken up again as well: a kill finds them first.
+      () => options.leases.size > 0 || options.orphans().runningAt(Date.now()) > 0,
       () => this.#onConfirmation(),
     );
   }
