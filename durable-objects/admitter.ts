@@ -22,6 +22,7 @@ import { callFields, delegationFacts } from "./instance-fields.ts";
 import { Lease } from "./lease.ts";
 import type { Ledger } from "./ledger.ts";
 import { jtiOf } from "./proof-mark.ts";
+import { QuotaWaits } from "./quota-waits.ts";
 import type { RefusedCalls } from "./refused-calls.ts";
 import type { RunningCalls } from "./running-calls.ts";
 import { SecondCopy } from "./second-copy.ts";
@@ -48,6 +49,7 @@ export interface AdmitterOptions {
 export class Admitter {
   readonly #options: AdmitterOptions;
   readonly #copies = new SecondCopy();
+  readonly #waits = new QuotaWaits();
 
   constructor(options: AdmitterOptions) {
     this.#options = options;
@@ -58,15 +60,24 @@ export class Admitter {
     const untilMs = Date.now() + QUOTA_PATIENCE_MS;
     // Where it comes from counts once, and a proof that was fresh when it came does not age while it waits.
     let isAgain = isClaim;
-    for (let verdict: Denial | null = null; ; ) {
-      if (!(await this.#options.control.isConfirmed())) return refused(unavailable("no confirmation from the roster"));
-      const nowMs = Date.now();
-      if (nowMs >= untilMs) verdict ??= unavailable("the shared limits did not answer in time");
-      const admission = this.#admitNow(request, nowMs, verdict, { isClaim, isAgain });
-      isAgain = true;
-      if ("admitted" in admission) return admission;
-      // Dying here, nothing is on record, and nothing of a lease was used.
-      verdict = await this.#options.shares.extend(admission.uncovered);
+    let endWait = (): void => {};
+    try {
+      for (let verdict: Denial | null = null; ; ) {
+        if (!(await this.#options.control.isConfirmed()))
+          return refused(unavailable("no confirmation from the roster"));
+        const nowMs = Date.now();
+        if (nowMs >= untilMs) verdict ??= unavailable("the shared limits did not answer in time");
+        // Not before: nobody else gets the place for which it waited.
+        endWait();
+        const admission = this.#admitNow(request, nowMs, verdict, { isClaim, isAgain });
+        isAgain = true;
+        if ("admitted" in admission) return admission;
+        endWait = this.#waits.begin(request.request.body.length);
+        // Dying here, nothing is on record, and nothing of a lease was used.
+        verdict = await this.#options.shares.extend(admission.uncovered);
+      }
+    } finally {
+      endWait();
     }
   }
 
@@ -105,7 +116,8 @@ export class Admitter {
     const { config } = this.#options.deployment();
     const units = unitsOf(config, call);
     const leadBytes = config.transcripts.streamLeadBytes;
-    const wanted = { running: this.#options.calls.runningAt(nowMs), bytes: bytesSent(sent), leadBytes, units, nowMs };
+    const places = { running: this.#options.calls.runningAt(nowMs), waiting: this.#waits.calls };
+    const wanted = { ...places, bytes: bytesSent(sent), leadBytes, units, nowMs };
     const reserved = reserve(usage, this.#options.family.limits(enrolment), wanted);
     if (!reserved.ok) return this.#refuse(request, nowMs, reserved.denial);
     if (this.#options.ledger.isFull) return refused(unavailable("the log is full: R2 can't be written"));
@@ -114,7 +126,11 @@ export class Admitter {
     const about = { upstream: call.upstream, units, bytes: bytesSent(sent) + untoldBytes };
     const shared = wantedOf(config.quotas, enrolment, about);
     const uncovered = this.#options.shares.uncovered(shared, nowMs);
-    if (uncovered.length > 0) return verdict === null ? { uncovered } : this.#refuse(request, nowMs, verdict);
+    if (uncovered.length > 0) {
+      const hasRoom = this.#waits.hasRoom(sent.body.length);
+      const denial = verdict ?? (hasRoom ? null : unavailable("too much waits for shared limits"));
+      return denial === null ? { uncovered } : this.#refuse(request, nowMs, denial);
+    }
 
     const { aheadBytes } = reserved;
     const seq = this.#options.ledger.nextSeq();

@@ -86,12 +86,13 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     const ledger = () => this.#ledger;
     const orphans = () => this.#orphans;
     this.#refused = new RefusedCalls({ ledger, wakeBy });
+    const limits = () => this.#family.limits(this.#ledger.enrolment!);
     this.#calls = new RunningCalls({
       ledger,
       control: () => this.#control,
       shares: () => this.#shares,
       orphans,
-      limits: () => this.#family.limits(this.#ledger.enrolment!),
+      limits,
       deployment,
     });
     const { leases } = this.#calls;
@@ -99,6 +100,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       kept,
       ledger,
       bucket: () => this.env.TRANSCRIPTS,
+      limits,
       deployment,
       wakeBy,
     });
@@ -125,7 +127,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     });
     const whyNot = (call: Call, nowMs: number) => this.#admitter.whyNever(call, nowMs);
     this.#approvals = new Approvals({ ctx, kept, deployment, ledger, wakeBy, whyNot });
-    this.#shares = new InstanceShares(ctx, deployment, ledger, leases);
+    this.#shares = new InstanceShares(ctx, deployment, ledger, leases, () => this.#orphans.hasAny);
     this.#shares.loseRunning(Date.now());
     this.#admitter = new Admitter({
       ledger: this.#ledger,

@@ -5,9 +5,10 @@ import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts
 import { journalPartition } from "../src/transcript/layout.ts";
 import { parseIndexName } from "../src/transcript/segment-index.ts";
 import { Kept } from "./kept.ts";
+import type { StoredSegment } from "./log-segments.ts";
 import { RefusalCount } from "./refusal-count.ts";
 import { nameInIndex } from "./segment-index.ts";
-import { type StoredSegment, TranscriptLog } from "./transcript-log.ts";
+import { TranscriptLog } from "./transcript-log.ts";
 import { Wake } from "./wake.ts";
 
 /** A journal takes entries for its day and this long after: clocks of doors differ. */

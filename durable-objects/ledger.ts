@@ -11,9 +11,10 @@ import { within } from "../src/within.ts";
 import type { Piece } from "./bodies.ts";
 import { identityFields } from "./instance-fields.ts";
 import type { Kept } from "./kept.ts";
+import type { StoredSegment } from "./log-segments.ts";
 import { RawBodies } from "./raw-bodies.ts";
 import { nameInIndex } from "./segment-index.ts";
-import { type StoredSegment, TranscriptLog } from "./transcript-log.ts";
+import { TranscriptLog } from "./transcript-log.ts";
 
 /** So much of raw bodies may wait for R2 before who sends more has to wait, too, */
 const RAW_AHEAD_BYTES = 33_554_432;

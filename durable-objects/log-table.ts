@@ -1,3 +1,4 @@
+import type { LoggedTime } from "../src/retention/cover.ts";
 import type { BodyPart } from "../src/transcript/body-line.ts";
 import { rowsIfThere } from "./kept.ts";
 import type { StoredRun } from "./segment-store.ts";
@@ -156,8 +157,8 @@ export class LogTable {
   }
 
   /** When each record was written, and which call it answers. */
-  times(): { readonly seq: number; readonly at: number; readonly answers: number | null }[] {
-    return this.#rows(
+  times(): LoggedTime[] {
+    return this.#rows<{ readonly seq: number; readonly at: number; readonly answers: number | null }>(
       `SELECT seq, json_extract(line, '$.at') AS at,
        CASE json_extract(line, '$.type') WHEN 'answer' THEN json_extract(line, '$.call') END AS answers`,
       "WHERE line IS NOT NULL ORDER BY id",

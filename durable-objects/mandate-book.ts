@@ -65,7 +65,7 @@ export class MandateBook extends DurableObject<Env> implements MandateBookCalls 
     if (stopped !== null) return { approved: false, reason: stopped };
     // Dying after this leaves an entry that leads to no mandate.
     const noted = mandateIndexOf(this.#deployment)
-      .note({ id, human })
+      .note({ id, human }, mandate.expiresAtMs + MARGIN_MS + FORGET_MS)
       .then(() => true);
     if ((await within(ANSWER_MS, noted).catch(() => undefined)) !== true)
       return { approved: false, reason: "unavailable" };

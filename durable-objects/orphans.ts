@@ -1,3 +1,4 @@
+import type { Limits } from "../src/config/define.ts";
 import { SILENT_WORKER_CUT_MS } from "../src/control/acknowledgement.ts";
 import type { Deployment } from "../src/deployment.ts";
 import type { Units } from "../src/metering/amounts.ts";
@@ -21,6 +22,8 @@ export interface OrphansOptions {
   readonly kept: Kept;
   readonly ledger: () => Ledger;
   readonly bucket: () => R2Bucket;
+  /** What the instance may use by itself. */
+  readonly limits: () => Limits;
   /** Throws while a secret is missing. */
   readonly deployment: () => Deployment;
   readonly wakeBy: (atMs: number) => void;
@@ -137,6 +140,11 @@ export class Orphans {
     this.#forget(seq);
   }
 
+  /** Not all of what they come to is counted. */
+  get hasAny(): boolean {
+    return this.#found.size > 0;
+  }
+
   // --- large bodies -----------------------------------------------------------------------------------------------
 
   /** Nothing may end before they are on record. */
@@ -198,12 +206,12 @@ export class Orphans {
 
   /** What is durable of it, and was counted in memory alone. How much that was. */
   #charge(seq: number, durableBytes: number): number {
-    const { enrolment, state } = this.#ledger;
+    const { state } = this.#ledger;
     const { usage, shares = {}, passing = {} } = state;
     const { bytes = 0, quotas = [] } = passing[seq] ?? {};
     const missed = Math.max(0, durableBytes - bytes);
-    // Some of it may be what it held ahead of the count, which is charged already.
-    const all = Math.max(usage.bytes, Math.min(usage.bytes + missed, enrolment!.limits.bytes));
+    // Some of it may be what it held ahead of the count, which is charged already. What its children have, it did not pass.
+    const all = Math.max(usage.bytes, Math.min(usage.bytes + missed, this.#options.limits().bytes));
     const charged: Shares = Object.fromEntries(
       quotas.map((name) => {
         const share = shareOf(shares, name);

@@ -17,6 +17,7 @@ const SCHEMA = [
      instance TEXT PRIMARY KEY, json TEXT NOT NULL, period INTEGER NOT NULL, until_ms INTEGER NOT NULL,
      recall INTEGER NOT NULL) WITHOUT ROWID`,
   "CREATE INDEX IF NOT EXISTS holders_by_end ON holders (recall, until_ms)",
+  "CREATE TABLE IF NOT EXISTS ends (over_ms INTEGER NOT NULL, instance TEXT NOT NULL, PRIMARY KEY (over_ms, instance)) WITHOUT ROWID",
 ];
 
 /** After the end of a lease, for its holder's own renewal to come first. */
@@ -26,6 +27,13 @@ const RECALL_PAUSE_MS = 1_000;
 const RECALLS_AT_ONCE = 200;
 const RECALL_TIMEOUT_MS = 5_000;
 const RETRY_MS = 30_000;
+/**
+ * Whose task has been over for this long is not heard any more, and its row goes: from then on no question that is late, or
+ * repeated by an object that was reset, can count again what is in the totals.
+ */
+const FORGET_AFTER_MS = 3_600_000;
+/** So many at once. */
+const FORGET_PAUSE_MS = 3_600_000;
 /** More than so many holders are so many: what goes out ahead of need is little by then. */
 const COUNT_MAX = 1_000;
 
@@ -46,7 +54,8 @@ export class Quota extends DurableObject<Env> implements QuotaCalls {
     for (const statement of SCHEMA) sql.exec(statement);
     const [row] = sql.exec<{ json: string }>("SELECT json FROM totals").toArray();
     this.#totals = row === undefined ? EMPTY : (JSON.parse(row.json) as Totals);
-    this.#wake = new Wake(ctx, () => this.#nextRecallMs());
+    // Of those that are over for long, too.
+    this.#wake = new Wake(ctx, () => this.#nextWakeMs(0));
   }
 
   get #deployment(): Deployment {
@@ -68,9 +77,12 @@ export class Quota extends DurableObject<Env> implements QuotaCalls {
     const quota = this.#quota;
     if (quota === undefined) return null;
     const nowMs = Date.now();
+    const overMs = request.deadlineMs + FORGET_AFTER_MS;
+    if (nowMs >= overMs) return null;
     const state = { totals: this.#totals, holder: this.#holder(request.instance), holders: this.#countHolders(nowMs) };
     const { totals, holder, answer } = lease(quota, state, request, nowMs);
     this.#keep(totals, request.instance, holder, nowMs + leaseMs(quota), isToRecall(holder, request));
+    this.ctx.storage.sql.exec("INSERT OR IGNORE INTO ends (over_ms, instance) VALUES (?, ?)", overMs, request.instance);
     if (answer.short !== null && answer.short.dimension !== "rate") {
       this.#isShort = true;
       this.#wake.by(Math.max(nowMs, this.#recalledAtMs + RECALL_PAUSE_MS));
@@ -112,7 +124,8 @@ export class Quota extends DurableObject<Env> implements QuotaCalls {
     await Promise.all(rows.map(({ instance, json }) => this.#recall(instance, JSON.parse(json) as Holder)));
     // What it had is of a period that is over, and it holds nothing else.
     this.ctx.storage.sql.exec("DELETE FROM holders WHERE recall = 0 AND period < ?", this.#totals.period);
-    const nextMs = this.#nextRecallMs();
+    this.#forget(nowMs);
+    const nextMs = this.#nextWakeMs(nowMs);
     if (nextMs !== null) this.#wake.by(Math.max(nextMs, Date.now() + RECALL_PAUSE_MS));
   }
 
@@ -165,11 +178,26 @@ export class Quota extends DurableObject<Env> implements QuotaCalls {
     this.#totals = totals;
   }
 
-  #nextRecallMs(): number | null {
-    const [row] = this.ctx.storage.sql
-      .exec<{ at: number | null }>("SELECT min(until_ms) AS at FROM holders WHERE recall = 1")
-      .toArray();
-    return row?.at == null ? null : row.at + MARGIN_MS;
+  /** Those that have said their last: what they used is in the totals, and stays there. Who has not is asked again first. */
+  #forget(nowMs: number): void {
+    const { sql } = this.ctx.storage;
+    const over = "SELECT instance FROM ends WHERE over_ms <= ?";
+    sql.exec(`DELETE FROM holders WHERE recall = 0 AND instance IN (${over})`, nowMs);
+    const isHeld = "EXISTS (SELECT 1 FROM holders WHERE holders.instance = ends.instance)";
+    sql.exec(`DELETE FROM ends WHERE over_ms <= ? AND NOT ${isHeld}`, nowMs);
+  }
+
+  #nextWakeMs(nowMs: number): number | null {
+    const at = (query: string, ...bindings: number[]): number | null =>
+      this.ctx.storage.sql.exec<{ at: number | null }>(query, ...bindings).one().at;
+    const recallMs = at("SELECT min(until_ms) AS at FROM holders WHERE recall = 1");
+    // Of those that are over already, whoever is still there is to be asked.
+    const forgetMs = at("SELECT min(over_ms) AS at FROM ends WHERE over_ms > ?", nowMs - FORGET_PAUSE_MS);
+    const times = [
+      recallMs === null ? null : recallMs + MARGIN_MS,
+      forgetMs === null ? null : forgetMs + FORGET_PAUSE_MS,
+    ].filter((time) => time !== null);
+    return times.length === 0 ? null : Math.min(...times);
   }
 }
 

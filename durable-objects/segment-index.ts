@@ -3,7 +3,7 @@ import type { Deployment } from "../src/deployment.ts";
 import { indexOf } from "../src/objects.ts";
 import type { IndexedLog } from "../src/transcript/segment-index.ts";
 import { within } from "../src/within.ts";
-import type { StoredSegment } from "./transcript-log.ts";
+import type { StoredSegment } from "./log-segments.ts";
 
 /** An index that takes longer counts as out of reach. It may not hold up what the alarm has to do in time. */
 const APPEND_TIMEOUT_MS = 10_000;

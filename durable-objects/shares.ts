@@ -66,6 +66,7 @@ export class InstanceShares {
   readonly #deployment: () => Deployment;
   readonly #waitUntil: (work: Promise<unknown>) => void;
   readonly #leases: ReadonlyMap<number, Lease>;
+  readonly #hasUncounted: () => boolean;
   readonly #held = new Map<string, Held>();
 
   constructor(
@@ -73,9 +74,12 @@ export class InstanceShares {
     deployment: () => Deployment,
     ledger: () => Ledger,
     leases: ReadonlyMap<number, Lease>,
+    /** Calls whose bytes are not counted to their end, though nothing of them runs. */
+    hasUncounted: () => boolean,
   ) {
     this.#waitUntil = (work) => ctx.waitUntil(work);
     this.#leases = leases;
+    this.#hasUncounted = hasUncounted;
     this.#deployment = deployment;
     this.#ledger = ledger;
   }
@@ -192,7 +196,7 @@ export class InstanceShares {
       taken.tickets.some((ticket) => ticket.name === name),
     );
     const lost = of(used, "concurrency") - of(share.used, "concurrency");
-    return { period: share.period, used, running: holding.length + lost };
+    return { period: share.period, used, running: holding.length + lost + (this.#hasUncounted() ? 1 : 0) };
   }
 
   // --- leases -----------------------------------------------------------------------------------------------------
@@ -261,7 +265,9 @@ export class InstanceShares {
       if (one === "concurrency") return 1;
       return Math.max(2 * of(sinceAsk, one), held.lease === null ? AHEAD_CALLS * of(least, one) : 0);
     });
-    return { ...report, instance: this.#ledger().enrolment!.instance, basis: held.version, least, need, ahead };
+    const { instance, task } = this.#ledger().enrolment!;
+    const { deadlineMs } = task;
+    return { ...report, instance, deadlineMs, basis: held.version, least, need, ahead };
   }
 
   #adopt(name: string, held: Held, answer: LeaseAnswer, { least }: LeaseRequest, sentAtMs: number): void {

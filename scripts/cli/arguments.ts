@@ -1,4 +1,5 @@
-// Words of a command line. An instance's id begins with a dash in one case of 64, and must not be taken for an option.
+// Words of a command line. An instance's id begins with a dash in one case of 64, and neither it nor its beginning may be taken
+// for an option.
 
 import { type ParseArgsOptionsConfig, parseArgs } from "node:util";
 import { UsageError } from "./command.ts";
@@ -6,8 +7,9 @@ import { UsageError } from "./command.ts";
 /** No argument of a process can hold it. */
 const SHIELD = "\0";
 
-/** There are no options of one letter, and none of 43 characters. */
-const isNoOption = (arg: string): boolean => /^-(?!-|$)/.test(arg) || /^--[A-Za-z0-9_-]{41}$/.test(arg);
+/** There are no options of one letter, none with capitals, figures or underscores, and none of 43 characters. */
+const isNoOption = (arg: string): boolean =>
+  /^-(?!-|$)/.test(arg) || /^--[a-z-]*[A-Z0-9_][A-Za-z0-9_-]*$/.test(arg) || /^--[a-z-]{41}$/.test(arg);
 
 type Parsed<T extends ParseArgsOptionsConfig> = ReturnType<
   typeof parseArgs<{ options: T; allowPositionals: true; strict: true }>

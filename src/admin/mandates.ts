@@ -34,6 +34,7 @@ async function list(c: AdminContext): Promise<Response> {
   if (!query.ok) return problem(400, "Bad Request", query.error);
   const { before = null, limit } = query.value;
   const indexed = await mandateIndexOf(deployment).list(before, limit);
+  if (indexed === null) return problem(400, "Bad Request", "before: no such mandate, or one that is over for long");
   const states = await Promise.all(indexed.map(({ id, human }) => mandateBookOf(deployment, human).read(id)));
   return c.json({
     // An approval that broke off, or a mandate that is long over, is in the index alone.

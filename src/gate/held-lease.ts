@@ -206,7 +206,7 @@ export class HeldLease {
         if (appended === undefined) return false;
         kept = appended;
         this.#durableBytes = run.endByte;
-        if (appended !== null) this.aheadBytes = appended;
+        if (appended !== null) this.aheadBytes = Math.min(this.aheadBytes, appended);
       }
       this.#unanswered.shift();
       run.answered(kept);
@@ -247,7 +247,8 @@ export class HeldLease {
     if (lease !== this.#lease || at < 0) return;
     this.#unanswered.splice(at, 1);
     if (kept !== undefined) this.#durableBytes = Math.max(this.#durableBytes, run.endByte);
-    if (typeof kept === "number") this.aheadBytes = kept;
+    // It only ever shrinks, and answers may come out of turn: the least is the newest.
+    if (typeof kept === "number") this.aheadBytes = Math.min(this.aheadBytes, kept);
     run.answered(kept);
   }
 

@@ -148,6 +148,7 @@ export class Pump {
   /** An answer of a declared, short length. Null: stopped, or the upstream broke off; what came until then is pending, for the record. */
   async readWhole(body: ReadableStream<Uint8Array>, declared: number): Promise<Uint8Array | null> {
     const reader = body.getReader();
+    const runs: Uint8Array[] = [];
     let bytes = 0;
     while (bytes < declared) {
       const run = await this.#read(() => reader.read());
@@ -157,9 +158,11 @@ export class Pump {
         return null;
       }
       this.#take(run);
+      runs.push(run);
       bytes += run.byteLength;
     }
-    return this.#joinPending();
+    // Of one that came slowly some is appended by now, and pending no more.
+    return this.#pendingBytes === bytes ? this.#joinPending() : concat(runs);
   }
 
   /**
@@ -186,7 +189,7 @@ export class Pump {
     } finally {
       giveRoom(bytes);
     }
-    return concat(...runs);
+    return concat(runs);
   }
 
   /** The only ending of an answer that was read apart. */
@@ -262,7 +265,7 @@ export class Pump {
         while (!this.#isPassable()) await this.#untilPassable();
         if (this.#call.stop.reason !== null) return cut(controller);
         // The record keeps `run`; what is enqueued gives its buffer away.
-        const out = isEventStream ? run.slice() : concat(held, run.subarray(0, run.byteLength - 1));
+        const out = isEventStream ? run.slice() : concat([held, run.subarray(0, run.byteLength - 1)]);
         if (!isEventStream) held = run.slice(run.byteLength - 1);
         if (out.byteLength === 0) continue;
         this.#passedBytes += out.byteLength;
@@ -295,7 +298,8 @@ export class Pump {
   #isPassable(): boolean {
     const { stop, lease } = this.#call;
     if (stop.reason !== null) return true;
-    return lease.isHeld && this.#pendingBytes + this.#appendingBytes <= lease.aheadBytes;
+    const ahead = this.#pendingBytes + this.#appendingBytes;
+    return lease.isHeld && (ahead === 0 || ahead <= lease.aheadBytes);
   }
 
   async #untilPassable(): Promise<void> {
@@ -347,7 +351,7 @@ export class Pump {
   }
 
   #joinPending(): Uint8Array {
-    if (this.#pending.length > 1) this.#pending = [concat(...this.#pending)];
+    if (this.#pending.length > 1) this.#pending = [concat(this.#pending)];
     return this.#pending[0] ?? NOTHING;
   }
 
@@ -389,7 +393,8 @@ export class Pump {
 const later = (a: number | null, b: number | null): number | null =>
   a === null || b === null ? (a ?? b) : Math.max(a, b);
 
-function concat(...runs: readonly Uint8Array[]): Uint8Array {
+/** An array: as arguments, a body in a million runs is more than the stack holds. */
+function concat(runs: readonly Uint8Array[]): Uint8Array {
   const whole = new Uint8Array(runs.reduce((sum, run) => sum + run.byteLength, 0));
   let at = 0;
   for (const run of runs) {

@@ -31,13 +31,15 @@ export interface Bucket {
 export const tokensAt = ({ tokens, tokensAtMs }: Bucket, { burst, callsPerSecond }: Limits, nowMs: number): number =>
   Math.min(burst, tokens + (Math.max(0, nowMs - tokensAtMs) / 1000) * callsPerSecond);
 
-/** Pure. Takes one call's worth, or says what is missing. */
+/** Pure. Takes one call's worth, or says what is missing. Every comparison is one that a number which is none fails. */
 export function reserve(
   usage: Usage,
   limits: Limits,
   want: {
     /** Calls that hold a place. */
     readonly running: number;
+    /** Calls beside it that wait for shared limits: each of them may take a place before this one does. */
+    readonly waiting: number;
     readonly bytes: number;
     /** What its Worker would best pass before it is counted. */
     readonly leadBytes: number;
@@ -48,18 +50,18 @@ export function reserve(
   | { readonly ok: true; readonly usage: Usage; readonly aheadBytes: number }
   | { readonly ok: false; readonly denial: Denial } {
   const tokens = tokensAt(usage, limits, want.nowMs);
-  if (usage.calls + 1 > limits.calls) return { ok: false, denial: { kind: "exhausted", budget: "calls" } };
-  if (usage.bytes + want.bytes >= limits.bytes) return { ok: false, denial: { kind: "exhausted", budget: "bytes" } };
+  if (!(usage.calls + 1 <= limits.calls)) return { ok: false, denial: { kind: "exhausted", budget: "calls" } };
+  if (!(usage.bytes + want.bytes < limits.bytes)) return { ok: false, denial: { kind: "exhausted", budget: "bytes" } };
   const spent = addUnits(usage.units, want.units);
   for (const unit of Object.keys(want.units))
-    if (Object.hasOwn(limits.units, unit) && toMillionths(own(spent, unit)) > toMillionths(limits.units[unit]!))
+    if (Object.hasOwn(limits.units, unit) && !(toMillionths(own(spent, unit)) <= toMillionths(limits.units[unit]!)))
       return { ok: false, denial: { kind: "exhausted", budget: `units.${unit}` } };
   // The last bytes are held by calls that run: when those are over, some may be left.
   const freeBytes = limits.bytes - usage.bytes - usage.bytesAhead - want.bytes;
-  if (want.running + 1 > limits.concurrency || freeBytes <= 0)
+  if (!(want.running + want.waiting + 1 <= limits.concurrency && freeBytes > 0))
     return { ok: false, denial: { kind: "limited", limit: "concurrency", retryAfterSeconds: 1 } };
-  if (tokens < 1) {
-    const retryAfterSeconds = Math.max(1, Math.ceil((1 - tokens) / limits.callsPerSecond));
+  if (!(tokens >= 1)) {
+    const retryAfterSeconds = Math.max(1, Math.ceil((1 - tokens) / limits.callsPerSecond) || 1);
     return { ok: false, denial: { kind: "limited", limit: "rate", retryAfterSeconds } };
   }
   const aheadBytes = aheadOf(freeBytes, limits, want);
@@ -114,7 +116,7 @@ export function countBytes(
   const ahead = Math.min(aheadBytes, left - counted);
   return {
     usage: { ...usage, bytes: usage.bytes + counted, bytesAhead: othersAhead + ahead },
-    aheadBytes: counted < bytes ? null : ahead,
+    aheadBytes: counted >= bytes ? ahead : null,
   };
 }
 

@@ -98,8 +98,9 @@ export interface IndexedMandate {
 
 /** One object: whose each mandate is. */
 export interface MandateIndexCalls {
-  note(entry: IndexedMandate): Promise<void>;
+  /** @param untilMs from then on nobody asks for it any more, and it may be forgotten */
+  note(entry: IndexedMandate, untilMs: number): Promise<void>;
   find(id: string): Promise<string | null>;
-  /** Newest first; those before this one. */
-  list(before: string | null, limit: number): Promise<readonly IndexedMandate[]>;
+  /** Newest first; those before this one. Null: that one is not known, or not any more. */
+  list(before: string | null, limit: number): Promise<readonly IndexedMandate[] | null>;
 }

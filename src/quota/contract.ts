@@ -7,12 +7,14 @@ export interface ShareReport {
   readonly period: number;
   /** As on record: what crashed is charged as it was reserved. */
   readonly used: Some;
-  /** Calls that still run, or may: their use will change. */
+  /** Calls that still run, or may, or are not counted to their end: their use will change. */
   readonly running: number;
 }
 
 export interface LeaseRequest extends ShareReport {
   readonly instance: string;
+  /** Of its task. From an hour after it on, nothing that it says counts any more. */
+  readonly deadlineMs: number;
   /**
    * The version of the answer that it goes on from; null: none is known, and nothing is reported. What goes on from any but
    * the newest changes nothing: it was on its way while something else was said.
@@ -53,12 +55,13 @@ export interface QuotaReading {
     /** Given out, and not said to be spent. */
     readonly leased: number;
   }[];
-  /** Instances that have leased of it, in this period. */
+  /** Instances that have leased of it, in this period, and whose tasks may not be over. */
   readonly instances: number;
 }
 
 /** The methods of `Quota`. Null: the configuration has no such quota. */
 export interface QuotaCalls {
+  /** Null as well: its task is over for long. */
   lease(request: LeaseRequest): Promise<LeaseAnswer | null>;
   read(): Promise<QuotaReading | null>;
 }

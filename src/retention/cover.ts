@@ -62,6 +62,41 @@ export const NOBODY: Extent = { fromSeq: Number.MAX_SAFE_INTEGER, running: [], i
 /** Of an instance that could not be asked. */
 export const UNHEARD: Extent = { ...NOBODY, isExact: false };
 
+/** A record that is still in its log. */
+export interface LoggedTime {
+  readonly seq: number;
+  readonly at: number;
+  /** Of an answer: its call. */
+  readonly answers: number | null;
+}
+
+/**
+ * How far it reaches in a log.
+ * @param rows that are there, oldest first
+ * @param dropped up to where rows are gone, and when that was sealed: all that a seal covers was written before it
+ */
+export function extentOf(
+  rows: readonly LoggedTime[],
+  dropped: { readonly lastSeq: number; readonly sealedAtMs: number } | null,
+  {
+    beforeMs,
+    open,
+    nextSeq,
+  }: { readonly beforeMs: number; readonly open: readonly number[]; readonly nextSeq: number },
+): Extent {
+  const later = rows.filter(({ at }) => at > beforeMs);
+  const fromSeq = later.reduce((first, { seq }) => Math.min(first, seq), nextSeq);
+  const answeredLater = later.flatMap(({ answers }) => (answers === null ? [] : [answers]));
+  const running = [...new Set([...open, ...answeredLater])].filter((seq) => seq < fromSeq).sort((a, b) => a - b);
+  const [first] = rows;
+  const isSealedBefore = dropped !== null && dropped.sealedAtMs <= beforeMs;
+  const isExact =
+    first === undefined
+      ? dropped === null || isSealedBefore
+      : first.seq === 0 || first.at <= beforeMs || (isSealedBefore && dropped.lastSeq === first.seq - 1);
+  return { fromSeq, running, isExact };
+}
+
 /** Clocks of the bucket and of objects differ by less than this: what is older was surely recorded before. */
 const CLOCKS_DIFFER_MS = 60_000;
 /** Of what is older than this, no part belongs to a call that was still running. */

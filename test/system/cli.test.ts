@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { parseArguments } from "../../scripts/cli/arguments.ts";
 import { runCommand } from "../../scripts/cli/commands.ts";
 import { createIo } from "../../scripts/cli/terminal.ts";
 import { type ServedBucket, startBucketDoor } from "../../scripts/local/bucket-door.ts";
@@ -467,6 +468,26 @@ describe("pause, resume, lift", () => {
   });
 });
 
+describe("words of a command line", () => {
+  it.each([
+    "-abc",
+    "--Zq",
+    "--a_b",
+    "--9",
+    `--${"a".repeat(41)}`,
+    `-${"-".repeat(42)}`,
+  ])("%s is an id or its beginning", (word) => {
+    expect(parseArguments(["tail", word, "--as", word], { as: { type: "string" } })).toEqual({
+      operands: ["tail", word],
+      options: { as: word },
+    });
+  });
+
+  it.each(["--asx", "--no-such", "--as-of=X1"])("%s is an option that there isn't", (word) => {
+    expect(() => parseArguments([word], { as: { type: "string" } })).toThrow(word.split("=")[0]);
+  });
+});
+
 describe("ps, switches, tail, pull", () => {
   interface Listed {
     readonly gate: string;
@@ -522,8 +543,8 @@ describe("ps, switches, tail, pull", () => {
     const { key, access } = await h.provision({ form: { task: "tailed", deadline: String(nowSeconds() + 6) } });
     const following = oscar("tail", key.thumbprint.slice(0, 20), "--interval", "0.2");
     await h.call(key, access);
-    const { out, code } = await following;
-    expect(code).toBe(0);
+    const { out, code, err } = await following;
+    expect({ code, err }).toEqual({ code: 0, err: "" });
     const types = out
       .trimEnd()
       .split("\n")

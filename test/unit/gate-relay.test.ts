@@ -1,9 +1,11 @@
 import { describe, expect, it, vi } from "vitest";
 import type { Admitted } from "../../src/gate/admit.ts";
+import type { CallRedaction } from "../../src/gate/call-redaction.ts";
 import { HeldLease } from "../../src/gate/held-lease.ts";
 import { relay } from "../../src/gate/relay.ts";
 import { Stop } from "../../src/gate/stop.ts";
 import type { LeaseCalls, Settlement } from "../../src/instance/contract.ts";
+import { ok } from "../../src/result.ts";
 
 const upstream = {
   type: "http",
@@ -43,7 +45,10 @@ function callWith(answers: Partial<LeaseCalls> = {}) {
   const stop = new Stop();
   const confirmed = vi.fn(async () => {});
   const waited: Promise<unknown>[] = [];
-  const pass = (response: Response | null, over: { isHead?: boolean; leadBytes?: number; leadMs?: number } = {}) =>
+  const pass = (
+    response: Response | null,
+    over: { isHead?: boolean; leadBytes?: number; leadMs?: number; redaction?: CallRedaction } = {},
+  ) =>
     relay(
       {
         seq: 1,
@@ -64,7 +69,7 @@ function callWith(answers: Partial<LeaseCalls> = {}) {
         },
         limitHeaders: [],
         metered: null,
-        redaction: null,
+        redaction: over.redaction ?? null,
         delegation: null,
         isHead: over.isHead ?? false,
         startedAtMs: Date.now(),
@@ -115,6 +120,41 @@ describe("an answer that a switch overtook at its settlement", () => {
     const heard = await readAll(relayed.ok ? relayed.response.body : null);
     expect(heard).toEqual({ text: type === "text/plain" ? "abcde" : "abcdef", isWhole: false });
     expect(settled).toHaveLength(1);
+  });
+});
+
+describe("a short answer of a declared length", () => {
+  it("that comes slower than the record may lag is whole, for the agent and on record", async () => {
+    const { pass, appended, settled } = callWith();
+    const { response, write, writer } = upstreamAnswer({ "content-length": "6" });
+    const relaying = pass(response, { leadMs: 20 });
+    await write("abc");
+    await vi.waitFor(() => expect(appended).toEqual(["abc"]));
+    void write("def").then(() => writer.close());
+    const relayed = await relaying;
+    expect(relayed.ok && (await relayed.response.text())).toBe("abcdef");
+    expect(settled.map(({ outcome, tail }) => [outcome, new TextDecoder().decode(tail)])).toEqual([
+      ["complete", "def"],
+    ]);
+  });
+});
+
+describe("an answer that is redacted", () => {
+  it("is whole in however many runs it comes", async () => {
+    const redaction = {
+      hasAnswerFields: true,
+      answerHead: (head: unknown) => head,
+      answerBody: (body: Uint8Array) => ok(body),
+      answer: { applied: [], values: [], body: null },
+    } as unknown as CallRedaction;
+    const { pass, settled } = callWith();
+    let left = 150_000;
+    const body = new ReadableStream({
+      pull: (controller) => (left-- === 0 ? controller.close() : controller.enqueue(new Uint8Array([97]))),
+    });
+    const relayed = await pass(new Response(body), { redaction });
+    expect(relayed.ok && (await relayed.response.text()).length).toBe(150_000);
+    expect(settled).toMatchObject([{ outcome: "complete", heldBytes: 150_000 }]);
   });
 });
 
@@ -171,6 +211,33 @@ describe("a stream", () => {
     await writer.close();
     expect(await reading).toEqual({ text: "abcdefg", isWhole: true });
     expect(settled).toMatchObject([{ outcome: "complete", passedBytes: 7, tail: new Uint8Array(0) }]);
+  });
+
+  it("whose counts are told out of turn passes no more than the newest allows", async () => {
+    const told: PromiseWithResolvers<number>[] = [];
+    const tell = (): Promise<number> => {
+      told.push(Promise.withResolvers<number>());
+      return told.at(-1)!.promise;
+    };
+    const { pass, appended } = callWith({ append: tell });
+    const { response, write } = upstreamAnswer({ "content-type": "text/event-stream" });
+    const relayed = await pass(response, { leadBytes: 10, leadMs: 50 });
+    const heard: string[] = [];
+    void (async () => {
+      for await (const run of (relayed.ok && relayed.response.body) || []) heard.push(new TextDecoder().decode(run));
+    })().catch(() => {});
+    // By time, then because more came than may pass.
+    await write("aaaa");
+    await vi.waitFor(() => expect(appended).toEqual(["aaaa"]));
+    await write("bbbbbbb");
+    await vi.waitFor(() => expect(appended).toEqual(["aaaa", "bbbbbbb"]));
+    told[1]!.resolve(0);
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    told[0]!.resolve(6);
+    await vi.waitFor(() => expect(heard.join("")).toBe("aaaabbbbbbb"));
+    await write("c");
+    await vi.waitFor(() => expect(appended).toHaveLength(3));
+    expect(heard.join("")).toBe("aaaabbbbbbb");
   });
 
   it("that its reader leaves is settled once, as that", async () => {

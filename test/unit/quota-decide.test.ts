@@ -7,6 +7,7 @@ import { of, type Some } from "../../src/quota/dimensions.ts";
 const ten = quotaSchema.parse({ per: "task", calls: 10 });
 const request = (change: Partial<LeaseRequest> = {}): LeaseRequest => ({
   instance: "i",
+  deadlineMs: 0,
   basis: null,
   period: 0,
   used: {},
@@ -131,6 +132,7 @@ describe("over random histories", () => {
         const asked: LeaseRequest = {
           ...report(model),
           instance: model.name,
+          deadlineMs: 0,
           basis: model.version,
           least: { calls: 1 },
           need: { calls: 1 + Math.floor(next() * 3) },

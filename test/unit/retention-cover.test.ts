@@ -3,6 +3,7 @@ import type { HeldSubject } from "../../src/retention/contract.ts";
 import {
   bodiesPrefix,
   type Extent,
+  extentOf,
   forbids,
   holds,
   isMeant,
@@ -16,6 +17,13 @@ import { bodiesKey, instancePartition, rawBodyKey } from "../../src/transcript/l
 const HUMAN: HeldSubject = { kind: "human", id: "h" };
 const TASK: HeldSubject = { kind: "task", id: "t" };
 const ALL: HeldSubject = { kind: "everything" };
+
+const at = (fromSeq: number, more: Partial<Extent> = {}): Extent => ({
+  fromSeq,
+  running: [],
+  isExact: true,
+  ...more,
+});
 
 describe("a hold", () => {
   it.each<[subject: HeldSubject, human: string, task: string, isHeld: boolean]>([
@@ -69,12 +77,6 @@ describe("an object is judged", () => {
   const volume = { task: "t", instance: "i", seq: 5, isRaw: false };
   const raw = { ...volume, isRaw: true };
   const stray = { ...volume, seq: null };
-  const at = (fromSeq: number, more: Partial<Extent> = {}): Extent => ({
-    fromSeq,
-    running: [],
-    isExact: true,
-    ...more,
-  });
   it.each<[object: typeof volume | typeof stray, extent: Extent, ageMs: number, verdict: string]>([
     [volume, at(9), 3_600_000, "take"],
     // So young that its last lines may be later: it is read.
@@ -99,5 +101,33 @@ describe("an object is judged", () => {
 
   it("and a line of it by its record alone", () => {
     expect([4, 5, 6].map((seq) => isMeant(seq, at(6, { running: [4] })))).toEqual([false, true, false]);
+  });
+});
+
+describe("how far an erasure reaches in a log", () => {
+  const row = (seq: number, at: number, answers: number | null = null) => ({ seq, at, answers });
+  const reach = (
+    rows: ReturnType<typeof row>[],
+    dropped: { readonly lastSeq: number; readonly sealedAtMs: number } | null = null,
+    open: readonly number[] = [],
+  ): Extent => extentOf(rows, dropped, { beforeMs: 100, open, nextSeq: 9 });
+
+  it.each<[string, Extent, Extent]>([
+    ["an empty log", reach([]), at(9)],
+    ["all of it is older", reach([row(0, 50), row(1, 100)]), at(9)],
+    ["up to the first that is later", reach([row(0, 50), row(1, 101), row(2, 99)]), at(1)],
+    ["a call that was answered later", reach([row(0, 50), row(1, 60), row(2, 101, 1)]), at(2, { running: [1] })],
+    ["a call that runs", reach([row(0, 50), row(1, 60)], null, [1]), at(9, { running: [1] })],
+    ["what is gone was sealed before", reach([], { lastSeq: 8, sealedAtMs: 100 }), at(9)],
+    ["and after", reach([], { lastSeq: 8, sealedAtMs: 101 }), at(9, { isExact: false })],
+    [
+      "and more is gone than that seal covers",
+      reach([row(5, 101)], { lastSeq: 3, sealedAtMs: 9 }),
+      at(5, { isExact: false }),
+    ],
+    ["and nothing more", reach([row(4, 101)], { lastSeq: 3, sealedAtMs: 9 }), at(4)],
+    ["the oldest that is here is older", reach([row(5, 100), row(6, 101)]), at(6)],
+  ])("%s", (_name, extent, expected) => {
+    expect(extent).toEqual(expected);
   });
 });

@@ -30,8 +30,9 @@ function heldQuotas() {
 describe("a tree", () => {
   it("shares its task's quota as one: of a thousand calls of all of it for the last ten, ten", async () => {
     const root = await rootOf(ofTask("ten-bot"));
-    const child = await childOf(root, { agent: "ten-bot" });
-    const grandchild = await childOf(child, { agent: "ten-bot" });
+    // Places for all of them: calls that wait for the quota hold some.
+    const child = await childOf(root, { agent: "ten-bot", task_limits: '{"concurrency":4000}' });
+    const grandchild = await childOf(child, { agent: "ten-bot", task_limits: '{"concurrency":1000}' });
     const ids = [root.id, child.id, grandchild.id];
     const words = await Promise.all(
       Array.from({ length: 1_000 }, (_, i) =>

@@ -431,3 +431,45 @@ describe("the book", () => {
     clock.mockRestore();
   });
 });
+
+describe("the index", () => {
+  const FORGET_MS = 15_552_000_000 + 3_600_000;
+  const index = () => env.MANDATE_INDEX.get(env.MANDATE_INDEX.idFromName("mandates"));
+  const entries = () =>
+    runInDurableObject(index(), (_i, { storage: { sql } }) =>
+      ["mandates", "ends"].map((table) => sql.exec<{ n: number }>(`SELECT count(*) AS n FROM ${table}`).one().n),
+    );
+
+  it("forgets a mandate 180 days after it expired, with the next approval, and not a moment before", async () => {
+    const old = await approve({ expiresAtMs: Date.now() + 7_200_000 });
+    const goesAtMs = old.expiresAtMs + FORGET_MS;
+    const known = () => mandateIndexOf(deployment).find(old.id);
+    const clock = vi.spyOn(Date, "now").mockReturnValue(goesAtMs - 1);
+    await approve();
+    expect(await known()).toBe(old.human);
+    await runInDurableObject(index(), (_i, state) => state.abort("reset by a test")).catch(() => {});
+    clock.mockReturnValue(goesAtMs);
+    const next = await approve();
+    expect(await known()).toBeNull();
+    expect(await mandateIndexOf(deployment).find(next.id)).toBe(next.human);
+    // Neither is a page after it an empty one, which would say that there is no more.
+    expect(await mandateIndexOf(deployment).list(old.id, 10)).toBeNull();
+    expect(await mandateIndexOf(deployment).list(next.id, 10)).not.toBeNull();
+    const [mandates, ends] = await entries();
+    expect(mandates).toBe(ends);
+  });
+
+  it("catches up with what has gathered while nobody approved", async () => {
+    const first = mandateOf();
+    await Promise.all(
+      times(150, () => mandateIndexOf(deployment).note({ id: crypto.randomUUID(), human: first.human }, 1_000)),
+    );
+    await approve();
+    await approve();
+    const [, ends] = await entries();
+    const overdue = await runInDurableObject(index(), (_i, { storage: { sql } }) =>
+      sql.exec("SELECT 1 FROM ends WHERE until_ms <= ?", Date.now()).toArray(),
+    );
+    expect([overdue, ends! > 0]).toEqual([[], true]);
+  });
+});

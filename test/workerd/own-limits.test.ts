@@ -1,9 +1,13 @@
+import { runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Limits } from "../../src/config/define.ts";
 import type { LeaseCalls } from "../../src/instance/contract.ts";
+import type { Usage } from "../../src/instance/limits.ts";
 import { instanceOf } from "../../src/objects.ts";
-import { type Agent, deployment, enrolAgent, ISSUES, recordsOf, settlement, upstream } from "./kit.ts";
-import { abortInstance, ask, count, verdict } from "./quota-kit.ts";
+import { ORIGIN } from "./config.ts";
+import { askFor, childOf, LEAD, rootOf, said, send } from "./family-kit.ts";
+import { type Agent, deployment, enrolAgent, ISSUES, instanceStub, recordsOf, settlement, upstream } from "./kit.ts";
+import { abortInstance, ask, count, ofTask, verdict } from "./quota-kit.ts";
 import { refuseResumptions } from "./resume-kit.ts";
 
 afterEach(() => vi.restoreAllMocks());
@@ -23,6 +27,13 @@ async function bytesLeft(agent: Agent): Promise<number> {
   if (admission.admitted) await admission.lease.settle(settlement({ outcome: "not-sent", tail: new Uint8Array(0) }));
   return admission.limits!.bytes;
 }
+
+/** As on record. */
+const usageOf = (agent: Agent): Promise<Usage> =>
+  runInDurableObject(instanceStub(agent.id), (_instance, { storage: { sql } }) => {
+    const newest = "SELECT state FROM log_0 WHERE state IS NOT NULL ORDER BY id DESC LIMIT 1";
+    return (JSON.parse(sql.exec<{ state: string }>(newest).one().state) as { usage: Usage }).usage;
+  });
 
 /** Reads to the end or the break. */
 async function heard(body: ReadableStream<Uint8Array> | null): Promise<{ bytes: number; isWhole: boolean }> {
@@ -200,6 +211,92 @@ describe("the budget of bytes", () => {
     expect(await second.lease.append(new Uint8Array(2))).toBeNull();
     await second.lease.settle(settlement({ outcome: "cut", tail: new Uint8Array(0) }));
     expect(await first.lease.append(new Uint8Array(1))).toBeNull();
+  });
+});
+
+describe("when a call is over", () => {
+  const declared = (text: string, status = 200): Response =>
+    new Response(text, { status, headers: { "content-length": String(text.length) } });
+  const breaksOff = (): Response => {
+    const { readable, writable } = new IdentityTransformStream();
+    const writer = writable.getWriter();
+    void writer.write(new Uint8Array(5)).then(() => writer.abort(new Error("gone")));
+    return new Response(readable, { headers: { "content-type": "text/event-stream" } });
+  };
+
+  it.each<[string, () => Response, number]>([
+    ["whole", () => declared("abcd"), 4],
+    ["streamed", () => new Response("abcd"), 4],
+    ["empty", () => new Response(null, { status: 204 }), 0],
+    // On record, though not the agent's.
+    ["refused for the gate's credential", () => declared("sorry", 401), 5],
+    ["too large by its own word", () => new Response("a", { headers: { "content-length": "999999999999" } }), 0],
+    ["none", () => Promise.reject(new Error("unreachable")) as never, 0],
+    ["of a fault of the upstream", () => declared("abcd", 599), 4],
+    ["broken off", breaksOff, 5],
+  ])("nothing of the budget is held for it, and its bytes are those that came: %s", async (_name, response, bytes) => {
+    const agent = await agentWith({ bytes: 100_000, concurrency: 1 });
+    upstream(response);
+    for (let i = 1; i <= 3; i++) {
+      const answer = await agent.call(ISSUES);
+      await heard(answer.body);
+      await vi.waitFor(async () => expect(await usageOf(agent)).toMatchObject({ bytes: i * bytes, bytesAhead: 0 }));
+    }
+  });
+
+  it("and it never began, neither: not sent, refused, or waiting for its quota", async () => {
+    const agent = await agentWith({ bytes: 100, concurrency: 1 });
+    const denial = { kind: "absent", layer: "grant", reason: "no" } as const;
+    for (let i = 0; i < 3; i++) {
+      const { lease } = await admitted(agent);
+      expect(await verdict(ask(agent))).toBe("limited");
+      await lease.settle(settlement({ outcome: "not-sent", tail: new Uint8Array(0) }));
+      await instanceOf(deployment, agent.id).admit(agent.admission({ denial }));
+      expect(await usageOf(agent)).toMatchObject({ bytes: 0, bytesAhead: 0 });
+    }
+    const limits = { ...deployment.config.agents["ten-bot"]!.limits, bytes: 100 };
+    const sharer = await enrolAgent({ agent: "ten-bot", task: ofTask("ten-bot").task!, limits });
+    const words = [];
+    for (let i = 0; i < 12; i++) {
+      const admission = await ask(sharer);
+      if (admission.admitted) await admission.lease.settle(settlement({ tail: new Uint8Array(0) }));
+      words.push(admission.admitted);
+    }
+    expect(words.filter((isAdmitted) => isAdmitted)).toHaveLength(10);
+    expect(await usageOf(sharer)).toMatchObject({ bytes: 0, bytesAhead: 0 });
+  });
+});
+
+describe("the bytes of a tree", () => {
+  it("carved out while the parent streams, are never more than the parent's, to the last one", async () => {
+    const root = await rootOf({ limits: { ...LEAD, bytes: 1_000, concurrency: 3 } });
+    const first = await admitted(root.agent);
+    expect(first.aheadBytes).toBe(333);
+    expect(said(await askFor(root, { form: { task_limits: '{"bytes":668,"concurrency":1}' } }))).toContain("bytes");
+    const child = await childOf(root, { task_limits: '{"bytes":667,"concurrency":1}' });
+    // What the parent's call held before is its own, and no more.
+    expect(await first.lease.append(new Uint8Array(333))).toBe(0);
+    expect(await first.lease.append(new Uint8Array(1))).toBeNull();
+    await first.lease.settle(settlement({ outcome: "cut", tail: new Uint8Array(0) }));
+    expect(await verdict(ask(root.agent))).toBe("exhausted");
+    upstream(() => endless([29], "text/event-stream"));
+    const headers = await child.held.authorize("GET", ORIGIN + ISSUES);
+    const answer = await send(ORIGIN + ISSUES, { headers });
+    expect(await heard(answer.body)).toEqual({ bytes: 667, isWhole: false });
+  });
+
+  it("of a parent whose object dies are charged within what it had itself: what a child has comes back whole", async () => {
+    const root = await rootOf({ limits: { ...LEAD, bytes: 1_000, concurrency: 2 } });
+    const child = await childOf(root, { task_limits: '{"bytes":900,"concurrency":1}' });
+    const { lease, aheadBytes } = await admitted(root.agent);
+    expect(aheadBytes).toBe(100);
+    await lease.append(new Uint8Array(100));
+    await abortInstance(root.agent);
+    expect(await verdict(ask(root.agent))).toBe("exhausted");
+    await instanceOf(deployment, root.id).childEnded(child.id, { units: {} });
+    const clock = vi.spyOn(Date, "now").mockReturnValue(Date.now() + 30_001);
+    expect(await bytesLeft(root.agent)).toBe(900);
+    clock.mockRestore();
   });
 });
 

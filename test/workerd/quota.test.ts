@@ -2,6 +2,7 @@ import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { AgentInstance } from "../../durable-objects/agent-instance.ts";
 import { Quota } from "../../durable-objects/quota.ts";
+import { QuotaWaits } from "../../durable-objects/quota-waits.ts";
 import type { Admission } from "../../src/instance/contract.ts";
 import { instanceOf } from "../../src/objects.ts";
 import { type Agent, deployment, enrolAgent, instanceStub, recordsOf, settlement, verdictOf } from "./kit.ts";
@@ -187,6 +188,64 @@ describe("a quota that can't be asked", () => {
     const refused = agent.admission({ denial });
     expect(await instanceOf(deployment, agent.id).admit(refused)).toMatchObject({ admitted: false, denial });
     expect(asked).not.toHaveBeenCalled();
+  });
+});
+
+describe("calls that wait for a quota's word", () => {
+  /** Until it is let go, no quota answers. */
+  function hold(): () => void {
+    const held = Promise.withResolvers<void>();
+    const lease = Quota.prototype.lease;
+    vi.spyOn(Quota.prototype, "lease").mockImplementation(async function (this: Quota, request) {
+      await held.promise;
+      return lease.call(this, request);
+    });
+    return held.resolve;
+  }
+
+  it("are as many as there are places, of a thousand at once; the others are refused before it answers", async () => {
+    const change = ofTask("ten-bot");
+    const agent = await enrolAgent({ ...change, limits: { ...change.limits!, concurrency: 8 } });
+    const letGo = hold();
+    let words: string[] = [];
+    const all = Array.from({ length: 1_000 }, async () => {
+      const word = await verdict(ask(agent));
+      words.push(word);
+    });
+    await vi.waitFor(() => expect(count(words)).toEqual({ limited: 992 }), 20_000);
+    const refusals = (await recordsOf(agent)).filter(({ type }) => type === "refused");
+    expect(refusals[0]).toMatchObject({ decision: { kind: "limited", limit: "concurrency" } });
+    words = [];
+    letGo();
+    await Promise.all(all);
+    expect(count(words)).toEqual({ admitted: 8 });
+    // They run, and nobody waits: what is refused now is refused for those.
+    expect(await verdict(ask(agent))).toBe("limited");
+  });
+
+  it("hold no more of their requests than the object's memory has room for", async () => {
+    const waits = new QuotaWaits();
+    const ends = Array.from({ length: 32 }, () => waits.begin(1_048_576));
+    expect([waits.calls, waits.hasRoom(0), waits.hasRoom(1)]).toEqual([32, true, false]);
+    for (const end of [ends[0]!, ends[0]!]) end();
+    expect([waits.calls, waits.hasRoom(1_048_576), waits.hasRoom(1_048_577)]).toEqual([31, true, false]);
+    const agent = await enrolAgent(ofTask("ten-bot"));
+    vi.spyOn(QuotaWaits.prototype, "hasRoom").mockReturnValue(false);
+    expect(await verdict(ask(agent))).toBe("unavailable");
+    expect((await recordsOf(agent)).at(-1)).toMatchObject({
+      type: "refused",
+      decision: { kind: "unavailable", reason: "too much waits for shared limits" },
+    });
+  });
+
+  it("leave their places when it denies them, or says nothing", async () => {
+    const change = ofTask("ten-bot");
+    const agent = await enrolAgent({ ...change, limits: { ...change.limits!, concurrency: 2 } });
+    const dead = vi.spyOn(Quota.prototype, "lease").mockRejectedValue(new Error("out of reach"));
+    for (let i = 0; i < 3; i++)
+      expect(count(await Promise.all([verdict(ask(agent)), verdict(ask(agent))]))).toEqual({ unavailable: 2 });
+    dead.mockRestore();
+    expect(count(await Promise.all([verdict(ask(agent)), verdict(ask(agent))]))).toEqual({ admitted: 2 });
   });
 });
 

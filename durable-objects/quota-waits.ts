@@ -1,0 +1,30 @@
+/** Of requests' bodies in this object's memory while their calls wait: a quarter of what an isolate has. */
+const MAX_WAITING_BYTES = 33_554_432;
+
+/** Calls of one instance that wait for shared limits. Each counts as one that runs: there are no more than it has places. */
+export class QuotaWaits {
+  #calls = 0;
+  #bytes = 0;
+
+  get calls(): number {
+    return this.#calls;
+  }
+
+  /** @param bytes of the request's body, as far as it is here */
+  hasRoom(bytes: number): boolean {
+    return this.#bytes + bytes <= MAX_WAITING_BYTES;
+  }
+
+  /** Returns what ends it. Done again it changes nothing. */
+  begin(bytes: number): () => void {
+    this.#calls++;
+    this.#bytes += bytes;
+    let isOver = false;
+    return () => {
+      if (isOver) return;
+      isOver = true;
+      this.#calls--;
+      this.#bytes -= bytes;
+    };
+  }
+}
