@@ -12,7 +12,8 @@ import type {
   RenewRequest,
 } from "../src/instance/contract.ts";
 import { type LimitState, limitStateOf, reserve } from "../src/instance/limits.ts";
-import { countingBytes, type Wanted, wantedOf } from "../src/quota/shares.ts";
+import type { Wanted } from "../src/quota/contract.ts";
+import { countingBytes, wantedOf } from "../src/quota/shares.ts";
 import type { Call } from "../src/scope/call.ts";
 import type { Approvals, Gate } from "./approvals.ts";
 import { requestBody } from "./bodies.ts";

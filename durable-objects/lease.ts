@@ -1,7 +1,7 @@
 import { RpcTarget } from "cloudflare:workers";
 import type { Cause, LeaseCalls, Settlement } from "../src/instance/contract.ts";
 import type { Units } from "../src/metering/amounts.ts";
-import type { Ticket } from "../src/quota/shares.ts";
+import type { Ticket } from "../src/quota/contract.ts";
 import type { Call } from "../src/scope/call.ts";
 import type { BodyReference } from "../src/transcript/envelope.ts";
 import { BodyWriter, type Piece, wholeBody } from "./bodies.ts";

@@ -4,7 +4,7 @@ import { unavailable } from "../src/denial.ts";
 import type { Deployment } from "../src/deployment.ts";
 import type { Units } from "../src/metering/amounts.ts";
 import { quotaOf } from "../src/objects.ts";
-import type { LeaseAnswer, LeaseRequest, ShareReport, Short } from "../src/quota/contract.ts";
+import type { LeaseAnswer, LeaseRequest, ShareReport, Short, Ticket, Wanted } from "../src/quota/contract.ts";
 import { type Dimension, map, minus, of, plus, type Some } from "../src/quota/dimensions.ts";
 import {
   countingBytes,
@@ -14,10 +14,8 @@ import {
   type Shares,
   settled,
   shareOf,
-  type Ticket,
   takenUp,
   usedAt,
-  type Wanted,
   withoutWorkers,
 } from "../src/quota/shares.ts";
 import { within } from "../src/within.ts";
