@@ -4,7 +4,18 @@ import { AgentInstance } from "../../durable-objects/agent-instance.ts";
 import { Lease } from "../../durable-objects/lease.ts";
 import { Roster } from "../../durable-objects/roster.ts";
 import { instanceOf } from "../../src/objects.ts";
-import { deployment, enrolAgent, flip, ISSUES, instanceStub, recordsOf, switchOf, typesOf, upstream } from "./kit.ts";
+import {
+  deployment,
+  enrolAgent,
+  flip,
+  ISSUES,
+  instanceStub,
+  recordsOf,
+  settlement,
+  switchOf,
+  typesOf,
+  upstream,
+} from "./kit.ts";
 import { reset } from "./raw-kit.ts";
 import { answerOf, expectRecorded, giveUpOrphans, noiseText, stream, until } from "./resume-kit.ts";
 
@@ -361,6 +372,27 @@ describe("a resumption", () => {
     expect(await resume(agent, request)).toMatchObject({ kind: "resumed", answerBytes: 0, cause: null });
     // Once.
     expect(await resume(agent, request)).toEqual({ kind: "refused" });
+  });
+
+  it("that a switch denies is waited for by it, until its Worker has settled", async () => {
+    const agent = await enrolAgent();
+    const { request } = await begun(agent);
+    await reset(agent);
+    const sw = killOf(agent.id);
+    const instance = () => instanceOf(deployment, agent.id);
+    expect(await instance().close(sw)).toMatchObject({ cut: 0, unconfirmed: 1 });
+    const resumed = await resume(agent, request);
+    if (resumed.kind !== "resumed") throw new Error(resumed.kind);
+    expect([resumed.cause, await resumed.lease.broken()]).toEqual(["switched", "switched"]);
+    const closing = instance().close(sw);
+    await pause(50);
+    const nowMs = Date.now();
+    const timing = { startedAtMs: nowMs - 2, firstByteAtMs: null, lastByteAtMs: nowMs - 1, endedAtMs: nowMs };
+    expect(await resumed.lease.settle(settlement({ outcome: "cut", tail: new Uint8Array(0), timing }))).toBe(
+      "switched",
+    );
+    expect(await closing).toMatchObject({ cut: 1, unconfirmed: 0, lastByteAgeMs: expect.any(Number) });
+    expect(await answerOf(agent, 1)).toMatchObject({ outcome: "cut", cause: "switched", switch: sw.id });
   });
 
   it("of two at once is given to one", async () => {
