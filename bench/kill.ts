@@ -90,6 +90,7 @@ const SCENARIOS: Readonly<Record<string, Scenario>> = {
   oneInstance: { stateIn: tmpdir(), run: oneInstance },
   many: { stateIn: MEMORY, run: many },
   manyCold: { stateIn: MEMORY, run: manyCold },
+  manyYoung: { stateIn: MEMORY, run: manyYoung },
   manyOnDisk: { stateIn: tmpdir(), run: many },
   enrolled: { stateIn: tmpdir(), run: enrolled },
 };
@@ -128,20 +129,31 @@ async function oneInstance(gate: StartedGate, admin: BenchAdmin) {
 
 /** All of them hold a running confirmation, so all get a push. */
 function many(gate: StartedGate, admin: BenchAdmin) {
-  return killMany(gate, admin, 0);
+  return killMany(gate, admin, { idleMs: 0, areYoung: false });
 }
 
 /** The same after all but those that stream were idle for so long that the runtime has put their objects away. */
 function manyCold(gate: StartedGate, admin: BenchAdmin) {
-  return killMany(gate, admin, SETTINGS.coldAfterMs);
+  return killMany(gate, admin, { idleMs: SETTINGS.coldAfterMs, areYoung: false });
 }
 
-async function killMany(gate: StartedGate, admin: BenchAdmin, idleMs: number) {
+/** The same, and the streams began half a second before. */
+function manyYoung(gate: StartedGate, admin: BenchAdmin) {
+  return killMany(gate, admin, { idleMs: SETTINGS.coldAfterMs, areYoung: true });
+}
+
+interface Many {
+  readonly idleMs: number;
+  readonly areYoung: boolean;
+}
+
+async function killMany(gate: StartedGate, admin: BenchAdmin, { idleMs, areYoung }: Many) {
   const { instances: count, streams: streaming, rounds: times } = SETTINGS.many;
   const rounds: Measured[] = [];
   for (let i = 0; i < times; i++) {
     const task = `many-${i}`;
-    const streams = await openAll(gate, await enrolMany(gate, streaming, task));
+    const streamers = await enrolMany(gate, streaming, task);
+    const streams = areYoung ? [] : await openAll(gate, streamers);
     const openedAtMs = Date.now();
     for (let at = 0; at < count - streaming; at += 100) {
       const asked = { method: "POST", body: JSON.stringify({ task, count: 100 }) };
@@ -150,10 +162,12 @@ async function killMany(gate: StartedGate, admin: BenchAdmin, idleMs: number) {
     }
     // Streams that the roster knows of: they have run for longer than the first beat of a lease.
     await pause(Math.max(500 + idleMs, openedAtMs + KNOWN_AFTER_MS - Date.now()));
+    if (areYoung) streams.push(...(await openAll(gate, streamers)));
     rounds.push(await measure(gate, admin, "task", { task }, streams, count));
   }
   const state = idleMs === 0 ? "with a confirmation" : "with a confirmation, put away";
-  return report(`${count} instances ${state}, ${streaming} of them streaming`, rounds);
+  const since = areYoung ? "for half a second" : "for some seconds";
+  return report(`${count} instances ${state}, ${streaming} of them streaming ${since}`, rounds);
 }
 
 /** Rows of the roster: who holds no confirmation gets no push. */

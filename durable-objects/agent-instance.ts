@@ -35,6 +35,7 @@ import { wholeBody } from "./bodies.ts";
 import { Family } from "./family.ts";
 import { InstanceControl } from "./instance-control.ts";
 import { enrolledFields } from "./instance-fields.ts";
+import { INSTANCE_SHAPES, readTotals } from "./instance-shapes.ts";
 import { Kept } from "./kept.ts";
 import { Ledger } from "./ledger.ts";
 import { Orphans } from "./orphans.ts";
@@ -72,12 +73,13 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     super(ctx, env);
     const deployment = () => this.#deployment;
     const wakeBy = (atMs: number) => this.#wake.by(atMs);
-    const kept = new Kept(ctx.storage.sql);
+    const kept = new Kept(ctx.storage.sql, "AgentInstance", INSTANCE_SHAPES);
     this.#watch = new RuleWatch(ctx, kept, deployment, config.rules);
     const watch = this.#watch;
     this.#ledger = new Ledger({
       ctx,
       kept,
+      readTotals,
       bucket: () => this.env.TRANSCRIPTS,
       deployment,
       wakeBy,

@@ -1,4 +1,4 @@
-import { boundDigest, type Destination, whyNotApprovable } from "../src/approval/bound.ts";
+import { boundDigest, type Destination, shownHeaders, whyNotApprovable } from "../src/approval/bound.ts";
 import {
   type Approval,
   type DecideAnswer,
@@ -6,7 +6,8 @@ import {
   isOpen,
   type Verdict,
 } from "../src/approval/contract.ts";
-import { askingEntries, type Demand, demandOf, isRepeatOf, whyNotBy } from "../src/approval/policy.ts";
+import { askingEntries, type Demand, demandOf, isRepeatOf, otherAccountsOf, whyNotBy } from "../src/approval/policy.ts";
+import { takesRanges } from "../src/config/ranges.ts";
 import { absent, type Denial } from "../src/denial.ts";
 import type { AdmitRequest } from "../src/instance/contract.ts";
 import type { Call } from "../src/scope/call.ts";
@@ -65,7 +66,8 @@ export class Approvals {
     if (fault !== null) return { kind: "refused", denial: absent("describe", fault) };
     this.settle(nowMs);
     // An approval that was given by other rules than those of now is none.
-    const terms = JSON.stringify([demand.groups, demand.notDelegator]);
+    const accounts = demand.notDelegator ? this.#accounts() : [];
+    const terms = JSON.stringify([demand.groups, demand.notDelegator, ...accounts]);
     const digest = sha256Hex(boundDigest(this.#destination(call.upstream), request), terms);
     const { approval } = this.#book.find(digest) ?? {};
     switch (approval?.state) {
@@ -113,6 +115,7 @@ export class Approvals {
     const { request: sent } = request;
     const seq = ledger.nextSeq();
     const { reference, piece } = requestBody(sent, seq);
+    const to = this.#destination(call.upstream);
     const expiresAtMs = Math.min(nowMs + demand.expireMs, enrolment.task.deadlineMs);
     const approval: Approval = {
       id,
@@ -124,8 +127,8 @@ export class Approvals {
       purpose: enrolment.task.purpose,
       upstream: call.upstream,
       method: sent.method,
-      url: this.#destination(call.upstream).baseUrl + sent.target.slice(call.upstream.length + 1),
-      headers: sent.headers,
+      url: to.baseUrl + sent.target.slice(call.upstream.length + 1),
+      headers: shownHeaders(to, sent.headers),
       body: reference,
       seq,
       entries: demand.at,
@@ -182,7 +185,7 @@ export class Approvals {
     }
     const { human, emailDigest } = ledger.enrolment;
     const approver = { human: request.by, emailDigest: request.emailDigest, groups: request.groups };
-    const forbidden = whyNotBy(kept.demand, { human, emailDigest }, approver);
+    const forbidden = whyNotBy(kept.demand, { human, emailDigest }, approver, this.#accounts());
     if (forbidden !== null) return { kind: "forbidden", reason: forbidden };
     return { kind: "decided", isRepeated: false, approval: this.#decide(kept, request, nowMs) };
   }
@@ -273,8 +276,15 @@ export class Approvals {
     return Math.min(...times);
   }
 
+  /** Of whom the agent acts for. */
+  #accounts(): readonly string[] {
+    const { samePerson } = this.#options.deployment().config.approvals;
+    return samePerson.length === 0 ? [] : otherAccountsOf(samePerson, this.#options.ledger().enrolment!);
+  }
+
   #destination(upstream: string): Destination {
-    const { baseUrl, forwardHeaders } = this.#options.deployment().config.upstreams[upstream]!;
-    return { upstream, baseUrl, forwardHeaders };
+    const config = this.#options.deployment().config.upstreams[upstream]!;
+    const { baseUrl, forwardHeaders } = config;
+    return { upstream, baseUrl, forwardHeaders, takesRanges: takesRanges(config) };
   }
 }

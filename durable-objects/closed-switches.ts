@@ -1,7 +1,7 @@
 import { closes, isWhole, type Switch } from "../src/control/switch.ts";
 import type { Kept } from "./kept.ts";
 
-interface Known {
+export interface KnownSwitch {
   readonly sw: Switch;
   /** A pause that was resumed. */
   readonly isOpen: boolean;
@@ -15,12 +15,12 @@ interface Known {
  */
 export class ClosedSwitches {
   readonly #kept: Kept;
-  readonly #known: Map<string, Known>;
+  readonly #known: Map<string, KnownSwitch>;
   #unkept: Switch[] = [];
 
   constructor(kept: Kept) {
     this.#kept = kept;
-    this.#known = kept.take<Known>("switch");
+    this.#known = kept.take<KnownSwitch>("switch");
   }
 
   get closed(): Switch[] {

@@ -6,6 +6,8 @@ import { within } from "../src/within.ts";
 
 /** A roster that has not answered by then is out of reach, and the call is refused. Below the gate's own patience. */
 export const ROSTER_ANSWER_MS = 5_000;
+/** Where the roster did not hear that calls run, it is told so again after this: each run of a stream is an occasion. */
+const SAY_AGAIN_MS = 5_000;
 
 /**
  * An instance's right to admit calls, for a time: what makes a kill certain where its push can't get through. Held in
@@ -17,7 +19,12 @@ export class Confirmation {
   readonly #onAsk: () => (answer: ConfirmAnswer) => void;
   #untilMs = 0;
   #askedAtMs = 0;
+  /** The roster knows that calls run, or is being told. */
   #saidRunning = false;
+  /** Since the last question. */
+  #hasRun = false;
+  #isSaying = false;
+  #unheardAtMs = 0;
   #asking: Promise<boolean> | null = null;
 
   /** @param onAsk called before each question; what it returns gets the answer before that counts. */
@@ -44,9 +51,25 @@ export class Confirmation {
     return this.#askedAtMs;
   }
 
-  /** The roster cuts first who it knows to run calls. It is told once, and not of calls that are over before their first beat. */
+  /**
+   * The roster cuts first who it knows to run calls. It is told once, however many run: while that goes on, the questions
+   * that are asked anyway say so. A word that is lost makes a cut later, and nothing else.
+   */
   sayRunning(who: Enrolment, later: (work: Promise<unknown>) => void): void {
-    if (!this.#saidRunning) later(this.ask(who));
+    this.#hasRun = true;
+    if (this.#saidRunning || this.#isSaying || Date.now() < this.#unheardAtMs + SAY_AGAIN_MS) return;
+    this.#isSaying = true;
+    later(
+      this.#sayRunning(who).finally(() => {
+        this.#isSaying = false;
+      }),
+    );
+  }
+
+  async #sayRunning(who: Enrolment): Promise<void> {
+    // One that is on its way may have left before the call was admitted that it was asked for.
+    await this.#asking;
+    if (!this.#saidRunning) await this.ask(who);
   }
 
   /** One question at a time. False: not confirmed, or the roster could not be asked. */
@@ -61,19 +84,28 @@ export class Confirmation {
     // Measured from before the question, by the roster from its answer: it never ends there sooner than here.
     const sentAtMs = Date.now();
     this.#askedAtMs = sentAtMs;
-    this.#saidRunning = this.#isRunning();
+    const isRunning = this.#isRunning() || this.#hasRun;
+    this.#saidRunning = isRunning;
+    this.#hasRun = false;
     const onAnswer = this.#onAsk();
+    let isHeard = false;
     try {
-      const asked = rosterOf(this.#deployment(), rosterShard).confirm(instance, this.#saidRunning);
+      const asked = rosterOf(this.#deployment(), rosterShard).confirm(instance, isRunning);
       const answer = await within(ROSTER_ANSWER_MS, asked);
       if (answer === undefined) return false;
       onAnswer(answer);
       if (!answer.confirmed) return false;
+      isHeard = true;
       this.extend(sentAtMs, answer.validMs);
       // An answer may lie here for a while: what counts is the time, not that there was one.
       return Date.now() < this.#untilMs;
     } catch {
       return false;
+    } finally {
+      if (!isHeard) {
+        this.#saidRunning = false;
+        this.#unheardAtMs = Date.now();
+      }
     }
   }
 }

@@ -41,12 +41,19 @@ export class Cut {
     return this.#leases.length === 0;
   }
 
+  /** Calls that this switch cut and whose Workers have confirmed it to this life of the object. */
+  get #own(): readonly Lease[] {
+    return this.#leases.filter(({ isSettled, switchId }) => isSettled && switchId === this.#switchId);
+  }
+  get owned(): number {
+    return this.#own.length;
+  }
+
   /** As of now. A Worker that was given up for its silence has confirmed nothing. */
   answer(nowMs: number): CloseAnswer {
     const confirmed = this.#leases.filter((lease) => lease.isSettled);
     // A call that broke by another switch a moment before is waited for, and counted there alone.
-    const own = confirmed.filter((lease) => lease.switchId === this.#switchId);
-    const lastBytes = own.flatMap(({ lastByteAtMs }) => lastByteAtMs ?? []);
+    const lastBytes = this.#own.flatMap(({ lastByteAtMs }) => lastByteAtMs ?? []);
     const acknowledgedAtMs = this.#leases.length === 0 ? this.#startedAtMs : (this.#doneAtMs ?? nowMs);
     return {
       cut: confirmed.length,

@@ -1,5 +1,5 @@
 import type { ErasureRequest, ErasureState, ErasureStatus, Left } from "../src/retention/contract.ts";
-import type { Extent } from "../src/retention/cover.ts";
+import { type Extent, NOBODY } from "../src/retention/cover.ts";
 
 type ErasureRow = {
   id: string;
@@ -30,13 +30,18 @@ const SCHEMA = [
   "CREATE INDEX IF NOT EXISTS erasures_running ON erasures (no) WHERE status = 'running'",
   `CREATE TABLE IF NOT EXISTS extents (erasure TEXT NOT NULL, instance TEXT NOT NULL, task TEXT NOT NULL, extent TEXT,
      attempts INTEGER NOT NULL, PRIMARY KEY (erasure, instance)) WITHOUT ROWID`,
+  `CREATE TABLE IF NOT EXISTS sweeps (erasure TEXT PRIMARY KEY, at_ms INTEGER NOT NULL, objects INTEGER NOT NULL,
+     bytes INTEGER NOT NULL, rewritten INTEGER NOT NULL) WITHOUT ROWID`,
   `CREATE TABLE IF NOT EXISTS left_over (erasure TEXT NOT NULL, what TEXT NOT NULL, why TEXT NOT NULL,
      PRIMARY KEY (erasure, what)) WITHOUT ROWID`,
   `CREATE TABLE IF NOT EXISTS idempotency (by_key TEXT PRIMARY KEY, request TEXT NOT NULL, erasure TEXT NOT NULL) WITHOUT ROWID`,
 ];
 
-/** The certificate, then who still holds bodies, then the bucket, and what it refused once more. */
-export type Stage = "certificate" | "instances" | "objects" | "objects-again" | "over";
+/**
+ * The certificate, then who still holds bodies, then the bucket, and what it refused once more. `late`: it is over, and
+ * the bucket is gone through for what came back.
+ */
+export type Stage = "certificate" | "instances" | "objects" | "objects-again" | "late" | "over";
 
 /** What an erasure is, fixed when it is asked for. */
 export interface Erasure {
@@ -72,6 +77,9 @@ export interface Running {
   readonly page: Page | null;
   readonly pageAt: number;
 }
+
+/** Of a sweep. */
+export type Found = { readonly objects: number; readonly bytes: number; readonly rewritten: number };
 
 const LEFT_SHOWN = 100;
 const HEARD = "SELECT count(*) AS n FROM extents WHERE erasure = ? AND extent IS NOT NULL";
@@ -116,14 +124,49 @@ export class ErasureBook {
       .exec<ErasureRow>("SELECT * FROM erasures WHERE status = 'running' ORDER BY no LIMIT 1")
       .toArray();
     if (row === undefined) return undefined;
-    const { json, stage, cursor, page, page_at } = row;
-    return {
-      erasure: JSON.parse(json) as Erasure,
-      stage,
-      cursor,
-      page: page === null ? null : (JSON.parse(page) as Page),
-      pageAt: page_at,
-    };
+    return runningOf(row);
+  }
+
+  // --- the sweep --------------------------------------------------------------------------------------------------
+
+  /** One that is over, and is to be gone through once more by now: begun, or from where it was. */
+  sweeping(nowMs: number): Running | undefined {
+    const [row] = this.#sql
+      .exec<ErasureRow>(
+        "SELECT erasures.* FROM sweeps JOIN erasures ON id = erasure WHERE at_ms <= ? ORDER BY at_ms LIMIT 1",
+        nowMs,
+      )
+      .toArray();
+    if (row === undefined) return undefined;
+    if (row.stage !== "over") return runningOf(row);
+    this.goTo(row.id, "late", "");
+    // Where nobody was, or answered, an instance may have come since: it is asked anew before anything of it goes.
+    this.#sql.exec(
+      "DELETE FROM extents WHERE erasure = ? AND (extent IS NULL OR json_extract(extent, '$.fromSeq') = ?)",
+      row.id,
+      NOBODY.fromSeq,
+    );
+    return runningOf({ ...row, stage: "late", cursor: "" });
+  }
+
+  get sweepAtMs(): number | null {
+    return this.#sql.exec<{ at: number | null }>("SELECT min(at_ms) AS at FROM sweeps").one().at;
+  }
+
+  /** What the sweep has found. */
+  endSweep(id: string): Found {
+    const [found] = this.#sql
+      .exec<Found>(
+        `SELECT erasures.objects - sweeps.objects AS objects, erasures.bytes - sweeps.bytes AS bytes,
+           erasures.rewritten - sweeps.rewritten AS rewritten
+         FROM sweeps JOIN erasures ON id = erasure WHERE erasure = ?`,
+        id,
+      )
+      .toArray();
+    this.#sql.exec("UPDATE erasures SET stage = 'over', cursor = '', page = NULL WHERE id = ?", id);
+    this.#sql.exec("DELETE FROM extents WHERE erasure = ?", id);
+    this.#sql.exec("DELETE FROM sweeps WHERE erasure = ?", id);
+    return found ?? { objects: 0, bytes: 0, rewritten: 0 };
   }
 
   get hasRunning(): boolean {
@@ -202,8 +245,15 @@ export class ErasureBook {
       .toArray();
   }
 
+  /** Of one that is over nothing is added: what the sweep after it meets and does not take was written since, for all that can be told. */
   leave(erasure: string, what: string, why: string): void {
-    this.#sql.exec("INSERT OR IGNORE INTO left_over (erasure, what, why) VALUES (?, ?, ?)", erasure, what, why);
+    this.#sql.exec(
+      `INSERT OR IGNORE INTO left_over (erasure, what, why)
+         SELECT ?1, ?2, ?3 WHERE NOT EXISTS (SELECT 1 FROM sweeps WHERE erasure = ?1)`,
+      erasure,
+      what,
+      why,
+    );
   }
 
   /** Objects that the bucket would not give, or that could not be told: they are looked at anew. */
@@ -211,7 +261,8 @@ export class ErasureBook {
     return this.#sql.exec("DELETE FROM left_over WHERE erasure = ? AND what LIKE 'bodies/%'", erasure).rowsWritten;
   }
 
-  end(id: string, status: ErasureStatus, stoppedBy: string | null, nowMs: number): void {
+  /** @param sweepAtMs null: it is not gone through again */
+  end(id: string, status: ErasureStatus, stoppedBy: string | null, nowMs: number, sweepAtMs: number | null): void {
     this.#sql.exec(
       `UPDATE erasures SET stage = 'over', page = NULL, status = ?, stopped_by = ?, ended_at_ms = ?,
          instances = (${HEARD}) WHERE id = ?`,
@@ -221,7 +272,14 @@ export class ErasureBook {
       id,
       id,
     );
-    this.#sql.exec("DELETE FROM extents WHERE erasure = ?", id);
+    if (sweepAtMs === null) this.#sql.exec("DELETE FROM extents WHERE erasure = ?", id);
+    else
+      this.#sql.exec(
+        `INSERT OR IGNORE INTO sweeps (erasure, at_ms, objects, bytes, rewritten)
+           SELECT id, ?, objects, bytes, rewritten FROM erasures WHERE id = ?`,
+        sweepAtMs,
+        id,
+      );
   }
 
   leftCount(id: string): number {
@@ -239,7 +297,6 @@ export class ErasureBook {
         LEFT_SHOWN,
       )
       .toArray() satisfies Left[];
-    const heard = this.#sql.exec<{ n: number }>(HEARD, id).one().n;
     const { objects, bytes, rewritten, blanked, status, stopped_by, ended_at_ms } = row;
     return {
       ...erasure,
@@ -247,7 +304,7 @@ export class ErasureBook {
       objects,
       bytes,
       rewritten,
-      instances: row.instances + heard,
+      instances: status === "running" ? this.#sql.exec<{ n: number }>(HEARD, id).one().n : row.instances,
       blanked,
       leftCount: this.leftCount(id),
       left,
@@ -256,6 +313,14 @@ export class ErasureBook {
     };
   }
 }
+
+const runningOf = ({ json, stage, cursor, page, page_at }: ErasureRow): Running => ({
+  erasure: JSON.parse(json) as Erasure,
+  stage,
+  cursor,
+  page: page === null ? null : (JSON.parse(page) as Page),
+  pageAt: page_at,
+});
 
 const keyOf = ({ by, idempotencyKey }: ErasureRequest): string => JSON.stringify([by, idempotencyKey]);
 

@@ -61,6 +61,7 @@ export class ErasureRun {
         return "on";
       case "objects":
       case "objects-again":
+      case "late":
         return running.page === null ? this.#decidePage(running) : this.#deletePage(running, running.page);
       case "over":
         return "over";

@@ -13,7 +13,12 @@ import {
   withoutChildren,
 } from "../src/instance/carve.ts";
 import type { Enrolment } from "../src/instance/contract.ts";
-import type { DelegateAnswer, DelegateRefusal, DelegateRequest } from "../src/instance/family.ts";
+import {
+  type DelegateAnswer,
+  type DelegateRefusal,
+  type DelegateRequest,
+  endOfChildrenMs,
+} from "../src/instance/family.ts";
 import { instanceOf } from "../src/objects.ts";
 import { within } from "../src/within.ts";
 import { delegatedFields, returnedFields } from "./instance-fields.ts";
@@ -31,7 +36,7 @@ const ASKED_AT_ONCE = 50;
 const LAST_WORD_MS = 60_000;
 
 /** A child, for as long as something is reserved for it. */
-interface Child {
+export interface Child {
   /** Of its first grant: with the id this names one delegation. */
   readonly grant: string;
   readonly reserved: Amounts;
@@ -40,7 +45,7 @@ interface Child {
   readonly atMs: number;
 }
 
-interface Totals {
+export interface Totals {
   readonly children: number;
   /** By those that have ended, and all below them. */
   readonly spent: Spent;
@@ -139,15 +144,14 @@ export class Family {
   }
 
   #refusalOf(enrolment: Enrolment, { child, grant }: DelegateRequest): DelegateRefusal | null {
-    const { instance, ancestors, chain, task, refreshDigest } = enrolment;
+    const { instance, ancestors, chain } = enrolment;
     const bounds = this.#bounds(enrolment);
     if (!bounds.agents.includes(child.agent)) return { kind: "agent" };
     // Whoever stands above bounds how far down it goes: the last of the chain is this instance, one level above the child.
     if (chain.some((actor, i) => chain.length - i > this.#bounds(actor).depth)) return { kind: "depth" };
     if ([instance, ...ancestors, ...this.#children.keys()].includes(child.instance)) return { kind: "known-key" };
-    // Who can't renew lives no longer than its grant.
-    const endsAtMs = refreshDigest === null ? Math.min(task.deadlineMs, grant.expiresAtMs) : task.deadlineMs;
-    if (child.deadlineMs > endsAtMs) return { kind: "deadline" };
+    if (child.deadlineMs > endOfChildrenMs(enrolment, grant, this.#options.deployment().config))
+      return { kind: "deadline" };
     if (this.#children.size >= bounds.breadth) return { kind: "breadth" };
     if (this.#totals.children >= bounds.total) return { kind: "total" };
     return null;

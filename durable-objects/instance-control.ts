@@ -131,11 +131,15 @@ export class InstanceControl {
 
   /** Of a call that still runs. */
   async isConfirmedRunning(): Promise<boolean> {
-    const { enrolment } = this.#ledger;
     const isConfirmed = await this.isConfirmed();
-    if (enrolment !== null && this.deadReason(Date.now()) === null)
-      this.#confirmation.sayRunning(enrolment, (work) => this.#options.ctx.waitUntil(work));
+    if (this.deadReason(Date.now()) === null) this.#sayRunning();
     return isConfirmed;
+  }
+
+  /** Beside the call, which does not wait for it. */
+  #sayRunning(): void {
+    const { enrolment } = this.#ledger;
+    if (enrolment !== null) this.#confirmation.sayRunning(enrolment, (work) => this.#options.ctx.waitUntil(work));
   }
 
   /**
@@ -184,11 +188,16 @@ export class InstanceControl {
     const { state } = this.#ledger;
     // What nobody confirmed is over when its time is, and not before.
     const overAgeMs = Math.max(0, nowMs - this.#options.orphans().overAtMs);
+    // As counted on record: what was confirmed before this object was reset is in it.
+    const counted = state.cuts?.[sw.id] ?? 0;
+    // Of those nobody knows when their last bytes passed, but that it was before this life of the object heard of the switch.
+    const forgottenAgeMs = counted > cut.owned ? answer.acknowledgedAgeMs : Number.POSITIVE_INFINITY;
+    const lastByteAgeMs = Math.min(answer.lastByteAgeMs ?? Number.POSITIVE_INFINITY, forgottenAgeMs);
     return {
       ...answer,
+      lastByteAgeMs: Number.isFinite(lastByteAgeMs) ? lastByteAgeMs : null,
       acknowledgedAgeMs: Math.min(answer.acknowledgedAgeMs, overAgeMs),
-      // As counted on record: what was confirmed before this object was reset is in it.
-      cut: state.cuts?.[sw.id] ?? 0,
+      cut: counted,
       unconfirmed: answer.unconfirmed + this.#options.orphans().runningAt(nowMs),
     };
   }
@@ -285,6 +294,8 @@ export class InstanceControl {
     const ledger = this.#ledger;
     const { watch, wakeBy } = this.#options;
     if (ledger.log.isClosed || this.deadReason(nowMs) !== null) return;
+    // A body that comes in runs is a call that lasts. One that is short has none.
+    if (event.kind === "passed") this.#sayRunning();
     for (const { fields, sw } of watch.saw(event, nowMs)) {
       ledger.record("signal", nowMs, fields);
       if (sw === null) continue;

@@ -8,6 +8,7 @@ import { Kept } from "./kept.ts";
 import type { StoredSegment } from "./log-segments.ts";
 import { RefusalCount } from "./refusal-count.ts";
 import { nameInIndex } from "./segment-index.ts";
+import { SEGMENT } from "./segment-shape.ts";
 import { TranscriptLog } from "./transcript-log.ts";
 import { Wake } from "./wake.ts";
 
@@ -31,7 +32,7 @@ export class Journal extends DurableObject<Env> implements JournalCalls {
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
-    this.#log = new TranscriptLog(ctx.storage.sql, new Kept(ctx.storage.sql));
+    this.#log = new TranscriptLog(ctx.storage.sql, new Kept(ctx.storage.sql, "Journal", { segment: SEGMENT }));
     this.#wake = new Wake(ctx, () => this.#nextWakeMs());
   }
 

@@ -1,24 +1,13 @@
-/** SQLite's word for a table that was never created. */
-const isMissingTable = (error: unknown): boolean => error instanceof Error && error.message.includes("no such table");
-
-/** What a query finds; null where its table was never created. */
-export function rowsIfThere<T extends Record<string, SqlStorageValue>>(
-  sql: SqlStorage,
-  query: string,
-  ...bindings: SqlStorageValue[]
-): T[] | null {
-  try {
-    return sql.exec<T>(query, ...bindings).toArray();
-  } catch (error) {
-    if (isMissingTable(error)) return null;
-    throw error;
-  }
-}
+import * as z from "zod";
+import { type ClassName, stamp, versionOf } from "./schema.ts";
+import { readStored, rowsIfThere } from "./stored.ts";
 
 type KeptRow = { kind: string; id: string; json: string };
 
 /** What is kept. Each kind has one owner, which says what stands in it. */
 export type Kind = "enrolment" | "switch" | "handover" | "approval" | "segment" | "raw" | "orphan" | "child" | "family";
+
+export type Shapes = { readonly [kind in Kind]?: z.ZodType };
 
 const SCHEMA =
   "CREATE TABLE IF NOT EXISTS kept (kind TEXT, id TEXT, json TEXT NOT NULL, PRIMARY KEY (kind, id)) WITHOUT ROWID";
@@ -32,14 +21,18 @@ export class Kept {
   /** As found at the start, until their owners take them. */
   readonly #found = new Map<string, Map<string, unknown>>();
   #isThere: boolean;
+  readonly #version: number;
 
-  constructor(sql: SqlStorage) {
+  /** @param shapes of the kinds that are kept here. All that is found is held to them, before anybody takes any of it. */
+  constructor(sql: SqlStorage, of: ClassName, shapes: Shapes) {
     this.#sql = sql;
+    this.#version = versionOf(of);
     const rows = rowsIfThere<KeptRow>(sql, "SELECT kind, id, json FROM kept");
     this.#isThere = rows !== null;
     for (const { kind, id, json } of rows ?? []) {
       const ofKind = this.#found.get(kind) ?? new Map<string, unknown>();
-      this.#found.set(kind, ofKind.set(id, JSON.parse(json)));
+      const shape = Object.hasOwn(shapes, kind) ? shapes[kind as Kind]! : z.never();
+      this.#found.set(kind, ofKind.set(id, readStored(shape, kind, json)));
     }
   }
 
@@ -50,8 +43,16 @@ export class Kept {
     return found as Map<string, T>;
   }
 
+  /** Before the first row of the object. */
+  begin(): void {
+    stamp(this.#sql, this.#version);
+  }
+
   put(kind: Kind, id: string, value: unknown): void {
-    if (!this.#isThere) this.#sql.exec(SCHEMA);
+    if (!this.#isThere) {
+      this.begin();
+      this.#sql.exec(SCHEMA);
+    }
     this.#isThere = true;
     this.#sql.exec("INSERT OR REPLACE INTO kept (kind, id, json) VALUES (?, ?, ?)", kind, id, JSON.stringify(value));
   }

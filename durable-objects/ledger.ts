@@ -72,6 +72,8 @@ export interface Beside {
 export interface LedgerOptions {
   readonly ctx: DurableObjectState;
   readonly kept: Kept;
+  /** Throws where that is not what it must be. */
+  readonly readTotals: (found: Json) => State;
   readonly bucket: () => R2Bucket;
   /** Throws while a secret is missing. */
   readonly deployment: () => Deployment;
@@ -93,7 +95,8 @@ export class Ledger {
   constructor(options: LedgerOptions) {
     this.#options = options;
     this.log = new TranscriptLog(options.ctx.storage.sql, options.kept);
-    this.#state = withoutWorkers((this.log.state as State | undefined) ?? NEW);
+    const found = this.log.state;
+    this.#state = found === undefined ? NEW : withoutWorkers(options.readTotals(found));
     this.raw = new RawBodies(options.ctx.storage.sql, options.kept);
     // Of calls that were answered, nothing waits but their bytes.
     for (const call of this.raw.openCalls) if (!this.#state.open.includes(call)) this.raw.close(call);

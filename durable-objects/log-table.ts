@@ -1,7 +1,7 @@
 import type { LoggedTime } from "../src/retention/cover.ts";
 import type { BodyPart } from "../src/transcript/body-line.ts";
-import { rowsIfThere } from "./kept.ts";
 import type { StoredRun } from "./segment-store.ts";
+import { rowsIfThere } from "./stored.ts";
 
 /** One write of a record or of a run of a body. `line` and `body` are last: scans for `jti` never read their pages. */
 type LogRow = {

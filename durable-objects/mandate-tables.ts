@@ -1,5 +1,7 @@
 import type { FlipRequest } from "../src/control/contract.ts";
 import type { Mandate, MandateState, Revocation } from "../src/mandate/contract.ts";
+import { MANDATE } from "./mandate-shape.ts";
+import { readStored } from "./stored.ts";
 
 type MandateRow = {
   no: number;
@@ -117,7 +119,7 @@ export class MandateTables {
       .exec<MandateRow>(`SELECT * FROM mandates WHERE ${where}`, ...bindings)
       .toArray()
       .map(({ json, uses, revoked }) => ({
-        mandate: JSON.parse(json) as Mandate,
+        mandate: readStored(MANDATE, "mandate", json),
         uses,
         revoked: revoked === null ? null : (JSON.parse(revoked) as Revocation),
       }));

@@ -38,8 +38,10 @@ export class Push {
   /** Not tried yet in this pass over whoever is missing. */
   #queue: string[] = [];
   readonly #running: ReadonlySet<string>;
-  #round: Promise<void> | null = null;
+  readonly #rounds = new Set<Promise<void>>();
   #idleCount: number | null = null;
+  readonly #underway = new Map<string, Promise<void>>();
+  #isGivenUp = false;
 
   /** @param onSilent told of each that has acknowledged, with all its Workers. */
   constructor(
@@ -56,26 +58,38 @@ export class Push {
       this.#heard.set(instance, { answer: null, atMs: 0, confirmedUntilMs });
   }
 
-  /** Says something else to everybody it went to, as far as they can be reached. */
+  /**
+   * Gives the push up, and says something else to everybody it went to, as far as they can be reached: to an instance that
+   * is being told at this moment once more after that, since the two may come to it in any order.
+   */
   async tellAll(tell: (instance: string) => Promise<unknown>): Promise<void> {
-    await atOnce([...this.#heard.keys()], (instance) => tell(instance).catch(() => {}));
+    this.#isGivenUp = true;
+    this.#queue = [];
+    const say = (instance: string): Promise<unknown> => tell(instance).catch(() => {});
+    const after = [...this.#underway].map(([instance, closing]) => closing.then(() => say(instance)));
+    await Promise.all([atOnce([...this.#heard.keys()], say), ...after]);
   }
 
-  /** Starts a round, if none runs and somebody is missing; answers when it is over, or after `waitMs`. */
+  /**
+   * Starts a round, if somebody is missing and the one before has come to its last ones: who hangs holds up nobody. Answers
+   * when all rounds are over, or after `waitMs`.
+   */
   async progress(waitMs: number, keep: (work: Promise<unknown>) => void): Promise<ShardProgress> {
-    if (this.#round === null && this.#queue.length === 0) this.#queue = this.#missing();
-    if (this.#round === null && this.#queue.length > 0) {
-      this.#round = this.#tell(this.#queue.splice(0, ROUND_MAX)).finally(() => {
-        this.#round = null;
-      });
-      keep(this.#round);
+    if (!this.#isGivenUp && !this.#isRunning) this.#queue = this.#missing();
+    if (this.#queue.length > 0 && this.#underway.size < CONCURRENCY) {
+      const round = this.#tell(this.#queue.splice(0, ROUND_MAX)).finally(() => this.#rounds.delete(round));
+      this.#rounds.add(round);
+      keep(round);
     }
-    if (this.#round !== null) await within(waitMs, this.#round);
+    if (this.#rounds.size > 0) await within(waitMs, Promise.all(this.#rounds));
     // A scan of the table: it has time until the pushes are out.
     this.#idleCount ??= this.#idle();
     const nowMs = Date.now();
-    const isRunning = this.#round !== null || this.#queue.length > 0;
-    return { pushed: this.#pushed(nowMs), isRunning, idle: this.#idleCount };
+    return { pushed: this.#pushed(nowMs), isRunning: this.#isRunning, idle: this.#idleCount };
+  }
+
+  get #isRunning(): boolean {
+    return this.#rounds.size > 0 || this.#queue.length > 0;
   }
 
   async #tell(instances: readonly string[]): Promise<void> {
@@ -95,6 +109,14 @@ export class Push {
   }
 
   async #one(instance: string): Promise<void> {
+    if (this.#isGivenUp) return;
+    const telling = this.#tellOne(instance);
+    this.#underway.set(instance, telling);
+    await telling;
+    this.#underway.delete(instance);
+  }
+
+  async #tellOne(instance: string): Promise<void> {
     try {
       const answer = await within(TIMEOUT_MS, this.#close(instance));
       const { confirmedUntilMs } = this.#heard.get(instance)!;

@@ -7,6 +7,8 @@ import type { LeaseAnswer, LeaseRequest, QuotaCalls, QuotaReading, ShareReport }
 import { EMPTY, giveBack, type Holder, lease, leaseMs, reading, type Totals } from "../src/quota/decide.ts";
 import { dimensionsOf, of } from "../src/quota/dimensions.ts";
 import { within } from "../src/within.ts";
+import { HOLDER, TOTALS } from "./quota-shapes.ts";
+import { readStored } from "./stored.ts";
 import { Wake } from "./wake.ts";
 
 type HolderRow = { instance: string; json: string };
@@ -53,7 +55,7 @@ export class Quota extends DurableObject<Env> implements QuotaCalls {
     const { sql } = ctx.storage;
     for (const statement of SCHEMA) sql.exec(statement);
     const [row] = sql.exec<{ json: string }>("SELECT json FROM totals").toArray();
-    this.#totals = row === undefined ? EMPTY : (JSON.parse(row.json) as Totals);
+    this.#totals = row === undefined ? EMPTY : readStored(TOTALS, "totals", row.json);
     // Of those that are over for long, too.
     this.#wake = new Wake(ctx, () => this.#nextWakeMs(0));
   }
@@ -153,7 +155,7 @@ export class Quota extends DurableObject<Env> implements QuotaCalls {
     const [row] = this.ctx.storage.sql
       .exec<HolderRow>("SELECT instance, json FROM holders WHERE instance = ?", instance)
       .toArray();
-    return row === undefined ? null : (JSON.parse(row.json) as Holder);
+    return row === undefined ? null : readStored(HOLDER, "holder", row.json);
   }
 
   #countHolders(nowMs: number): number {

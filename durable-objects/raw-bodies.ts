@@ -5,7 +5,7 @@ import type { Kept } from "./kept.ts";
 import { answered, putOnce } from "./put-once.ts";
 
 /** What is kept of a body while its bytes are on their way. */
-interface Known {
+export interface KnownBody {
   /** How many objects it has so far. */
   readonly objects: number;
   /** Those of them that are not in R2: each has a table. */
@@ -13,7 +13,7 @@ interface Known {
 }
 
 /** A large body. Its last object is written to until it is closed; after a restart nothing is written to. */
-interface Body extends Known {
+interface Body extends KnownBody {
   readonly of: number;
   readonly part: RawPart;
   /** Bytes in the table of its last object; null where nothing more goes in. */
@@ -40,7 +40,7 @@ export class RawBodies {
   constructor(sql: SqlStorage, kept: Kept) {
     this.#sql = sql;
     this.#kept = kept;
-    for (const [id, known] of kept.take<Known>("raw")) {
+    for (const [id, known] of kept.take<KnownBody>("raw")) {
       const [of, part] = id.split("-") as [string, RawPart];
       const body: Body = { ...known, of: Number(of), part, filling: null, isClosed: false };
       this.#bodies.set(id, body);
@@ -106,7 +106,7 @@ export class RawBodies {
       this.#kept.delete("raw", id);
       this.#bodies.delete(id);
     } else {
-      this.#kept.put("raw", id, { objects, unstored } satisfies Known);
+      this.#kept.put("raw", id, { objects, unstored } satisfies KnownBody);
       this.#bodies.set(id, body);
     }
     return body;

@@ -30,6 +30,11 @@ const FAILED_MS = 5_000;
 const STEPS_PER_ALARM = 4;
 /** Who holds hears of it when no deletion is on its way any more, or after this. */
 const HOLD_WAIT_MS = 25_000;
+/**
+ * When the bucket is gone through again. A put that R2 had not answered within its 30 s (`put-once.ts`) is tried again, and
+ * may be carried out after all when what the second try stored is erased.
+ */
+const SWEEP_AFTER_MS = 900_000;
 /** Two who agree to release do so within this. */
 const RELEASE_WINDOW_MS = 3_600_000;
 
@@ -53,7 +58,9 @@ export class Retention extends DurableObject<Env> implements RetentionCalls {
       bucket: () => this.env.TRANSCRIPTS,
       deployment: () => this.#deployment,
     });
-    this.#wake = new Wake(ctx, () => (this.#book.hasRunning || this.#acts.hasUntold ? Date.now() : null));
+    this.#wake = new Wake(ctx, () =>
+      this.#book.hasRunning || this.#acts.hasUntold ? Date.now() : this.#book.sweepAtMs,
+    );
   }
 
   /** Where it is used, not in the constructor: a secret that is missing must not stop the alarms. */
@@ -128,34 +135,49 @@ export class Retention extends DurableObject<Env> implements RetentionCalls {
     await this.#acts.tellAll();
     if (this.#book.hasRunning) this.#wake.by(Date.now() + pauseMs);
     else if (this.#acts.hasUntold) this.#wake.by(Date.now() + RETRY_MS);
+    const sweepAtMs = this.#book.sweepAtMs;
+    if (sweepAtMs !== null) this.#wake.by(Math.max(sweepAtMs, Date.now() + pauseMs));
   }
 
   /** Answers how long to wait before the next alarm. */
   async #carryOn(): Promise<number> {
     for (let steps = 0; steps < STEPS_PER_ALARM; steps++) {
-      const running = this.#book.running();
+      const running = this.#book.running() ?? this.#book.sweeping(Date.now());
       if (running === undefined) return 0;
       const { id } = running.erasure;
+      const isSweep = running.stage === "late";
       try {
         const step = await this.#run.step(running);
         if (step === "wait") return RETRY_MS;
-        if (step === "over") this.#end(running.erasure, this.#book.leftCount(id) === 0 ? "done" : "incomplete", null);
+        if (step === "over" && isSweep) this.#endSweep(running.erasure);
+        else if (step === "over")
+          this.#end(running.erasure, this.#book.leftCount(id) === 0 ? "done" : "incomplete", null);
       } catch (error) {
         if (!(error instanceof HeldError)) {
           console.error("erasure stands still", error instanceof Error ? error.message : "unknown");
           return FAILED_MS;
         }
-        this.#end(running.erasure, "stopped", error.hold);
+        // What came back since is the hold's to keep.
+        if (isSweep) this.#endSweep(running.erasure);
+        else this.#end(running.erasure, "stopped", error.hold);
       }
     }
     return 0;
   }
 
   #end({ id, human, task, by, email }: Erasure, status: ErasureStatus, hold: string | null): void {
-    this.#book.end(id, status, hold, Date.now());
+    const nowMs = Date.now();
+    this.#book.end(id, status, hold, nowMs, status === "stopped" ? null : nowMs + SWEEP_AFTER_MS);
     const { objects, bytes, rewritten, blanked, leftCount } = this.#book.state(id)!;
     const found = { objects, bytes, rewritten, blanked, left: leftCount };
     this.#keepAct({ deed: "erased", erasure: id, human, task, status, hold, ...found, by, email });
+  }
+
+  /** On record where anything had come back. */
+  #endSweep({ id, human, task, by, email }: Erasure): void {
+    const found = this.#book.endSweep(id);
+    if (found.objects + found.rewritten === 0) return;
+    this.#keepAct({ deed: "erased", erasure: id, human, task, status: "late", hold: null, ...found, by, email });
   }
 
   #keepAct(fields: Fields): void {

@@ -18,6 +18,8 @@ import { within } from "../src/within.ts";
 import { type Booked, BookedSwitches } from "./booked-switches.ts";
 import { type Confirmed, type Enlisted, Members } from "./members.ts";
 import { Push } from "./push.ts";
+import { readStored } from "./stored.ts";
+import { SWITCH } from "./switch-shape.ts";
 
 type SwitchRow = { id: string; json: string; opened_at_ms: number | null };
 
@@ -54,7 +56,7 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
     for (const statement of SCHEMA) sql.exec(statement);
     this.#members = new Members(sql);
     for (const { id, json, opened_at_ms } of sql.exec<SwitchRow>("SELECT * FROM switches"))
-      this.#book.set(id, { sw: JSON.parse(json) as Switch, openedAtMs: opened_at_ms });
+      this.#book.set(id, { sw: readStored(SWITCH, "switch", json), openedAtMs: opened_at_ms });
     this.#active = new Map(
       this.#members.confirmedAfter(Date.now() - SILENT_WORKER_CUT_MS).map((member) => [member.instance, member]),
     );

@@ -30,6 +30,10 @@ const RETRY_MS = 1_000;
 const ROUND_MS = 250;
 /** Above that, and a shard that comes up cold. What takes longer runs on there, and is asked for again. */
 const ROUND_TIMEOUT_MS = 10_000;
+/** A shard that was just reset answers the next question; one that is down is asked again by the alarm. */
+const ASK_AGAIN_MS = [50, 200];
+/** An alarm waits this long for shards and journal, and what takes longer goes on beside the next: one that is down holds up no other. */
+const ALARM_WAIT_MS = 2_000;
 /** Who flips waits this long for the end; what is left goes on without them. */
 const FLIP_WAIT_MS = 8_000;
 /** Two operators who agree do so within this. */
@@ -38,13 +42,19 @@ const LONGEST_TASK_MS = config.grants.taskSeconds * 1_000;
 /** After the longest task, as at the shards. Longer than anybody asks again with the same idempotency key. */
 const FORGET_MS = 604_800_000;
 
+/** A switch on its way to the shards. */
+interface Carrying {
+  readonly outcomes: Map<number, ShardOutcome>;
+  /** What they have answered that is not in the book yet. */
+  readonly unbooked: Set<number>;
+  readonly asked: Map<number, Promise<boolean>>;
+}
+
 /** The book of switches. Traffic only on flips: no call ever asks here. */
 export class Switchboard extends DurableObject<Env> implements SwitchboardCalls {
   readonly #book: SwitchBook;
   readonly #wake: Wake;
-  /** What shards have answered that is not in the book yet. */
-  readonly #progress = new Map<string, Map<number, ShardOutcome>>();
-  readonly #carrying = new Map<string, Promise<void>>();
+  readonly #carrying = new Map<string, Carrying>();
   readonly #acts: ActOutbox;
 
   constructor(ctx: DurableObjectState, env: Env) {
@@ -156,10 +166,13 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
   }
 
   #stateOf({ sw, isDone, isGivenUp, opened }: Entry, outcomes = this.#outcomesOf(sw.id)): FlipState {
-    const isHeard = outcomes.size > 0 || this.#book.shards().length === 0;
+    const shards = this.#book.shards();
+    const isHeard = outcomes.size > 0 || shards.length === 0;
     return {
       switch: sw,
       status: isDone ? "done" : isGivenUp ? "resumed" : isHeard ? "pending" : "accepted",
+      // Of what is over, a shard that came up since is asked for nothing.
+      unheardShards: isDone || isGivenUp ? 0 : shards.filter((shard) => !outcomes.has(shard)).length,
       reached: [...outcomes.values()].flatMap(({ reached }) => reached),
       idle: [...outcomes.values()].reduce((sum, { idle }) => sum + idle, 0),
       opened,
@@ -169,12 +182,12 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
 
   #outcomesOf(id: string): Map<number, ShardOutcome> {
     // What is being carried out began with what stood in the book.
-    return this.#progress.get(id) ?? this.#book.outcome(id);
+    return this.#carrying.get(id)?.outcomes ?? this.#book.outcome(id);
   }
 
   #countsOf(id: string): Map<number, ShardOutcome> {
-    const progress = [...(this.#progress.get(id) ?? [])];
-    const counts = progress.map(([shard, { idle }]) => [shard, { idle, reached: [] }] as const);
+    const outcomes = [...(this.#carrying.get(id)?.outcomes ?? [])];
+    const counts = outcomes.map(([shard, { idle }]) => [shard, { idle, reached: [] }] as const);
     return new Map([...this.#book.idleOf(id), ...counts]);
   }
 
@@ -188,45 +201,59 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
     return this.#book.standing(sinceMs).map(({ sw, opened }) => ({ switch: sw, isOpen: opened !== null }));
   }
 
-  /** Runs as often as needed, and once at a time: shards and instances know a switch by its id. */
+  /** Runs as often as needed: shards and instances know a switch by its id. */
   #carryOut(sw: Switch): Promise<void> {
-    let carrying = this.#carrying.get(sw.id);
-    if (carrying === undefined) {
-      carrying = this.#carryOutNow(sw).finally(() => this.#carrying.delete(sw.id));
-      this.#carrying.set(sw.id, carrying);
-      this.ctx.waitUntil(carrying);
-    }
+    const carrying = this.#carryOutNow(sw);
+    this.ctx.waitUntil(carrying);
     return carrying;
   }
 
   async #carryOutNow(sw: Switch): Promise<void> {
-    const progress = this.#outcomesOf(sw.id);
-    this.#progress.set(sw.id, progress);
-    const shards = this.#book.shards();
-    const heard = await Promise.all(shards.map((shard) => this.#carryTo(shard, sw, progress)));
+    let carrying = this.#carrying.get(sw.id);
+    if (carrying === undefined) {
+      carrying = { outcomes: this.#book.outcome(sw.id), unbooked: new Set(), asked: new Map() };
+      this.#carrying.set(sw.id, carrying);
+    }
+    const { outcomes, unbooked, asked } = carrying;
+    const heard = await Promise.all(this.#book.shards().map((shard) => this.#carryOnceTo(shard, sw, carrying)));
     // One commit. Dying before it, the shards are asked again, and say what they said.
-    for (const [shard, outcome] of progress) this.#book.setOutcome(sw.id, shard, outcome);
-    this.#progress.delete(sw.id);
+    for (const shard of unbooked) this.#book.setOutcome(sw.id, shard, outcomes.get(shard)!);
+    unbooked.clear();
+    if (asked.size === 0) this.#carrying.delete(sw.id);
     const nowMs = Date.now();
-    const reached = [...progress.values()].flatMap((outcome) => outcome.reached);
+    const reached = [...outcomes.values()].flatMap((outcome) => outcome.reached);
     if (heard.every(Boolean) && reached.every((one) => isSilent(one, nowMs))) this.#book.setDone(sw.id);
   }
 
+  /** A shard that is being asked is waited for; the others are asked again meanwhile, for those whom they have not reached. */
+  #carryOnceTo(shard: number, sw: Switch, carrying: Carrying): Promise<boolean> {
+    let asking = carrying.asked.get(shard);
+    if (asking === undefined) {
+      asking = this.#carryTo(shard, sw, carrying).finally(() => carrying.asked.delete(shard));
+      carrying.asked.set(shard, asking);
+    }
+    return asking;
+  }
+
   /** True: the shard has the switch, and every push of this round has ended. */
-  async #carryTo(shard: number, sw: Switch, progress: Map<number, ShardOutcome>): Promise<boolean> {
-    for (;;) {
+  async #carryTo(shard: number, sw: Switch, { outcomes, unbooked }: Carrying): Promise<boolean> {
+    for (let failures = 0; ; ) {
       let answer: ShardProgress | undefined;
       try {
         answer = await within(ROUND_TIMEOUT_MS, rosterOf(this.#deployment, shard).apply(sw, ROUND_MS));
       } catch {
-        return false;
+        const againMs = ASK_AGAIN_MS[failures++];
+        if (againMs === undefined) return false;
+        await new Promise((resolve) => setTimeout(resolve, againMs));
+        continue;
       }
       if (answer === undefined) return false;
       const nowMs = Date.now();
-      const { reached: before = [], idle = answer.idle } = progress.get(shard) ?? {};
+      const { reached: before = [], idle = answer.idle } = outcomes.get(shard) ?? {};
       const now = answer.pushed.map((one) => onClock(nowMs, sw.atMs, one));
       // Idle are those who were so when it first came: a shard that began anew counts whom it had reached, too.
-      progress.set(shard, { idle, reached: mergeReached(before, now) });
+      outcomes.set(shard, { idle, reached: mergeReached(before, now) });
+      unbooked.add(shard);
       if (!answer.isRunning) return true;
     }
   }
@@ -268,13 +295,15 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
     const unfinished = this.#book.unfinished();
     const next = this.#nextWakeMs(nowMs);
     if (next !== null) this.#wake.by(next);
-    await Promise.all(
+    const carrying = Promise.all(
       unfinished.map(async ({ sw, isDone, isGivenUp, opened, isOpenDone }) => {
         if (!isDone && !isGivenUp) await this.#carryOut(sw);
         if (opened !== null && !isOpenDone) await this.#openAtShards(sw);
       }),
     );
-    await this.#acts.tellAll();
+    const all = Promise.all([carrying, this.#acts.tellAll()]);
+    this.ctx.waitUntil(all);
+    await within(ALARM_WAIT_MS, all);
     // Each flip and each opening rings once at least: what the book is to grow by, it is looked through for.
     this.#book.forget(nowMs - LONGEST_TASK_MS - FORGET_MS);
   }

@@ -59,6 +59,7 @@ export interface Sealing {
  */
 export class TranscriptLog {
   readonly #sql: SqlStorage;
+  readonly #kept: Kept;
   readonly #segments: LogSegments;
   #open: Open;
   #nextSeq = 0;
@@ -71,6 +72,7 @@ export class TranscriptLog {
   /** Memory is only a cache of storage: everything in it is made here. */
   constructor(sql: SqlStorage, kept: Kept) {
     this.#sql = sql;
+    this.#kept = kept;
     this.#segments = new LogSegments(sql, kept);
     const { newest, nextNo } = this.#segments;
     if (newest !== undefined) {
@@ -141,6 +143,7 @@ export class TranscriptLog {
     if (this.#closed) throw new Error("the log has ended");
     const open = this.#open;
     const seq = this.#nextSeq;
+    if (seq === 0) this.#kept.begin();
     const line = writeEnvelope(
       { v: ENVELOPE_VERSION, type: record.type, seq, at: record.nowMs, prev: this.#head },
       record.fields,

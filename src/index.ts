@@ -6,16 +6,18 @@ import { gate } from "./gate/gate.ts";
 import { mandates } from "./mandates/mandates.ts";
 import { signals } from "./signals/signals.ts";
 
-export { AgentInstance } from "../durable-objects/agent-instance.ts";
-export { ApprovalDesk } from "../durable-objects/approval-desk.ts";
-export { CredentialBroker } from "../durable-objects/credential-broker.ts";
-export { Journal } from "../durable-objects/journal.ts";
-export { MandateBook } from "../durable-objects/mandate-book.ts";
-export { MandateIndex } from "../durable-objects/mandate-index.ts";
-export { Quota } from "../durable-objects/quota.ts";
-export { Retention } from "../durable-objects/retention.ts";
-export { Roster } from "../durable-objects/roster.ts";
-export { Switchboard } from "../durable-objects/switchboard.ts";
+export {
+  AgentInstance,
+  ApprovalDesk,
+  CredentialBroker,
+  Journal,
+  MandateBook,
+  MandateIndex,
+  Quota,
+  Retention,
+  Roster,
+  Switchboard,
+} from "../durable-objects/deployed.ts";
 
 const PATH = /^[a-z]+:\/\/[^/?#]*([^?#]*)/i;
 

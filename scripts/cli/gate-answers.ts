@@ -42,6 +42,7 @@ export const receipt = z.looseObject({
   missing: z.number(),
   lastStoppedByMs: z.number().nullable(),
   unreached: z.array(z.object({ instance: z.string(), stoppedByMs: z.number() })).nullable(),
+  unheardShards: z.number().exactOptional(),
   jws: z.string(),
 });
 export const progress = z.looseObject({

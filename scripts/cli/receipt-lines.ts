@@ -21,7 +21,7 @@ const DID: Readonly<Record<Receipt["switch"]["act"], string>> = {
 
 /** Pure. */
 export function receiptLines(receipt: Receipt, nowMs: number): string[] {
-  const { switch: sw, status, opened, unconfirmed, missing, lastStoppedByMs } = receipt;
+  const { switch: sw, status, opened, unconfirmed, missing, lastStoppedByMs, unheardShards = 0 } = receipt;
   const unreached = (receipt.unreached ?? []).slice(0, NAMED_MAX);
   const did = DID[sw.act];
   const does = sw.act === "narrow" ? "works with what is left" : "admits nothing";
@@ -42,14 +42,16 @@ export function receiptLines(receipt: Receipt, nowMs: number): string[] {
     const last = lastStoppedByMs === null ? "" : `, the last ${does} from ${utc(lastStoppedByMs)} on`;
     lines.push(`  not reached: ${missing - unreached.length}${unreached.length > 0 ? " more" : ""}${last}`);
   }
+  if (unheardShards > 0)
+    lines.push(`  not answered yet: ${count(unheardShards, "roster shard")}, whose instances are not counted here`);
   if (opened !== null) lines.push(`  opened ${utc(opened.atMs)} by ${opened.by}: ${opened.reason}`);
   return lines;
 }
 
 /** Idle ones held no confirmation, so that they could do nothing: that they were not reached is no failure. */
-function how({ reached, idle, cut, missing }: Receipt): string {
+function how({ reached, idle, cut, missing, unheardShards = 0 }: Receipt): string {
   const later = `${count(idle, "idle instance")} ${idle === 1 ? "learns" : "learn"} of it before the next call`;
-  if (idle > 0 && reached === 0 && missing === 0) return `nobody was at work; ${later}`;
+  if (idle > 0 && reached === 0 && missing === 0 && unheardShards === 0) return `nobody was at work; ${later}`;
   return `reached ${count(reached, "instance")}, cut ${count(cut, "running call")}${idle === 0 ? "" : `; ${later}`}`;
 }
 

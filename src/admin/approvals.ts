@@ -38,12 +38,19 @@ export function approvalRoutes(admin: AdminHono): void {
 
 async function list(c: AdminContext): Promise<Response> {
   const { deployment } = c.env;
-  const refused = await requireRole(deployment, c.get("admin"), c.req.path, LOOKERS);
+  const who = c.get("admin");
+  const refused = await requireRole(deployment, who, c.req.path, LOOKERS);
   if (refused !== null) return refused;
   const query = parseQuery(c.req.query(), approvalsQuery);
   if (!query.ok) return problem(400, "Bad Request", query.error);
   const { state, before = null, limit } = query.value;
   const found = await approvalDeskOf(deployment).list(state, before, limit);
+  const [newest, oldest] = [found[0], found.at(-1)];
+  // Whose calls, and where to, with their queries: that is a read of what is on record. One line for the whole page.
+  if (newest !== undefined && oldest !== undefined) {
+    const shown = { approvals: state, shown: found.length, newest: newest.id, oldest: oldest.id };
+    await record(deployment, "read", { by: who.id, email: who.email, ...shown });
+  }
   return c.json({
     approvals: found.map(summaryOf),
     next: found.length === limit ? (found.at(-1)?.id ?? null) : null,

@@ -1,3 +1,4 @@
+import { withoutRanges } from "../config/ranges.ts";
 import type { RecordedRequest } from "../instance/contract.ts";
 import { sha256Hex } from "../transcript/envelope.ts";
 
@@ -21,7 +22,12 @@ export interface Destination {
   readonly baseUrl: string;
   /** What the configuration lets pass besides. */
   readonly forwardHeaders: readonly string[];
+  readonly takesRanges: boolean;
 }
+
+/** What an approver is shown, and approves. A part that the upstream is not asked for would look like less than what comes. */
+export const shownHeaders = ({ takesRanges }: Pick<Destination, "takesRanges">, headers: RecordedRequest["headers"]) =>
+  takesRanges ? headers : withoutRanges(headers);
 
 /** Why nobody can approve exactly this call; null: it can be. An approver must see, and the digest must cover, all of it. */
 export function whyNotApprovable({ body, bodyFollows, redaction }: RecordedRequest): string | null {
@@ -37,7 +43,7 @@ export function boundDigest(to: Destination, { method, target, headers, body }: 
   const dropped = (headers.find(([name]) => name === "connection")?.[1] ?? "")
     .split(",")
     .map((option) => option.trim().toLowerCase());
-  const meant = headers
+  const meant = shownHeaders(to, headers)
     .filter(([name]) => MEANING.test(name) || to.forwardHeaders.includes(name))
     // RFC 9110 §7.6.1: a header that `Connection` names goes no further, and what was seen with it would pass without.
     .filter(([name]) => !dropped.includes(name))

@@ -53,21 +53,36 @@ export interface Person {
   readonly emailDigest: string | null;
 }
 
-/** Why this one may not decide; null: may. The role is the door's to ask. */
+/** All accounts that the configuration knows for one person, by the names that records have. */
+export type Accounts = readonly string[];
+
+/** What the delegator goes by besides; none where nobody has said so. */
+export const otherAccountsOf = (samePerson: readonly Accounts[], { human, emailDigest }: Person): Accounts =>
+  samePerson.filter((accounts) => isAmong(accounts, { human, emailDigest })).flat();
+
+const isAmong = (accounts: Accounts, { human, emailDigest }: Person): boolean =>
+  accounts.includes(human) || (emailDigest !== null && accounts.includes(emailDigest));
+
+/**
+ * Why this one may not decide; null: may. The role is the door's to ask.
+ * @param accounts of the delegator
+ */
 export function whyNotBy(
   { notDelegator, groups }: Pick<Demand, "notDelegator" | "groups">,
   delegator: Person,
   approver: Person & { readonly groups: readonly string[] },
+  accounts: Accounts,
 ): string | null {
   const missing = groups.find((oneOf) => !oneOf.some((group) => approver.groups.includes(group)));
   if (missing !== undefined) return `this needs an approver in the group ${missing.join(" or ")}`;
   if (!notDelegator) return null;
-  if (approver.human === delegator.human) return "the agent acts for you: another must decide";
+  const ANOTHER = "the agent acts for you: another must decide";
+  if (approver.human === delegator.human || isAmong(accounts, approver)) return ANOTHER;
   if (delegator.emailDigest === null) return null;
   // The provider may name one person by two ids. Whose address is not known can't be told from the delegator.
   if (approver.emailDigest === null)
     return "your token has no e-mail address, or not a verified one, so you can't be told from whom the agent acts for";
-  return approver.emailDigest === delegator.emailDigest ? "the agent acts for you: another must decide" : null;
+  return approver.emailDigest === delegator.emailDigest ? ANOTHER : null;
 }
 
 /** The same by the same one, sent again: it is one. What was cancelled or ran out since must not be told as approved. */

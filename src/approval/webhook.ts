@@ -4,12 +4,24 @@ import type { Approval } from "./contract.ts";
 
 /** Standard Webhooks 1.0.0: what is said of a request for approval, and how it is signed. Pure. */
 
-/** `whsec_` and 24 to 64 bytes in base64. The error never quotes it. */
-export function parseWebhookSecret(text: string): Result<Uint8Array, string> {
+/**
+ * `whsec_` and 24 to 64 bytes in base64; or two such with a space between, while a receiver goes from one to the other. The
+ * error never quotes it.
+ */
+export function parseWebhookSecret(text: string): Result<readonly Uint8Array[], string> {
+  const keys = text.split(" ").map(parseKey);
+  const known = keys.filter((key) => key !== undefined);
+  return known.length === keys.length && keys.length <= KEYS_MAX
+    ? ok(known)
+    : err("is not whsec_ and 24 to 64 bytes in base64, nor two of these with a space between");
+}
+
+const KEYS_MAX = 2;
+
+function parseKey(text: string): Uint8Array | undefined {
   const [, encoded] = /^whsec_([A-Za-z0-9+/]+={0,2})$/.exec(text) ?? [];
   const key = encoded === undefined ? undefined : Buffer.from(encoded, "base64");
-  if (key === undefined || key.length < 24 || key.length > 64) return err("is not whsec_ and 24 to 64 bytes in base64");
-  return ok(new Uint8Array(key));
+  return key === undefined || key.length < 24 || key.length > 64 ? undefined : new Uint8Array(key);
 }
 
 /**
@@ -40,15 +52,20 @@ export const webhookBody = (approval: Approval, origin: string): string => {
   });
 };
 
-/** The id stays the same however often it is sent: who has it already drops it. */
-export function webhookHeaders(id: string, body: string, key: Uint8Array, nowMs: number): Record<string, string> {
+/** The id stays the same however often it is sent: who has it already drops it. One signature by each key: a receiver takes any that it knows. */
+export function webhookHeaders(
+  id: string,
+  body: string,
+  keys: readonly Uint8Array[],
+  nowMs: number,
+): Record<string, string> {
   const timestamp = String(Math.floor(nowMs / 1_000));
-  const mac = createHmac("sha256", key).update(`${id}.${timestamp}.${body}`).digest("base64");
+  const macs = keys.map((key) => createHmac("sha256", key).update(`${id}.${timestamp}.${body}`).digest("base64"));
   return {
     "content-type": "application/json",
     "webhook-id": id,
     "webhook-timestamp": timestamp,
-    "webhook-signature": `v1,${mac}`,
+    "webhook-signature": macs.map((mac) => `v1,${mac}`).join(" "),
   };
 }
 

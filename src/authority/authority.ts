@@ -146,6 +146,7 @@ async function introspect(
   if (text === undefined) return concerning(who, err(oauthError("invalid_request", "token is missing")));
   const held = readHeldToken(text, deployment, nowMs);
   if (held === undefined || held.client !== client.value.id) return ok(INACTIVE);
+  if (held.kind === "refresh" && !deployment.config.grants.refreshTokens) return ok(INACTIVE);
   let answer: IntrospectAnswer;
   try {
     answer = await instanceOf(deployment, held.instance).introspect();

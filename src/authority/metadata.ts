@@ -6,7 +6,7 @@ import { TOKEN_EXCHANGE } from "./exchange.ts";
 import { ID_JAG_PROFILE, JWT_BEARER } from "./jag-grant.ts";
 
 /** RFC 8414. Every URL from the configuration, never from a request's `Host`. */
-export function authorizationServerMetadata({ origin, platforms, identityProviders }: Config): object {
+export function authorizationServerMetadata({ origin, platforms, identityProviders, grants }: Config): object {
   const clientAlgorithms = [...new Set(Object.values(platforms).flatMap((platform) => platform.algorithms))];
   const takesAssertions = Object.values(identityProviders).some(takesIdJag);
   return {
@@ -15,7 +15,11 @@ export function authorizationServerMetadata({ origin, platforms, identityProvide
     revocation_endpoint: `${origin}/oauth/revoke`,
     introspection_endpoint: `${origin}/oauth/introspect`,
     jwks_uri: `${origin}/.well-known/jwks.json`,
-    grant_types_supported: [TOKEN_EXCHANGE, ...(takesAssertions ? [JWT_BEARER] : []), "refresh_token"],
+    grant_types_supported: [
+      TOKEN_EXCHANGE,
+      ...(takesAssertions ? [JWT_BEARER] : []),
+      ...(grants.refreshTokens ? ["refresh_token"] : []),
+    ],
     ...(takesAssertions ? { authorization_grant_profiles_supported: [ID_JAG_PROFILE] } : {}),
     response_types_supported: [],
     token_endpoint_auth_methods_supported: ["private_key_jwt", "none"],

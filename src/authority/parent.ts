@@ -4,7 +4,7 @@ import type { Grant } from "../grant/claims.ts";
 import type { Proof } from "../grant/proof.ts";
 import type { Asked as AskedLimits } from "../instance/carve.ts";
 import type { EnrolAnswer, Enrolment } from "../instance/contract.ts";
-import type { DelegateAnswer, DelegateRefusal } from "../instance/family.ts";
+import { type DelegateAnswer, type DelegateRefusal, endOfChildrenMs } from "../instance/family.ts";
 import { parseStrictJson } from "../json/strict-json.ts";
 import { instanceOf } from "../objects.ts";
 import { err, ok, type Result } from "../result.ts";
@@ -43,9 +43,7 @@ export function parentOf({ parent, grant, proof, form, deployment }: Terms): Res
   const id = parent.task.id.slice(parent.client.length + 1);
   const task = form.get("task") ?? id;
   if (task !== id) return failed("invalid_request", "task: not the parent's");
-  // Who can't renew lives no longer than its grant.
-  const endsAtMs =
-    parent.refreshDigest === null ? Math.min(parent.task.deadlineMs, grant.expiresAtMs) : parent.task.deadlineMs;
+  const endsAtMs = endOfChildrenMs(parent, grant, deployment.config);
   const defaults: Readonly<Record<string, string>> = { task, deadline: String(Math.floor(endsAtMs / 1000)) };
   const completed: Form = {
     get: (name) => form.get(name) ?? (Object.hasOwn(defaults, name) ? defaults[name] : undefined),

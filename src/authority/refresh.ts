@@ -34,6 +34,11 @@ export async function refresh(
   const refused = err(oauthError("invalid_grant", "the refresh token is not valid"));
   const token = verifyRefreshToken(text, deployment, nowMs);
   if (!token.ok || token.value.instance !== proof.thumbprint) return refused;
+  // As the configuration is now: a token that was given out under another one is no good for anything but to be handed back.
+  if (!config.grants.refreshTokens)
+    return client === null
+      ? refused
+      : err(oauthError("invalid_grant", "nothing is renewed: grants.refreshTokens is off"));
   const named = form.get("client_id");
   if (named !== undefined && named !== token.value.client) return refused;
   // Before anything is renewed: what was lost is lost by then.

@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { HUMAN_NAME, isHumanName, keyOfHumanName } from "./human-name.ts";
 import { httpUrl, positive, secretName } from "./names.ts";
 
 /** Calls that a person must have approved, and who is told of them. */
@@ -20,7 +21,23 @@ export const approvalPolicy = z.strictObject({
 });
 export type ApprovalPolicy = z.output<typeof approvalPolicy>;
 
+/** Accounts of one person, by address or by id; as the keys of records once read. */
+const samePerson = z
+  .array(z.array(z.string().refine(isHumanName, HUMAN_NAME).transform(keyOfHumanName)).min(2).readonly())
+  .readonly()
+  .superRefine((people, ctx) => {
+    const seen = new Set<string>();
+    for (const [i, accounts] of people.entries())
+      for (const [j, account] of accounts.entries()) {
+        // Of an account in two lists, these would be one.
+        if (seen.has(account)) ctx.addIssue({ code: "custom", path: [i, j], message: "is named twice" });
+        seen.add(account);
+      }
+  });
+
 export const approvals = z.strictObject({
+  /** Who has several accounts approves by none of them what an agent does for another of them. */
+  samePerson: samePerson.default([]),
   /** Is told of each new request, by the rules of Standard Webhooks. `secret` holds `whsec_<base64>`. */
   webhook: z.strictObject({ url: httpUrl, secret: secretName }).optional(),
 });

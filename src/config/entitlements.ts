@@ -1,28 +1,19 @@
 import * as z from "zod";
-import { emailDigest } from "../identity/email-digest.ts";
 import type { Entry } from "../scope/entry.ts";
+import { HUMAN_NAME, isHumanName, keyOfHumanName } from "./human-name.ts";
 import { entries } from "./layers.ts";
 
 /** What humans may do: by the groups that the identity provider says they are in, and by name. */
-
-/** As records and switches know a human: base64url of a SHA-256. */
-const HUMAN_ID = /^[A-Za-z0-9_-]{43}$/;
-const ADDRESS = /^[^\s@]+@[^\s@]+$/;
-
-const isAddress = (name: string): boolean => name.includes("@");
-
-const isHumanName = (name: string): boolean => HUMAN_ID.test(name) || (name.length <= 320 && ADDRESS.test(name));
 
 /** Of two spellings of one address, nobody could say which counts. */
 const humans = z.record(z.string(), entries).superRefine((named, ctx) => {
   const seen = new Map<string, string>();
   for (const name of Object.keys(named)) {
-    const before = seen.get(keyOf(name));
-    if (!isHumanName(name))
-      ctx.addIssue({ code: "custom", path: [name], message: "an e-mail address, or a human's id of 43 characters" });
+    const before = seen.get(keyOfHumanName(name));
+    if (!isHumanName(name)) ctx.addIssue({ code: "custom", path: [name], message: HUMAN_NAME });
     else if (before !== undefined)
       ctx.addIssue({ code: "custom", path: [name], message: `the same address as ${before}` });
-    seen.set(keyOf(name), name);
+    seen.set(keyOfHumanName(name), name);
   }
 });
 
@@ -33,9 +24,6 @@ export const entitlements = z.strictObject({
   humans: humans.default({}),
 });
 export type Entitlements = z.output<typeof entitlements>;
-
-/** What a human goes by in records, where an address has no place. */
-const keyOf = (name: string): string => (isAddress(name) ? emailDigest(name) : name);
 
 export interface Entitled {
   readonly human: string;
@@ -64,7 +52,8 @@ const known = new WeakMap<object, ReadonlyMap<string, readonly Entry[]>>();
 
 /** Digests are made once for each configuration. */
 function humansByKey(of: Entitlements): ReadonlyMap<string, readonly Entry[]> {
-  const byKey = known.get(of) ?? new Map(Object.entries(of.humans).map(([name, entries]) => [keyOf(name), entries]));
+  const byKey =
+    known.get(of) ?? new Map(Object.entries(of.humans).map(([name, entries]) => [keyOfHumanName(name), entries]));
   known.set(of, byKey);
   return byKey;
 }

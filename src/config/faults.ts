@@ -6,6 +6,7 @@ import { findForwardingFault } from "./forward-headers.ts";
 import { findIdJagFaults } from "./id-jag.ts";
 import { findMandateFaults } from "./mandates.ts";
 import { findMeterFaults } from "./meters.ts";
+import { findRangeFaults } from "./ranges.ts";
 import type { Config } from "./shape.ts";
 
 /** What is wrong, and where. */
@@ -30,6 +31,7 @@ const FINDERS: readonly ((config: Config) => readonly Fault[])[] = [
   findIdJagFaults,
   findSubAgentFaults,
   findApprovalFaults,
+  findRangeFaults,
 ];
 
 export const findFaults = (config: Config): readonly Fault[] => FINDERS.flatMap((find) => find(config));

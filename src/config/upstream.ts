@@ -13,6 +13,8 @@ export const upstream = z.strictObject({
   credential,
   /** `refuse` where the upstream is known to decode `%2F` before it routes. */
   encodedSlash: z.enum(["data", "refuse"]).default("data"),
+  /** Whether an agent may ask for a part of an answer; see src/config/ranges.ts. */
+  ranges: z.boolean().default(false),
   /** Headers of an agent's request that pass besides those about content; in lower case once read. */
   forwardHeaders: z
     .array(

@@ -107,6 +107,8 @@ export type FlipStatus = "accepted" | "pending" | "done" | "resumed";
 export interface FlipState {
   readonly switch: Switch;
   readonly status: FlipStatus;
+  /** Roster shards that have not said yet whom they have in reach. */
+  readonly unheardShards: number;
   readonly reached: readonly Reached[];
   readonly idle: number;
   /** Null while it is closed. */

@@ -91,6 +91,11 @@ export const receiptShape = z.strictObject({
     .describe("Null: more than a receipt names"),
   missing: count.describe("Instances that may have acted when it came, and have not acknowledged it"),
   lastStoppedByMs: timeMs.nullable().describe("The latest `stoppedByMs` of those; null where none is missing"),
+  unheardShards: z
+    .int()
+    .positive()
+    .exactOptional()
+    .describe("Roster shards that have not answered: whoever is enlisted there is not counted. Absent where all have"),
   unreached: z
     .array(z.strictObject({ instance: id, stoppedByMs: timeMs }))
     .max(RECEIPT_INSTANCES_MAX)

@@ -43,11 +43,13 @@ export interface Receipt {
   readonly lastStoppedByMs: number | null;
   /** Never counted as stopped before that time: then the confirmation that they hold has run out. Null: more than a receipt names. */
   readonly unreached: readonly { readonly instance: string; readonly stoppedByMs: number }[] | null;
+  /** Roster shards that have not answered: whoever is enlisted there is not counted in anything above. Absent where all have. */
+  readonly unheardShards?: number;
 }
 
 /** Pure. */
 export function receiptOf(state: FlipState, issuer: string): Receipt {
-  const { switch: sw, status, opened, idle, reached } = state;
+  const { switch: sw, status, opened, idle, reached, unheardShards } = state;
   const answered = reached.flatMap(({ instance, answer }) => (answer === null ? [] : [{ instance, ...answer }]));
   const unreached = reached.flatMap(({ instance, answer, stoppedByMs }) =>
     answer === null ? [{ instance, stoppedByMs }] : [],
@@ -83,6 +85,7 @@ export function receiptOf(state: FlipState, issuer: string): Receipt {
     missing: unreached.length,
     lastStoppedByMs: latest(unreached.map(({ stoppedByMs }) => stoppedByMs)),
     unreached: unreached.length > RECEIPT_INSTANCES_MAX ? null : unreached,
+    ...(unheardShards > 0 ? { unheardShards } : {}),
   };
 }
 

@@ -1,4 +1,4 @@
-import type { Needles } from "../upstream/needles.ts";
+import { type Needles, Search } from "../upstream/needles.ts";
 
 const NOTHING = new Uint8Array(0);
 
@@ -19,6 +19,8 @@ export type Echoed = "credential" | "signed delegation";
  */
 export class EchoScan {
   readonly #guarded: readonly Guarded[];
+  /** Null: nothing of a body has come. */
+  #searches: readonly Search[] | null = null;
   /** What may be the beginning, and how much of it has passed. */
   #kept: Uint8Array = NOTHING;
   #keptPassed = 0;
@@ -31,14 +33,15 @@ export class EchoScan {
   /** What of the answer may go on, empty where all of it is held; else what is in it. */
   pass(run: Uint8Array): Uint8Array | Echoed {
     if (this.#guarded.length === 0) return run;
+    this.#searches ??= this.#guarded.map(({ needles }) => new Search(needles));
+    const found = this.#searches.findIndex((search) => search.take(run));
+    if (found !== -1) {
+      this.end();
+      return this.#guarded[found]!.what;
+    }
     const bytes = this.#kept.length === 0 ? run : joined(this.#kept, run);
     const passed = this.#keptPassed;
-    const found = this.#guarded.find(({ needles }) => needles.areIn(bytes));
-    if (found !== undefined) {
-      this.end();
-      return found.what;
-    }
-    const from = Math.min(...this.#guarded.map(({ needles }) => needles.beginningIn(bytes)));
+    const from = bytes.length - Math.max(...this.#searches.map(({ open }) => open));
     const until = bytes.length - from < HELD_MIN_BYTES ? bytes.length : Math.max(from, passed);
     // A copy: what is passed may give its buffer away.
     this.#kept = from === bytes.length ? NOTHING : bytes.slice(from);
@@ -51,16 +54,15 @@ export class EchoScan {
     const held = this.#kept.subarray(this.#keptPassed);
     this.#kept = NOTHING;
     this.#keptPassed = 0;
+    this.#searches = null;
     return held;
   }
 
   /** Null: nothing is in them. */
   findInHeaders(headers: Iterable<readonly [name: string, value: string]>): Echoed | null {
     if (this.#guarded.length === 0) return null;
-    const all = [...headers];
-    const isIn = ({ needles }: Guarded): boolean =>
-      all.some(([name, value]) => needles.areInText(value) || needles.areInText(name));
-    return this.#guarded.find(isIn)?.what ?? null;
+    const texts = [...headers].flat();
+    return this.#guarded.find(({ needles }) => needles.areInAny(texts))?.what ?? null;
   }
 }
 

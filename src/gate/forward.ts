@@ -1,4 +1,5 @@
 import type { UpstreamConfig } from "../config/define.ts";
+import { takesRanges, withoutRanges } from "../config/ranges.ts";
 import type { Deployment } from "../deployment.ts";
 import { type Credential, type CredentialPlan, takeCredential } from "../upstream/credential.ts";
 import { fetchOutbound } from "../upstream/outbound.ts";
@@ -58,7 +59,8 @@ export async function forward(call: Admitted, request: Forwarding, deployment: D
     while (!call.lease.isHeld && call.stop.reason === null) await call.stop.orStopped(call.lease.holding());
     if (credential === null || call.stop.reason !== null) return { response: null, sent, guarded: [] };
     const { delegation } = request;
-    const headers = forwardedHeaders(request.headers, upstream.forwardHeaders, delegation?.header);
+    const said = takesRanges(upstream) ? request.headers : withoutRanges(request.headers);
+    const headers = forwardedHeaders(said, upstream.forwardHeaders, delegation?.header);
     if (delegation !== null) headers.set(delegation.header, delegation.token);
     const url = credential.place(upstream.baseUrl + request.rawTarget, headers);
     const init: RequestInit = { method: request.method, headers, signal: call.stop.signal };

@@ -1,5 +1,6 @@
 import { hiddenParameterOf } from "../config/credential.ts";
 import type { UpstreamConfig } from "../config/define.ts";
+import { takesRanges } from "../config/ranges.ts";
 import { absent, type Denial, unavailable } from "../denial.ts";
 import type { Deployment } from "../deployment.ts";
 import { type Grant, resourceOf } from "../grant/claims.ts";
@@ -155,6 +156,7 @@ async function pass(call: Admitted, passing: Passing): Promise<Relayed> {
       askedUrl: upstream.baseUrl + rawTarget,
       bases: () => basesOf(grant, deployment),
       hiddenParameter: hiddenParameterOf(upstream),
+      takesRanges: takesRanges(upstream),
     },
     limitHeaders: limitHeaders(call.limits),
     metered,

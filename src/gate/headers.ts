@@ -110,6 +110,8 @@ export interface AnswerRewriting {
   readonly bases: () => readonly (readonly [upstream: string, baseUrl: string])[];
   /** A parameter that holds our credential, taken out of whatever URL it stands in; null: there is none. */
   readonly hiddenParameter: string | null;
+  /** Whether the upstream is asked for parts of an answer. */
+  readonly takesRanges: boolean;
   /** Whether the body was decoded on the way, so that its coding is gone. */
   readonly decoded: boolean;
 }
@@ -120,7 +122,8 @@ export function answeredHeaders(received: Headers, rewriting: AnswerRewriting): 
   const headers = new Headers();
   for (const [name, value] of received) {
     if (NOT_ANSWERED.has(name) || named.has(name)) continue;
-    headers.append(name, value);
+    // RFC 9110 §14.3: a client is not to try.
+    headers.append(name, name === "accept-ranges" && !rewriting.takesRanges ? "none" : value);
   }
   const coding = received.get("content-encoding");
   if (coding !== null && !rewriting.decoded) headers.set("content-encoding", coding);

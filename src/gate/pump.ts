@@ -227,6 +227,8 @@ export class Pump {
     const finished = Promise.withResolvers<void>();
     this.#passage.waitUntil(finished.promise);
     this.#call.listen();
+    // So the roster knows of it at once, and cuts it before those that run nothing. Others are known by their first run.
+    if (isEventStream) this.#call.lease.sayRunning();
     this.#call.stop.leaveToPump();
     let held = NOTHING;
     let readBytes = READ_MIN_BYTES;

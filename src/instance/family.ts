@@ -1,8 +1,16 @@
-import type { Limits } from "../config/define.ts";
+import type { Config, Limits } from "../config/define.ts";
 import type { Json } from "../scope/call.ts";
 import type { Asked, Spent } from "./carve.ts";
 
 /** What the token endpoint, a parent and its children say to each other. Plain data over RPC. */
+
+/** When its children end at the latest. Who can't renew, as the configuration is now, lives no longer than its grant. */
+export const endOfChildrenMs = (
+  { refreshDigest, task }: { readonly refreshDigest: string | null; readonly task: { readonly deadlineMs: number } },
+  grant: { readonly expiresAtMs: number },
+  { grants }: Pick<Config, "grants">,
+): number =>
+  refreshDigest === null || !grants.refreshTokens ? Math.min(task.deadlineMs, grant.expiresAtMs) : task.deadlineMs;
 
 export interface DelegateRequest {
   /** Of the parent's key, for this child alone. Spent here, once. */

@@ -3,6 +3,7 @@ import type { Json } from "../scope/call.ts";
 
 /** The version of the format. A reader refuses a version that it does not know. */
 export const ENVELOPE_VERSION = 1;
+export const UNKNOWN_VERSION = "a version of the format that is not known";
 
 export const RECORD_TYPES = [
   "enrolled",

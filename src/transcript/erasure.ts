@@ -2,6 +2,7 @@ import * as z from "zod";
 import { hasType, parseCompact } from "../grant/compact.ts";
 import type { KeyRing, VerifyingKeys } from "../grant/keys.ts";
 import { err, ok, type Result } from "../result.ts";
+import { UNKNOWN_VERSION } from "./envelope.ts";
 import { KEY_ID } from "./layout.ts";
 
 const ERASURE_TYPE = "portcullis-erasure+jwt";
@@ -42,7 +43,10 @@ export const writeErasureLine = (ring: KeyRing, erasure: Erasure): string =>
 export function readErasureLine(line: string, keys: VerifyingKeys): Result<Erasure, string> {
   let jws: unknown;
   try {
-    jws = (JSON.parse(line) as { jws?: unknown } | null)?.jws;
+    const value = JSON.parse(line) as { v?: unknown; jws?: unknown } | null;
+    if (value !== null && typeof value.v === "number" && value.v !== 1)
+      return err(`the certificate has ${UNKNOWN_VERSION}`);
+    jws = value?.jws;
   } catch {
     return err("not an erasure certificate");
   }

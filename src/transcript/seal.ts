@@ -2,6 +2,7 @@ import * as z from "zod";
 import { hasType, parseCompact } from "../grant/compact.ts";
 import type { KeyRing, VerifyingKeys } from "../grant/keys.ts";
 import { err, ok, type Result } from "../result.ts";
+import { UNKNOWN_VERSION } from "./envelope.ts";
 
 const SEAL_TYPE = "portcullis-seal+jwt";
 const SEAL_MAX_CHARS = 4_096;
@@ -32,7 +33,8 @@ export function readSealLine(line: string, keys: VerifyingKeys): Result<Seal, st
   let jws: unknown;
   try {
     const value = JSON.parse(line) as { v?: unknown; type?: unknown; jws?: unknown };
-    if (value.v !== 1 || value.type !== "seal") return err("the last line is not a seal");
+    if (value.type !== "seal") return err("the last line is not a seal");
+    if (value.v !== 1) return err(`the seal has ${UNKNOWN_VERSION}`);
     jws = value.jws;
   } catch {
     return err("the last line is not a seal");

@@ -2,6 +2,7 @@ import * as z from "zod";
 import { parseStrictJsonBytes } from "../json/strict-json.ts";
 import { err, ok, type Result } from "../result.ts";
 import { type BodyLine, readBodyBytes, SALT_BYTES, writeBodyLine, writeRawLine } from "./body-line.ts";
+import { UNKNOWN_VERSION } from "./envelope.ts";
 import type { BodyName } from "./verify-records.ts";
 
 const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
@@ -32,7 +33,10 @@ export function parseRun(line: Uint8Array): Result<Run, string> {
   const strict = parseStrictJsonBytes(line);
   if (!strict.ok) return err(`not strict JSON: ${strict.error}`);
   const parsed = runShape.safeParse(strict.value);
-  if (!parsed.success) return err(`not a run of a body: ${parsed.error.issues[0]?.path.join(".")}`);
+  if (!parsed.success) {
+    const field = parsed.error.issues[0]?.path.join(".");
+    return err(field === "v" ? UNKNOWN_VERSION : `not a run of a body: ${field}`);
+  }
   const { seq, part, index, raw, salt } = parsed.data;
   const run = { seq, part, index, salt: salt === undefined ? null : fromHex(salt) };
   const frame = { seq, index, ...(salt === undefined ? {} : { salt }) };

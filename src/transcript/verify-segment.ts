@@ -1,7 +1,7 @@
 import * as z from "zod";
 import type { JsonObject } from "../grant/compact.ts";
 import { parseStrictJsonBytes } from "../json/strict-json.ts";
-import { ENVELOPE_VERSION, RECORD_TYPES, type RecordType, sha256Hex } from "./envelope.ts";
+import { ENVELOPE_VERSION, RECORD_TYPES, type RecordType, sha256Hex, UNKNOWN_VERSION } from "./envelope.ts";
 import { readSealLine, type Seal } from "./seal.ts";
 import { type Findings, lineOf } from "./verify-findings.ts";
 import type { SealKeys } from "./verify-keys.ts";
@@ -150,7 +150,7 @@ function parseRecord(bytes: Uint8Array, index: number, find: (problem: string, s
     const seq = value?.["seq"];
     const said = typeof seq === "number" ? seq : undefined;
     if (value?.["type"] === "seal") find("a seal that is not the last line");
-    else if (field === "v") find("a version of the format that is not known", said);
+    else if (field === "v") find(UNKNOWN_VERSION, said);
     else if (field === "type") find("a type of record that is not known", said);
     else find(`not a record${field === undefined ? "" : `: ${String(field)}`}`, said);
     return line;

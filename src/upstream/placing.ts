@@ -61,9 +61,9 @@ export function authenticateInForm(form: URLSearchParams, clientId: string, secr
 
 /** What a receiver knows a message by (Standard Webhooks). */
 export function signWebhook(secret: Secret, message: { readonly id: string; readonly body: string }, nowMs: number) {
-  const key = parseWebhookSecret(secret.open());
-  if (!key.ok) throw new Error("the webhook's secret");
-  return webhookHeaders(message.id, message.body, key.value, nowMs);
+  const keys = parseWebhookSecret(secret.open());
+  if (!keys.ok) throw new Error("the webhook's secret");
+  return webhookHeaders(message.id, message.body, keys.value, nowMs);
 }
 
 /** With a private JWK that names its algorithm and itself. Throws where it can't sign; the message is nobody's business. */

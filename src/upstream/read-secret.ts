@@ -47,8 +47,8 @@ function faultOf(value: string, { form }: SecretUse): string | undefined {
         ? undefined
         : "is not a private key in PKCS#8 PEM (openssl pkcs8 -topk8 -nocrypt makes one of GitHub's)";
     case "webhook": {
-      const key = parseWebhookSecret(value);
-      return key.ok ? undefined : key.error;
+      const keys = parseWebhookSecret(value);
+      return keys.ok ? undefined : keys.error;
     }
     case "jwk":
       return isPrivateJwk(value) ? undefined : "is not a private JWK with alg and kid";

@@ -27,23 +27,52 @@ const percentSpellings = (text: string): string[] =>
     encodeURIComponent(encodeURIComponent(text)),
   ].flatMap((one) => [upperPercent(one), lowerPercent(one)]);
 
+/** What encoders of JSON escape besides what they must: Go, Gson, Ruby and others; PHP where it is told to, and .NET. */
+const JSON_ESCAPED: readonly { readonly chars: RegExp; readonly isUpper: boolean }[] = [
+  { chars: /[<>&]/g, isUpper: false },
+  { chars: /[<>&']/g, isUpper: false },
+  { chars: /[<>&'=]/g, isUpper: false },
+  { chars: /[<>&']/g, isUpper: true },
+  { chars: /[<>&'+`]/g, isUpper: true },
+];
+const unicodeEscape = (char: string, isUpper: boolean): string =>
+  `\\u00${isUpper ? HEX(char).toUpperCase() : HEX(char)}`;
+
 const jsonSpellings = (text: string): string[] => {
   const plain = JSON.stringify(text).slice(1, -1);
-  // Go and others escape what HTML would act upon; PHP escapes the slash.
-  const html = plain.replace(/[<>&']/g, (char) => `\\u00${HEX(char)}`);
-  const all = [...text].map((char) => `\\u00${HEX(char)}`).join("");
-  return [plain, html, ...(text.length > ALL_ESCAPED_MAX_CHARS ? [] : [all])].flatMap((one) => [
+  const escaped = JSON_ESCAPED.flatMap(({ chars, isUpper }) => {
+    const one = plain.replace(chars, (char) => unicodeEscape(char, isUpper));
+    // PHP and .NET write the quote like the others.
+    return isUpper ? [one, one.replaceAll('\\"', unicodeEscape('"', true))] : [one];
+  });
+  const all = [false, true].map((isUpper) => [...text].map((char) => unicodeEscape(char, isUpper)).join(""));
+  return [plain, ...escaped, ...(text.length > ALL_ESCAPED_MAX_CHARS ? [] : all)].flatMap((one) => [
     one,
+    // PHP escapes the slash.
     one.replaceAll("/", "\\/"),
     JSON.stringify(one).slice(1, -1),
   ]);
 };
 
-const ENTITIES: Readonly<Record<string, string>> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
-const htmlSpellings = (text: string): string[] => {
-  const named = text.replace(/[&<>"]/g, (char) => ENTITIES[char]!);
-  return [named, named.replaceAll("'", "&#39;"), named.replaceAll("'", "&#x27;"), named.replaceAll("'", "&apos;")];
-};
+/** What writers of HTML and XML make of what they escape besides `&`, `<` and `>`. */
+const ENTITIES: readonly Readonly<Record<string, string>>[] = [
+  {},
+  { '"': "&quot;" },
+  { '"': "&quot;", "'": "&#39;" },
+  { '"': "&quot;", "'": "&#x27;" },
+  { '"': "&quot;", "'": "&#039;" }, // PHP
+  { '"': "&quot;", "'": "&apos;" }, // XML
+  { '"': "&#34;", "'": "&#39;" }, // Go, Jinja
+  { '"': "&#34;", "'": "&#39;", "+": "&#43;" }, // Go's templates
+  { '"': "&quot;", "'": "&#x27;", "+": "&#x2B;" }, // .NET
+  { '"': "&quot;", "'": "&#x27;", "`": "&#x60;" },
+  { '"': "&quot;", "'": "&#x27;", "/": "&#x2F;" }, // as OWASP has it
+  { '"': "&quot;", "'": "&#x27;", "`": "&#x60;", "=": "&#x3D;" }, // Handlebars
+  { '"': "&quot;", "'": "&#39;", "`": "&#x60;", "=": "&#x3D;", "/": "&#x2F;" }, // Mustache
+];
+const ALWAYS: Readonly<Record<string, string>> = { "&": "&amp;", "<": "&lt;", ">": "&gt;" };
+const htmlSpellings = (text: string): string[] =>
+  ENTITIES.map((entities) => text.replace(/[&<>"'`=+/]/g, (char) => ALWAYS[char] ?? entities[char] ?? char));
 
 /**
  * The characters of its base64 that depend on it alone, wherever it stands in what is encoded: `user:<secret>` of any
@@ -57,7 +86,13 @@ function base64Spellings(text: string): string[] {
     const until = Math.floor(((lead + text.length) * 8) / 6);
     return encoded.slice(from, until);
   });
-  return cores.flatMap((core) => [core, core.replaceAll("+", "-").replaceAll("/", "_")]);
+  return cores.flatMap((core) => [
+    core,
+    core.replaceAll("+", "-").replaceAll("/", "_"),
+    // As a part of a URL, and of JSON by PHP.
+    encodeURIComponent(core),
+    core.replaceAll("/", "\\/"),
+  ]);
 }
 
 const hexSpellings = (text: string): string[] => {

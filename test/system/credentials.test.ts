@@ -48,7 +48,7 @@ const kinds = {
   basic: { kind: "header", header: "Authorization", secret: "BASIC_KEY", value: "Basic {secret}" },
   query: { kind: "query", parameter: "key", secret: "QUERY_KEY" },
 } as const;
-const HOSTILE = [...Object.keys(kinds), "tokened", "exchange", "failing", "redirected", "unreachable"];
+const HOSTILE = [...Object.keys(kinds), "parts", "tokened", "exchange", "failing", "redirected", "unreachable"];
 const upstreams = () => {
   const basic = { method: "client_secret_basic", secret: "OAUTH_SECRET" } as const;
   const oauth = (tokenEndpoint: string) =>
@@ -71,6 +71,7 @@ const upstreams = () => {
     ...Object.fromEntries(
       Object.entries(credentials).map(([name, credential]) => [name, { baseUrl: hostile.baseUrl, credential }]),
     ),
+    parts: { baseUrl: hostile.baseUrl, credential: kinds.header, ranges: true },
     app: {
       baseUrl: github.upstream.baseUrl,
       credential: {
@@ -122,6 +123,15 @@ function misbehave(): void {
   on("/echo/redirect", (_sent, url) => [302, { location: url.replace("/echo/redirect", "/ok") }, ""]);
   on("/echo/elsewhere", (sent) => [302, { location: `${hostile.baseUrl}/ok?other=${encodeURIComponent(sent)}` }, ""]);
   on("/echo/link", (_sent, url) => [200, { link: `<${url}${url.includes("?") ? "&" : "?"}page=2>; rel="next"` }, "[]"]);
+  hostile.on("/echo/parts", (request, response) => {
+    request.resume();
+    const page = `sent: ${credentialIn(request)}`;
+    const [, first, last] = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? "") ?? [];
+    const body = first === undefined ? page : page.slice(Number(first), Number(last) + 1);
+    const part = first === undefined ? {} : { "content-range": `bytes ${first}-${last}/${page.length}` };
+    const head = { "accept-ranges": "bytes", "content-length": body.length, ...part };
+    response.writeHead(first === undefined ? 200 : 206, head).end(body);
+  });
   on("/as/redirected", (sent) => [307, { location: `${hostile.baseUrl}/as/failing?${sent}` }, ""]);
   hostile.on("/as/broken", (request) => request.socket.destroy());
   hostile.on("/broken", (request) => request.socket.destroy());
@@ -254,6 +264,21 @@ describe("what a hostile upstream makes of a credential", () => {
     }
     const { answer } = await rig.recorded(who, "/query/echo/body");
     expect(answer).toMatchObject({ outcome: "upstream-failed", reason: "the answer held the credential" });
+  });
+
+  it("is not had in parts, of which none holds it", async () => {
+    const who = await provision();
+    const ask4 = (upstream: string, at: number) =>
+      rig.call(who, `/${upstream}/echo/parts`, { headers: { Range: `bytes=${at}-${at + 3}`, "If-Range": '"1"' } });
+    for (const upstream of Object.keys(kinds))
+      for (const at of [0, 6, 10]) expect((await ask4(upstream, at)).status).toBe(502);
+    for (const { headers } of hostile.requests("/echo/parts"))
+      expect([headers.range, headers["if-range"]]).toEqual([undefined, undefined]);
+    // Who says that this upstream shows none gets what it gives.
+    const part = await ask4("parts", 2);
+    expect([part.status, part.body.toString(), part.headers["accept-ranges"]]).toEqual([206, "nt: ", "bytes"]);
+    const whole = await ask(who, "/header/ok");
+    expect(whole.status).toBe(200);
   });
 
   it("by its own URL is taken out of what leads on", async () => {

@@ -62,7 +62,6 @@ describe("headers", () => {
     Accept: "application/vnd.x+json",
     "User-Agent": "octokit/1",
     "If-None-Match": 'W/"1"',
-    Range: "bytes=0-3",
     "X-Request-Id": "r-1",
     "Content-Language": "de",
     "X-GitHub-Api-Version": "2022-11-28",
@@ -90,6 +89,8 @@ describe("headers", () => {
     "X-Unheard-Of": "anything",
     X_Hostile_Key: "the agent's own",
     "Accept-Encoding": "gzip, br",
+    Range: "bytes=0-3",
+    "If-Range": '"1"',
     Host: "evil.test",
   };
 

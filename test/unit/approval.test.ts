@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { APPROVABLE_MAX_BYTES, boundDigest, whyNotApprovable } from "../../src/approval/bound.ts";
-import { askingEntries, demandOf, whyNotBy } from "../../src/approval/policy.ts";
+import { APPROVABLE_MAX_BYTES, boundDigest, shownHeaders, whyNotApprovable } from "../../src/approval/bound.ts";
+import { askingEntries, demandOf, otherAccountsOf, whyNotBy } from "../../src/approval/policy.ts";
 import { parseWebhookSecret, webhookBody, webhookHeaders, webhookPauseMs } from "../../src/approval/webhook.ts";
 import { boundaries } from "../../src/config/layers.ts";
 import { forwardedHeaders } from "../../src/gate/headers.ts";
@@ -144,9 +144,33 @@ describe("who may decide", () => {
     ["one in one group of one", { ...rule, groups: [["x", "y"]] }, ada, { ...olga, groups: ["y"] }, null],
     ["one in one group of two", { ...rule, groups: [["x"], ["y"]] }, ada, { ...olga, groups: ["y"] }, /group x/],
   ])("%s", (_, policy, delegator, approver, refused) => {
-    const why = whyNotBy(policy, delegator, approver);
+    const why = whyNotBy(policy, delegator, approver, []);
     if (refused === null) expect(why).toBeNull();
     else expect(why).toMatch(refused);
+  });
+
+  it.each([
+    ["by address", [["a@", "o@"]], ada, olga, /another must decide/],
+    ["by id", [["olga", "x", "ada"]], ada, olga, /another must decide/],
+    ["by id, where no address is known", [["olga", "ada"]], { ...ada, emailDigest: null }, olga, /another must decide/],
+    ["by one of each", [["ada", "o@"]], ada, olga, /another must decide/],
+    [
+      "not as somebody of another list",
+      [
+        ["ada", "x"],
+        ["olga", "y"],
+      ],
+      ada,
+      olga,
+      null,
+    ],
+    ["not where neither is known", [["x", "y"]], ada, olga, null],
+  ])("who is known to be the delegator %s may not", (_, samePerson, delegator, approver, refused) => {
+    const accounts = otherAccountsOf(samePerson, delegator);
+    const why = whyNotBy(rule, delegator, approver, accounts);
+    if (refused === null) expect(why).toBeNull();
+    else expect(why).toMatch(refused);
+    expect(whyNotBy({ ...rule, notDelegator: false }, delegator, approver, accounts)).toBeNull();
   });
 });
 
@@ -159,7 +183,7 @@ const request = (change: Partial<RecordedRequest> = {}): RecordedRequest => ({
   bodyFollows: false,
   ...change,
 });
-const TO = { upstream: "github", baseUrl: "https://github.test", forwardHeaders: ["x-account"] };
+const TO = { upstream: "github", baseUrl: "https://github.test", forwardHeaders: ["x-account"], takesRanges: true };
 
 describe("one call", () => {
   const digest = boundDigest(TO, request());
@@ -184,6 +208,15 @@ describe("one call", () => {
   it("at another upstream, or another place of it, is another", () => {
     expect(boundDigest({ ...TO, upstream: "slack" }, request())).not.toBe(digest);
     expect(boundDigest({ ...TO, baseUrl: "https://elsewhere.test" }, request())).not.toBe(digest);
+  });
+
+  it("with a part that the upstream is not asked for is the same, and shows none", () => {
+    const whole = { ...TO, takesRanges: false };
+    const part = with_(["range", "bytes=0-9"], ["if-range", '"1"']);
+    expect(boundDigest(TO, part)).not.toBe(digest);
+    expect(boundDigest(whole, part)).toBe(digest);
+    expect(shownHeaders(TO, part.headers)).toBe(part.headers);
+    expect(shownHeaders(whole, part.headers)).toEqual(request().headers);
   });
 
   it("is the same in another attempt, with another trace, in another order of headers", () => {
@@ -248,7 +281,24 @@ describe("the webhook", () => {
     expect(headers["webhook-timestamp"]).toBe("1614265330");
   });
 
+  it("is signed by both secrets while a receiver goes from one to the other", () => {
+    const [old, new_] = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", `whsec_${btoa("k".repeat(32))}`];
+    const signaturesBy = (secret: string): string => {
+      const keys = parseWebhookSecret(secret);
+      if (!keys.ok) throw new Error(keys.error);
+      return webhookHeaders("msg_1", "{}", keys.value, 1_614_265_330_000)["webhook-signature"]!;
+    };
+    const [first, second] = [signaturesBy(old), signaturesBy(new_)];
+    expect(first).not.toBe(second);
+    expect(signaturesBy(`${new_} ${old}`)).toBe(`${second} ${first}`);
+  });
+
   it.each([
+    "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw ",
+    "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw guess",
+    "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw  whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw,whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    Array(3).fill("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").join(" "),
     "",
     "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     "whsec_c2hvcnQ=",

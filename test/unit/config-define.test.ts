@@ -234,6 +234,11 @@ describe("defineConfig", () => {
       { ...right().upstreams.github, delegation: { header: "X-Who" }, forwardHeaders: ["x_who"] },
       /^upstreams\.github\.forwardHeaders\.0: the header of a signed delegation$/,
     ],
+    ...["Range", "if_range", "Request-Range", "X-MS-Range"].map((name): [string, unknown, RegExp] => [
+      "upstreams/github/forwardHeaders",
+      [name],
+      /^upstreams\.github\.forwardHeaders\.0: asks for a part: `ranges: true` lets it pass$/,
+    ]),
     [
       // Another upstream's, which does not even ask for it.
       "upstreams",
@@ -303,6 +308,16 @@ describe("defineConfig", () => {
     ["boundaries", [{ ...USER, effect: "approve" }], /^admins\.roles\.approver: needed: boundaries ask for approval/],
     ["agents/bot/ceiling", [{ ...USER, effect: "approve" }], /^agents\.bot\.ceiling: \[0\]\.effect: unknown field/],
     ["approvals/webhook", { url: "http://127.0.0.1/x", secret: "S" }, /^approvals\.webhook\.url: plain http is only/],
+    ["approvals/samePerson", [["ada@acme.example"]], /^approvals\.samePerson\.0: /],
+    ["approvals/samePerson", [["ada@acme.example", "ada"]], /^approvals\.samePerson\.0\.1: an e-mail address, or/],
+    [
+      "approvals/samePerson",
+      [
+        ["ada@acme.example", "ada-admin@acme.example"],
+        ["x@acme.example", "ADA@acme.example"],
+      ],
+      /^approvals\.samePerson\.1\.1: is named twice$/,
+    ],
     ["approvals/webhook", { url: "https://hooks.example/x" }, /^approvals\.webhook\.secret: /],
     ["approvals/webhook", { url: "https://hooks.example/x", secret: "whsec_x" }, /the name of a Worker secret/],
     ["boundaries", [{ ...USER, upstream: "constructor" }], /^boundaries\.0\.upstream: no upstream "constructor"/],

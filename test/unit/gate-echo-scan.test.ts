@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { type Echoed, EchoScan } from "../../src/gate/echo-scan.ts";
 import { Needles } from "../../src/upstream/needles.ts";
 import { needlesOf as keptNeedlesOf } from "../../src/upstream/placing.ts";
@@ -36,6 +36,13 @@ const cutAt = (bytes: Uint8Array, at: readonly number[]): Uint8Array[] => {
 };
 
 const percentAll = (text: string) => [...text].map((c) => `%${c.charCodeAt(0).toString(16)}`).join("");
+const unicode = (text: string, chars: RegExp, isUpper = false) =>
+  text.replace(chars, (c) => {
+    const code = c.charCodeAt(0).toString(16);
+    return `\\u00${isUpper ? code.toUpperCase() : code}`;
+  });
+const entities = (text: string, named: Readonly<Record<string, string>>) =>
+  text.replace(/[&<>"'`=+/]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", ...named })[c] ?? c);
 const unicodeAll = (text: string) => [...text].map((c) => `\\u00${c.charCodeAt(0).toString(16)}`).join("");
 const SPELLINGS: readonly [string, (text: string) => string][] = [
   ["as it is", (text) => text],
@@ -59,6 +66,31 @@ const SPELLINGS: readonly [string, (text: string) => string][] = [
     "in HTML",
     (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;"),
   ],
+  ["in JSON, as Gson writes it", (text) => unicode(JSON.stringify({ t: text }), /[<>&'=]/g)],
+  [
+    "in JSON, as .NET writes it",
+    (text) => unicode(JSON.stringify({ t: text }).replaceAll('\\"', "\\u0022"), /[<>&'+`]/g, true),
+  ],
+  [
+    "in JSON, as PHP writes it for HTML",
+    (text) => unicode(JSON.stringify({ t: text }).replaceAll('\\"', "\\u0022"), /[<>&']/g, true).replaceAll("/", "\\/"),
+  ],
+  ["in JSON, each character escaped in upper case", (text) => unicode(text, /./g, true)],
+  ["in HTML, as PHP writes it", (text) => entities(text, { '"': "&quot;", "'": "&#039;" })],
+  ["in HTML, as Jinja writes it", (text) => entities(text, { '"': "&#34;", "'": "&#39;" })],
+  ["in HTML, as Go's templates write it", (text) => entities(text, { '"': "&#34;", "'": "&#39;", "+": "&#43;" })],
+  ["in HTML, as .NET writes it", (text) => entities(text, { '"': "&quot;", "'": "&#x27;", "+": "&#x2B;" })],
+  [
+    "in HTML, as Handlebars writes it",
+    (text) => entities(text, { '"': "&quot;", "'": "&#x27;", "`": "&#x60;", "=": "&#x3D;" }),
+  ],
+  [
+    "in HTML, as Mustache writes it",
+    (text) => entities(text, { '"': "&quot;", "'": "&#39;", "`": "&#x60;", "=": "&#x3D;", "/": "&#x2F;" }),
+  ],
+  ["in base64 within a URL", (text) => encodeURIComponent(btoa(`x-access-token:${text}`))],
+  ["in base64 within JSON, as PHP writes it", (text) => btoa(`x-access-token:${text}`).replaceAll("/", "\\/")],
+  ["in hexadecimal, in upper case", (text) => Buffer.from(text).toString("hex").toUpperCase()],
   ["in hexadecimal", (text) => [...text].map((c) => c.charCodeAt(0).toString(16)).join("")],
 ];
 
@@ -202,7 +234,61 @@ describe("what is made of a secret", () => {
   });
 });
 
+describe("a credential that repeats itself", () => {
+  const naive = (texts: readonly string[], body: string) => texts.some((one) => body.includes(one));
+  const word = fc.string({ unit: fc.constantFrom("a", "b"), minLength: 16, maxLength: 48 });
+
+  it("is found in bytes that nearly hold it as a plain search would find it, and all else passes", () => {
+    const piece = (text: string) =>
+      fc.oneof(
+        fc.tuple(fc.nat(text.length), fc.nat(text.length)).map(([a, b]) => text.slice(Math.min(a, b), Math.max(a, b))),
+        fc.string({ unit: fc.constantFrom("a", "b"), maxLength: 20 }),
+      );
+    const cases = fc
+      .tuple(word, word)
+      .chain(([one, other]) =>
+        fc.tuple(
+          fc.constant([one, other]),
+          fc.array(fc.oneof(piece(one), piece(other)), { maxLength: 8 }),
+          fc.array(fc.nat(), { maxLength: 10 }),
+        ),
+      );
+    fc.assert(
+      fc.property(cases, ([texts, pieces, cuts]) => {
+        const body = pieces.join("");
+        const { found, passed } = scanned(new Needles(texts), cutAt(utf8.encode(body), cuts));
+        return naive(texts, body) ? found && body.startsWith(passed) : !found && passed === body;
+      }),
+      { numRuns: 3_000 },
+    );
+  });
+
+  it("costs a bounded number of comparisons a byte, however long it is", () => {
+    const compared = (length: number): number => {
+      const needles = new Needles(["a".repeat(length)]);
+      const pattern = needles.patterns[0]!;
+      const spy = vi.spyOn(pattern, "next");
+      const body = utf8.encode(`${"a".repeat(length - 1)}b`.repeat(Math.ceil(131_072 / length)));
+      for (const bytes of [4_096, 64]) {
+        const runs = Array.from({ length: Math.floor(body.length / bytes) }, (_, i) =>
+          body.subarray(i * bytes, (i + 1) * bytes),
+        );
+        expect(scanned(needles, runs).found).toBe(false);
+      }
+      return spy.mock.calls.length;
+    };
+    // Twice the bytes, and each of them once.
+    for (const length of [16, 512, 8_192]) expect(compared(length)).toBeLessThan(2 * 1.1 * 131_072 + 2 * length);
+  });
+});
+
 describe("spellings", () => {
+  it("are few where nothing in a token is written otherwise", () => {
+    // As it is, escaped as a whole, in base64 of three beginnings and in hexadecimal, each in two ways at most.
+    expect(spellingsOf("ghp_16C7e42F292c6912E7710c838347Ae178B4a", 16).length).toBeLessThan(16);
+    expect(spellingsOf(AWKWARD, 16).length).toBeLessThan(100);
+  });
+
   it("are none shorter than the shortest secret that is scanned for", () => {
     for (const secret of [TOKEN, AWKWARD, "0123456789abcdef"])
       for (const one of spellingsOf(secret, 16)) expect(one.length).toBeGreaterThanOrEqual(16);

@@ -114,6 +114,7 @@ const rewriting: AnswerRewriting = {
   origin: "https://gate.test",
   askedUrl: "https://api.example.com/v1/items?page=1",
   hiddenParameter: null,
+  takesRanges: true,
   bases: () => [
     ["api", "https://api.example.com/v1"],
     ["other", "https://other.example.com"],
@@ -144,6 +145,11 @@ describe("answeredHeaders", () => {
     "DPoP-Nonce",
   ])("never %s", (name) => {
     expect(answered({ [name]: "1", etag: "2" })).toEqual({ etag: "2" });
+  });
+
+  it("says that no part can be asked for, where none is", () => {
+    expect(answered({ "accept-ranges": "bytes" })).toEqual({ "accept-ranges": "bytes" });
+    expect(answered({ "accept-ranges": "bytes" }, { takesRanges: false })).toEqual({ "accept-ranges": "none" });
   });
 
   it("drops what Connection names", () => {

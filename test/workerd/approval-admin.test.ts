@@ -106,6 +106,31 @@ describe("an approver", () => {
     expect((await put(agent, "what is to be approved")).status).toBe(200);
   });
 
+  it("who lists what waits is on record, once for a page, and not where there is nothing", async () => {
+    const [first, second] = [await asking(), await asking()];
+    const token = await idToken({ sub: "lister" });
+    const listings = async () =>
+      (await journal())
+        .filter((line) => line.type === "read" && line["approvals"] !== undefined)
+        .map(({ approvals, shown, newest, oldest, email }: Line) => ({ approvals, shown, newest, oldest, email }));
+    const before = (await listings()).length;
+    const page = (await ask(`${PATH}?state=all&limit=2`, token)).json as { approvals: { id: string }[] };
+    expect(page.approvals.map(({ id }) => id)).toEqual([second.approval.id, first.approval.id]);
+    expect((await listings()).slice(before)).toEqual([
+      {
+        approvals: "all",
+        shown: 2,
+        newest: second.approval.id,
+        oldest: first.approval.id,
+        email: "olga@acme.example",
+      },
+    ]);
+    // Nothing is before a request that is not known: an empty page says nothing of anybody.
+    expect((await ask(`${PATH}?before=${crypto.randomUUID()}`, token)).json["approvals"]).toEqual([]);
+    expect((await ask(PATH, await idToken({ groups: ["nobody"] }))).status).toBe(403);
+    expect(await listings()).toHaveLength(before + 1);
+  });
+
   it("denies with a reason, and is told when it is over", async () => {
     const { agent, approval } = await asking();
     const token = await idToken();

@@ -21,6 +21,7 @@ import {
   ring,
   storyOf,
 } from "./approval-kit.ts";
+import config from "./config.ts";
 import { deployment, deskStub, enrolAgent, flip, instanceStub, recordsOf, switchOf, upstream } from "./kit.ts";
 
 /** What the webhook was sent, and how it answers. */
@@ -230,6 +231,23 @@ describe("a decision", () => {
     expect(await decide(agent, by)).toEqual({ kind: "forbidden", reason: expect.stringContaining(why) });
     expect((await put(agent, "one", fileIn(repo))).status).toBe(503);
     expect(await storyOf(agent)).not.toContain("approval approved");
+  });
+
+  it("is not for another account of the delegator, and what that one approved before it was known as such is none", async () => {
+    const approvals = config.approvals as { samePerson: readonly (readonly string[])[] };
+    const agent = await enrolAgent({ emailDigest: "ada-digest" });
+    await put(agent);
+    expect(await decide(agent)).toMatchObject({ kind: "decided" });
+    try {
+      approvals.samePerson = [["olga-digest", "ada-digest"]];
+      expect((await put(agent)).status).toBe(503);
+      const why = expect.stringContaining("the agent acts for you");
+      expect(await decide(agent)).toEqual({ kind: "forbidden", reason: why });
+      expect(await decide(agent, { by: "omar", emailDigest: "omar-digest" })).toMatchObject({ kind: "decided" });
+      expect((await put(agent)).status).toBe(200);
+    } finally {
+      approvals.samePerson = [];
+    }
   });
 
   it("is for whom the entry says it is for", async () => {

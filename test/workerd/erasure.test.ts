@@ -11,6 +11,7 @@ import type { Deployment, Env } from "../../src/deployment.ts";
 import type { LeaseCalls } from "../../src/instance/contract.ts";
 import { instanceOf, journalOf, retentionOf } from "../../src/objects.ts";
 import type { ErasureRequest, ErasureState, HeldSubject } from "../../src/retention/contract.ts";
+import { NOBODY } from "../../src/retention/cover.ts";
 import { sha256Hex } from "../../src/transcript/envelope.ts";
 import { readErasureLine } from "../../src/transcript/erasure.ts";
 import { instancePartition, rawBodyKey } from "../../src/transcript/layout.ts";
@@ -337,6 +338,145 @@ async function inRun<T>(
     return work({ book, holds, spoilt, steps, erasure, deployment: own });
   });
 }
+
+describe("what comes back when an erasure is over", () => {
+  const MINUTES_15 = 15 * 60_000;
+  /** A quarter of an hour later, until it has nothing to do. */
+  async function later(): Promise<void> {
+    const clock = vi.spyOn(Date, "now").mockReturnValue(Date.now() + MINUTES_15 + 1_000);
+    for (let i = 0; i < 20; i++) await runDurableObjectAlarm(retentionStub());
+    clock.mockRestore();
+  }
+  /** A bucket whose first put of bodies is carried out when the test says so, long after it was given up. */
+  async function withLatePut(agent: Agent, work: () => Promise<void>): Promise<() => Promise<void>> {
+    const late = Promise.withResolvers<void>();
+    const given: Promise<unknown>[] = [];
+    const spoilt = new Proxy(bucket, {
+      get: (target, name) => {
+        if (name !== "put" || given.length > 0) return (Reflect.get(target, name) as () => unknown).bind(target);
+        return (...args: Parameters<R2Bucket["put"]>) => {
+          given.push(late.promise.then(() => bucket.put(...args)));
+          return given[0];
+        };
+      },
+    });
+    const setBucket = (to: R2Bucket) =>
+      runInDurableObject(instanceStub(agent.id), (instance) => {
+        const patched = instance as unknown as { env: object };
+        patched.env = { ...patched.env, TRANSCRIPTS: to };
+      });
+    await setBucket(spoilt);
+    vi.spyOn(console, "error").mockImplementation(() => {});
+    const { setTimeout: real } = globalThis;
+    const hurried = ((run: () => void, ms = 0) => real(run, ms >= 30_000 ? 20 : ms)) as typeof setTimeout;
+    const timers = vi.spyOn(globalThis, "setTimeout").mockImplementation(hurried);
+    await work();
+    timers.mockRestore();
+    await setBucket(bucket);
+    expect(given).toHaveLength(1);
+    return async () => {
+      late.resolve();
+      await given[0];
+    };
+  }
+
+  it("by a put that R2 carries out late is taken again, and that is on record", async () => {
+    const human = somebody();
+    const agent = await enrolAgent({ human });
+    await call(agent, "a secret", "its answer");
+    const store = await withLatePut(agent, () => flush(agent));
+    await flush(agent);
+    const keys = await keysOf(`bodies/human=${human}/`);
+    expect(keys).toHaveLength(1);
+    const erasure = await eraseAll({ human });
+    expect(erasure).toMatchObject({ status: "done", objects: 1, instances: 1 });
+    expect(await keysOf(`bodies/human=${human}/`)).toEqual([]);
+    await store();
+    // What this is about: it is there again, with all that was erased.
+    expect(await keysOf(`bodies/human=${human}/`)).toEqual(keys);
+    expect((await linesIn(`bodies/human=${human}/`)).map((line) => line["text"])).toContain("a secret");
+    // And what was written since is nobody's to take.
+    await call(agent, "written since", "so is this");
+    await flush(agent);
+    await later();
+    expect((await linesIn(`bodies/human=${human}/`)).map((line) => line["text"])).toEqual([
+      "written since",
+      "so is this",
+    ]);
+    expect(await retention().erasure(erasure.id)).toMatchObject({
+      status: "done",
+      objects: 2,
+      instances: 1,
+      leftCount: 0,
+    });
+    await vi.waitFor(async () =>
+      expect((await actsOf(erasure.id)).map((act) => [act["deed"], act["status"], act["objects"]])).toContainEqual([
+        "erased",
+        "late",
+        1,
+      ]),
+    );
+    // Once, and no more.
+    await store();
+    await bucket.put(keys[0]!, "x");
+    await later();
+    expect(await bucket.head(keys[0]!)).not.toBeNull();
+  });
+
+  it("of an instance that was not there is asked for, and stays where it is of later", async () => {
+    const human = somebody();
+    const erasure = await eraseAll({ human });
+    const agent = await enrolAgent({ human });
+    await call(agent, "later", "than that");
+    await flush(agent);
+    const planted_ = planted(human, 2);
+    await put(planted_);
+    await later();
+    expect((await linesIn(`bodies/${partitionOf(agent)}/`)).map((line) => line["text"])).toContain("later");
+    for (const key of planted_) expect(await bucket.head(key)).toBeNull();
+    expect(await retention().erasure(erasure.id)).toMatchObject({ status: "done", objects: 2, left: [] });
+  });
+
+  it("is not taken for what an instance wrote that enrolled while the erasure ran", async () => {
+    const human = somebody();
+    await inRun(human, async ({ book, steps, erasure, holds, deployment: own }) => {
+      expect(await steps()).toBe("over");
+      const agent = await enrolAgent({ human });
+      // It was asked when it stood on the roster, and was not there yet.
+      book.setExtent(erasure.id, agent.id, agent.enrolment.task.id, NOBODY, 0);
+      book.end(erasure.id, "done", null, Date.now(), Date.now());
+      await call(agent, "later", "than that");
+      await flush(agent);
+      const before = await linesIn(`bodies/human=${human}/`);
+      expect(before.length).toBeGreaterThan(1);
+      const run = new ErasureRun({ book, holds, bucket: () => bucket, deployment: () => own });
+      let state = "on";
+      for (let i = 0; state !== "over" && i < 20; i++) state = await run.step(book.sweeping(Date.now())!);
+      expect([state, book.endSweep(erasure.id)]).toEqual(["over", { objects: 0, bytes: 0, rewritten: 0 }]);
+      expect(await linesIn(`bodies/human=${human}/`)).toEqual(before);
+      expect([book.sweepAtMs, book.sweeping(Date.now())]).toEqual([null, undefined]);
+    });
+  });
+
+  it("is kept where a hold has come since", async () => {
+    const human = somebody();
+    const erasure = await eraseAll({ human });
+    const keys = planted(human, 2);
+    await put(keys);
+    const { id } = await holdOn({ kind: "human", id: human });
+    await later();
+    expect(await keysOf(`bodies/human=${human}/`)).toEqual(keys);
+    expect(await retention().erasure(erasure.id)).toMatchObject({
+      status: "done",
+      objects: 0,
+      left: [],
+      stoppedBy: null,
+    });
+    await release(id);
+    await later();
+    expect(await keysOf(`bodies/human=${human}/`)).toEqual(keys);
+  });
+});
 
 describe("an erasure that is interrupted", () => {
   it("at every step and at every answer of the bucket ends the same, counted once", async () => {

@@ -1,6 +1,7 @@
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, it, vi } from "vitest";
+import { INSTANCE_SHAPES } from "../../durable-objects/instance-shapes.ts";
 import { Kept } from "../../durable-objects/kept.ts";
 import { RawBodies } from "../../durable-objects/raw-bodies.ts";
 import { type RawPart, rawBodyKey } from "../../src/transcript/layout.ts";
@@ -30,7 +31,7 @@ const bench = (story: (bench: Bench) => Promise<void>): Promise<void> => {
   const namespace = env.AGENT_INSTANCE;
   return runInDurableObject(namespace.get(namespace.newUniqueId()) as DurableObjectStub, (_: unknown, { storage }) => {
     const { sql } = storage;
-    const again = () => new RawBodies(sql, new Kept(sql));
+    const again = () => new RawBodies(sql, new Kept(sql, "AgentInstance", INSTANCE_SHAPES));
     const raw = again();
     const key = (of: number, part: RawPart, no: number) => rawBodyKey(partition, of, part, no);
     return story({

@@ -17,6 +17,7 @@ import {
   instanceStub,
   recordsOf,
   rosterStub,
+  settlement,
   switchOf,
   typesOf,
   upstream,
@@ -140,6 +141,52 @@ describe("enlisting again", () => {
 });
 
 describe("who runs calls", () => {
+  const admitted = async (agent: Agent) => {
+    const admission = await instanceOf(deployment, agent.id).admit(agent.admission());
+    if (!admission.admitted) throw new Error("refused");
+    return admission.lease;
+  };
+  const saysOf = ({ mock }: { mock: { calls: unknown[][] } }, { id }: Agent) =>
+    mock.calls.filter(([instance]) => instance === id).map(([, isRunning]) => isRunning);
+
+  it("is told again where the word was lost, after a while, and costs no call anything", async () => {
+    const agent = await enrolAgent();
+    const lease = await admitted(agent);
+    const lost = vi.spyOn(Roster.prototype, "confirm").mockRejectedValue(new Error("lost"));
+    const nowMs = Date.now();
+    const clock = vi.spyOn(Date, "now").mockReturnValue(nowMs);
+    for (let i = 0; i < 5; i++) expect(await lease.append(new Uint8Array(1))).toBeTypeOf("number");
+    await vi.waitFor(() => expect(saysOf(lost, agent)).toEqual([true]));
+    lost.mockRestore();
+    const heard = vi.spyOn(Roster.prototype, "confirm");
+    expect(await lease.append(new Uint8Array(1))).toBeTypeOf("number");
+    expect(saysOf(heard, agent)).toEqual([]);
+    clock.mockReturnValue(nowMs + 5_000);
+    for (let i = 0; i < 5; i++) expect(await lease.beat()).toBe(true);
+    clock.mockRestore();
+    await vi.waitFor(() => expect(saysOf(heard, agent)).toEqual([true]));
+    await lease.settle(settlement());
+  });
+
+  it("is told though a question is on its way that left before anything ran", async () => {
+    const agent = await enrolAgent();
+    const answered = Promise.withResolvers<void>();
+    const confirm = vi.spyOn(Roster.prototype, "confirm").mockImplementation(async () => {
+      await answered.promise;
+      return { confirmed: true, closed: [], validMs: 60_000 };
+    });
+    // Asked ahead of need, beside the call that is then admitted.
+    const clock = vi.spyOn(Date, "now").mockReturnValue(Date.now() + deployment.config.roster.confirmationMs * 0.75);
+    const lease = await admitted(agent);
+    await vi.waitFor(() => expect(saysOf(confirm, agent)).toEqual([false]));
+    expect(await lease.beat()).toBe(true);
+    expect(saysOf(confirm, agent)).toEqual([false]);
+    answered.resolve();
+    await vi.waitFor(() => expect(saysOf(confirm, agent)).toEqual([false, true]));
+    clock.mockRestore();
+    await lease.settle(settlement());
+  });
+
   it("is known from a call's first beat, told once, and after an eviction of the roster, too", async () => {
     const agent = await enrolAgent();
     const asked = await inRosterOf(agent, (roster) => vi.spyOn(Object.getPrototypeOf(roster) as Roster, "confirm"));

@@ -40,6 +40,7 @@ describe("a receipt", () => {
     idle: 4,
     opened: null,
     liftAskedBy: [],
+    unheardShards: 0,
     ...change,
   });
   const hundred = Array.from({ length: 100 }, (_, i) => 1_001 + ((i * 37) % 100));
@@ -234,6 +235,31 @@ describe("an instance that is reset while its calls are cut", () => {
     expect(silent.acknowledgedAgeMs).toBeLessThan(12_000);
     expect(silent.acknowledgedAgeMs).toBeGreaterThanOrEqual(0);
   }, 20_000);
+});
+
+describe("the last byte, of an instance that is reset after its Worker has confirmed", () => {
+  it("is never said to be earlier than it was: who has forgotten it says when it knew of the cut", async () => {
+    const agent = await enrolAgent();
+    const instance = instanceOf(deployment, agent.id);
+    const admission = await instance.admit(agent.admission());
+    if (!admission.admitted) throw new Error("refused");
+    const sw = switchOf({ reach: "instance", target: { instance: agent.id } });
+    const closing = instance.close(sw).catch(() => null);
+    await admission.lease.broken();
+    const passedAtMs = Date.now();
+    const timing = {
+      startedAtMs: passedAtMs,
+      firstByteAtMs: passedAtMs,
+      lastByteAtMs: passedAtMs,
+      endedAtMs: Date.now(),
+    };
+    await admission.lease.settle(settlement({ outcome: "cut", timing }));
+    expect(await closing).toMatchObject({ cut: 1, lastByteAgeMs: expect.any(Number) });
+    await runInDurableObject(instanceStub(agent.id), (_i, state) => state.abort("reset by a test")).catch(() => {});
+    const { cut, lastByteAgeMs, acknowledgedAgeMs } = await instanceOf(deployment, agent.id).close(sw);
+    expect([cut, lastByteAgeMs]).toEqual([1, acknowledgedAgeMs]);
+    expect(Date.now() - acknowledgedAgeMs).toBeGreaterThanOrEqual(passedAtMs);
+  });
 });
 
 /** By the public half, as anybody would. */

@@ -330,7 +330,15 @@ describe("an instance that did not acknowledge", () => {
     const stoppedByMs = story.receipt.acceptedAtMs + 60_000;
     const receipt: Partial<Receipt> = {
       ...receiptOf(
-        { switch: story.receipt.switch, status: "done", reached: [], idle: 0, opened: null, liftAskedBy: [] },
+        {
+          switch: story.receipt.switch,
+          status: "done",
+          reached: [],
+          idle: 0,
+          opened: null,
+          liftAskedBy: [],
+          unheardShards: 0,
+        },
         ISSUER,
       ),
       missing: 1,
@@ -355,7 +363,15 @@ describe("an instance that did not acknowledge", () => {
     const stoppedByMs = story.receipt.acceptedAtMs + 60_000;
     const nobody: Partial<Receipt> = {
       ...receiptOf(
-        { switch: story.receipt.switch, status: "done", reached: [], idle: 0, opened: null, liftAskedBy: [] },
+        {
+          switch: story.receipt.switch,
+          status: "done",
+          reached: [],
+          idle: 0,
+          opened: null,
+          liftAskedBy: [],
+          unheardShards: 0,
+        },
         ISSUER,
       ),
       lastAcknowledgedAtMs: Date.now(),

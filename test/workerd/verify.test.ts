@@ -3,6 +3,7 @@ import { env } from "cloudflare:workers";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { beforeAll, describe, expect, it } from "vitest";
 import { BodyWriter, wholeBody } from "../../durable-objects/bodies.ts";
+import { INSTANCE_SHAPES } from "../../durable-objects/instance-shapes.ts";
 import { Kept } from "../../durable-objects/kept.ts";
 import { type Sealing, TranscriptLog } from "../../durable-objects/transcript-log.ts";
 import { KeyRing, SEAL_ALGORITHMS } from "../../src/grant/keys.ts";
@@ -74,7 +75,7 @@ async function write(
 ): Promise<Objects> {
   const namespace = bindings.AGENT_INSTANCE;
   await runInDurableObject(namespace.get(namespace.newUniqueId()), async (_: unknown, state: DurableObjectState) => {
-    const log = new TranscriptLog(state.storage.sql, new Kept(state.storage.sql));
+    const log = new TranscriptLog(state.storage.sql, new Kept(state.storage.sql, "AgentInstance", INSTANCE_SHAPES));
     let nowMs = START_MS;
     story({
       log,
@@ -422,6 +423,18 @@ describe("what was changed afterwards has its place named, and no other", () => 
       "a version that nobody knows",
       replaceIn(segment(0), 2, '"v":1', '"v":2'),
       `${segment(0)} line 2 (seq 1)`,
+      "a version of the format that is not known",
+    ],
+    [
+      "a version of the seal that nobody knows",
+      replaceIn(segment(3), 3, '"v":1', '"v":2'),
+      `${segment(3)} line 3`,
+      "the seal has a version of the format that is not known",
+    ],
+    [
+      "a version of a body's line that nobody knows",
+      replaceIn(bodies(0), 3, '"v":1', '"v":2'),
+      `${bodies(0)} line 3`,
       "a version of the format that is not known",
     ],
     [

@@ -126,6 +126,67 @@ describe("the roster, the switchboard and the journals", () => {
   });
 });
 
+describe("the roster hears of streams", () => {
+  /** Answers without a length, of these runs, at the same time; read to their ends. */
+  const stream = async (agent: Agent, type: string, runs: readonly number[], count = 1) => {
+    upstream(() => {
+      let at = 0;
+      const pull = async (controller: ReadableByteStreamController) => {
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        const bytes = runs[at++];
+        if (bytes !== undefined) return controller.enqueue(new Uint8Array(bytes));
+        controller.close();
+        controller.byobRequest?.respond(0);
+      };
+      const body = new ReadableStream({ type: "bytes", pull } as UnderlyingByteSource);
+      return new Response(body, { headers: { "content-type": type } });
+    });
+    const answers = await Promise.all(Array.from({ length: count }, () => agent.call(ISSUES)));
+    const total = runs.reduce((sum, bytes) => sum + bytes, 0);
+    for (const answer of answers) expect((await answer.bytes()).length).toBe(total);
+  };
+  const saysOf = ({ mock }: { mock: { calls: unknown[][] } }, { id }: Agent) =>
+    mock.calls.filter(([instance]) => instance === id).map(([, isRunning]) => isRunning);
+
+  it("when the first event stream of an instance begins: one request, however many there are and follow", async () => {
+    const agent = await enrolAgent();
+    const confirm = vi.spyOn(Roster.prototype, "confirm");
+    await stream(agent, "text/event-stream", [6, 6], 3);
+    await vi.waitFor(() => expect(saysOf(confirm, agent)).toEqual([true]));
+    await stream(agent, "text/event-stream", [6, 6], 2);
+    expect(saysOf(confirm, agent)).toEqual([true]);
+  });
+
+  it("of others when their first run is on record, and not at all of what is short", async () => {
+    const agent = await enrolAgent();
+    const confirm = vi.spyOn(Roster.prototype, "confirm");
+    // Without a length, and over before it is due to be appended.
+    await stream(agent, "application/json", [6, 6], 4);
+    expect(saysOf(confirm, agent)).toEqual([]);
+    await stream(agent, "application/octet-stream", [300_000, 300_000], 2);
+    await vi.waitFor(() => expect(saysOf(confirm, agent)).toEqual([true]));
+    await stream(agent, "application/octet-stream", [300_000]);
+    expect(saysOf(confirm, agent)).toEqual([true]);
+  });
+
+  it("with the questions that are asked anyway, as long as there are streams", async () => {
+    const agent = await enrolAgent();
+    const confirm = vi.spyOn(Roster.prototype, "confirm");
+    const nowMs = Date.now();
+    await stream(agent, "text/event-stream", [6]);
+    await vi.waitFor(() => expect(saysOf(confirm, agent)).toEqual([true]));
+    await stream(agent, "text/event-stream", [6]);
+    // Nothing runs when it is asked, and something did since the last time.
+    const clock = at(nowMs + deployment.config.roster.confirmationMs * 0.75);
+    expect(await verdictOf(agent)).toBe("admitted");
+    await vi.waitFor(() => expect(saysOf(confirm, agent)).toEqual([true, true]));
+    clock.mockReturnValue(nowMs + deployment.config.roster.confirmationMs * 1.5);
+    expect(await verdictOf(agent)).toBe("admitted");
+    clock.mockRestore();
+    await vi.waitFor(() => expect(saysOf(confirm, agent)).toEqual([true, true, false]));
+  });
+});
+
 describe("a shared limit", () => {
   it("that a lease covers costs a call no request and no row", async () => {
     const agent = await enrolAgent({ agent: "ample-bot", human: `human-${crypto.randomUUID()}` });
