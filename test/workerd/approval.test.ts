@@ -1,6 +1,6 @@
 // A call that a person must approve: what an approval covers, who can use it, and how often.
 
-import { createExecutionContext, evictDurableObject, runInDurableObject } from "cloudflare:test";
+import { createExecutionContext, runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { InstanceControl } from "../../durable-objects/instance-control.ts";
 import { gate } from "../../src/gate/gate.ts";
