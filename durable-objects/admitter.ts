@@ -12,7 +12,8 @@ import type {
   RenewRequest,
 } from "../src/instance/contract.ts";
 import { type LimitState, limitStateOf, reserve } from "../src/instance/limits.ts";
-import { countingBytes, type Wanted, wantedOf } from "../src/quota/shares.ts";
+import type { Wanted } from "../src/quota/contract.ts";
+import { countingBytes, wantedOf } from "../src/quota/shares.ts";
 import type { Call } from "../src/scope/call.ts";
 import type { Approvals, Gate } from "./approvals.ts";
 import { requestBody } from "./bodies.ts";
@@ -156,7 +157,8 @@ export class Admitter {
     this.#options.control.saw({ kind: "admitted", bytes: bytesSent(sent) }, nowMs);
     const isTold = request.delegation !== undefined || statesDelegation(config.upstreams[call.upstream]!);
     const facts = isTold ? { delegation: delegationFacts(enrolment) } : {};
-    return { admitted: true, seq, lease, aheadBytes, limits: this.#limitState(nowMs), ...facts };
+    const taken = tickets.length === 0 ? {} : { tickets };
+    return { admitted: true, seq, lease, aheadBytes, limits: this.#limitState(nowMs), ...facts, ...taken };
   }
 
   #limitState(nowMs: number): LimitState {

@@ -18,6 +18,8 @@ import type {
   IntrospectAnswer,
   RenewAnswer,
   RenewRequest,
+  ResumeRequest,
+  Resumption,
   UnstoredBody,
   UnstoredLines,
 } from "../src/instance/contract.ts";
@@ -39,6 +41,7 @@ import { Ledger } from "./ledger.ts";
 import { Orphans } from "./orphans.ts";
 import { jtiOf } from "./proof-mark.ts";
 import { RefusedCalls } from "./refused-calls.ts";
+import { Resumer } from "./resumer.ts";
 import { RuleWatch } from "./rule-watch.ts";
 import { RunningCalls, SILENT_MS } from "./running-calls.ts";
 import { InstanceShares } from "./shares.ts";
@@ -60,6 +63,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   readonly #calls: RunningCalls;
   readonly #refused: RefusedCalls;
   readonly #admitter: Admitter;
+  readonly #resumer: Resumer;
   #isEnrolling = false;
   /** Ended, and on the roster until every Worker that has confirmed nothing has surely cut by itself. */
   #leaveAtMs: number | null = null;
@@ -95,11 +99,12 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     });
     const { leases } = this.#calls;
     this.#orphans = new Orphans({
+      kept,
       ledger,
       bucket: () => this.env.TRANSCRIPTS,
       limits,
       deployment,
-      isHeld: (seq) => leases.has(seq),
+      wakeBy,
     });
     this.#family = new Family({
       kept,
@@ -124,7 +129,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     });
     const whyNot = (call: Call, nowMs: number) => this.#admitter.whyNever(call, nowMs);
     this.#approvals = new Approvals({ ctx, kept, deployment, ledger, wakeBy, whyNot });
-    this.#shares = new InstanceShares(ctx, deployment, ledger, leases, () => this.#orphans.hasLarge);
+    this.#shares = new InstanceShares(ctx, deployment, ledger, leases, () => this.#orphans.hasAny);
     this.#shares.loseRunning(Date.now());
     this.#admitter = new Admitter({
       ledger: this.#ledger,
@@ -136,15 +141,20 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       refused: this.#refused,
       deployment,
     });
+    this.#resumer = new Resumer({
+      ledger: this.#ledger,
+      control: this.#control,
+      shares: this.#shares,
+      calls: this.#calls,
+      orphans: this.#orphans,
+      limits: () => this.#family.limits(this.#ledger.enrolment!),
+      deployment,
+    });
     // Whether it has left is not kept: to leave twice is nothing.
     if (this.#ledger.log.isClosed) this.#leaveAtMs = this.#ledger.state.orphaned?.untilMs ?? null;
     this.#wake = new Wake(ctx, () => this.#nextWakeMs());
     if (this.#ledger.enrolment !== null) this.#follow(this.#ledger.enrolment);
-    try {
-      this.#orphans.record(Date.now());
-    } catch {
-      // A secret is missing, and every door is closed. The alarm does it, or the object that the mended deployment starts.
-    }
+    this.#orphans.find(Date.now());
   }
 
   /** Where it is used, not in the constructor: a secret that is missing closes every door, and must not stop the alarms. */
@@ -281,7 +291,12 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   }
 
   async callStopped(seq: number): Promise<void> {
+    this.#calls.stopped(seq);
     this.#orphans.confirm(seq, Date.now());
+  }
+
+  async resume(request: ResumeRequest): Promise<Resumption> {
+    return this.#resumer.resume(request);
   }
 
   /** The desk's: a person has decided. */
@@ -371,6 +386,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     else await this.#control.learn(enrolment);
     if (this.#ledger.log.isClosed) return;
     const nowMs = Date.now();
+    this.#orphans.giveUp(nowMs);
     this.#orphans.count(this.#calls.leases.size, nowMs);
     this.#shares.loseRunning(nowMs);
     for (const lease of this.#calls.leases.values()) lease.abandon();
@@ -397,7 +413,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
         this.#watch.dueAtMs(nowMs),
         this.#approvals.dueAtMs(nowMs),
         this.#leaveAtMs,
-        this.#orphans.hasLarge ? nowMs : null,
+        this.#orphans.dueAtMs(nowMs),
         this.#family.dueAtMs(nowMs),
       ].filter((time) => time !== null);
       const times = [...this.#ledger.wakeTimes(nowMs), ...others];

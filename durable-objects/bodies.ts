@@ -47,6 +47,16 @@ export class BodyWriter {
     this.#isLarge = about.declaredBytes !== null && about.declaredBytes > INLINE_MAX_BYTES;
   }
 
+  /** Goes on with a body of which these runs are durable. They lie in lines, all of them. */
+  static after(of: number, part: RawPart, runs: Iterable<BodyRun>): BodyWriter | null {
+    let writer: BodyWriter | null = null;
+    for (const { salt, bytes } of runs) {
+      writer ??= new BodyWriter(of, part, { declaredBytes: null }, salt!);
+      writer.next(bytes);
+    }
+    return writer;
+  }
+
   next(bytes: Uint8Array): Piece {
     this.#hash.update(bytes);
     this.bytes += bytes.length;

@@ -4,20 +4,36 @@ import type { Lease } from "./lease.ts";
 
 /** Calls that are being cut: who of their Workers has confirmed, and when. */
 export class Cut {
-  readonly #leases: readonly Lease[];
+  readonly #leases: Lease[];
   readonly #switchId: string | null;
   readonly #startedAtMs = Date.now();
   #doneAtMs: number | null = null;
-  readonly done: Promise<unknown>;
+  #done: Promise<unknown> = Promise.resolve();
 
   /** Breaks the leases: each Worker hears of it at once. */
   constructor(leases: readonly Lease[], cause: Cause, switchId: string | null) {
-    this.#leases = leases;
+    this.#leases = [...leases];
     this.#switchId = switchId;
     for (const lease of leases) lease.break(cause, switchId);
-    this.done = Promise.all(leases.map((lease) => lease.done)).then(() => {
-      this.#doneAtMs = Date.now();
+    this.#wait();
+  }
+
+  get done(): Promise<unknown> {
+    return this.#done;
+  }
+
+  /** One that broke by it when its Worker took it up again, after a reset of the object. */
+  add(lease: Lease): void {
+    this.#leases.push(lease);
+    this.#wait();
+  }
+
+  #wait(): void {
+    this.#doneAtMs = null;
+    const done = Promise.all(this.#leases.map((lease) => lease.done)).then(() => {
+      if (this.#done === done) this.#doneAtMs = Date.now();
     });
+    this.#done = done;
   }
 
   /** Nothing ran. */

@@ -61,7 +61,8 @@ export class InstanceControl {
     this.ceilings = new LiveCeilings(options.deployment, () => this.#switches.closed);
     this.#confirmation = new Confirmation(
       options.deployment,
-      () => options.leases.size > 0,
+      // Those that wait to be taken up again as well: a kill finds them first.
+      () => options.leases.size > 0 || options.orphans().runningAt(Date.now()) > 0,
       () => this.#onConfirmation(),
     );
   }
@@ -186,7 +187,7 @@ export class InstanceControl {
     const answer = cut.answer(nowMs);
     const { state } = this.#ledger;
     // What nobody confirmed is over when its time is, and not before.
-    const overAgeMs = Math.max(0, nowMs - (state.orphaned?.untilMs ?? 0));
+    const overAgeMs = Math.max(0, nowMs - this.#options.orphans().overAtMs);
     // As counted on record: what was confirmed before this object was reset is in it.
     const counted = state.cuts?.[sw.id] ?? 0;
     // Of those nobody knows when their last bytes passed, but that it was before this life of the object heard of the switch.
@@ -221,6 +222,34 @@ export class InstanceControl {
     const leases = this.#options.leases.values();
     if (sw.act === "narrow") return this.ceilings.narrow(this.#ledger.enrolment, leases);
     return [...leases].filter(({ upstream }) => closes(sw, upstream));
+  }
+
+  /**
+   * INVARIANT: synchronous, with the making of the lease. One that is taken up again breaks at once where a newcomer would be
+   * refused; by a switch, its cut waits for it.
+   */
+  breakIfStopped(lease: Lease, nowMs: number): void {
+    const { state, enrolment } = this.#ledger;
+    const { closed } = this.#switches;
+    const sw = closed.find((one) => closes(one, lease.upstream));
+    const permits = this.ceilings.permitsOf(enrolment!, lease.call);
+    if (sw !== undefined) this.#breakBy(sw, lease);
+    else if (state.stopped !== null) lease.break(state.stopped === "revoked" ? "ended" : "switched");
+    else if (this.deadReason(nowMs) !== null) lease.break("expired");
+    else if (!permits.ok) {
+      const isEntitlement = permits.error.kind === "absent" && permits.error.layer === "entitlement";
+      const narrowing = isEntitlement ? closed.findLast(({ act }) => act === "narrow") : undefined;
+      // Without one the configuration has changed.
+      if (narrowing === undefined) lease.break("narrowed");
+      else this.#breakBy(narrowing, lease);
+    }
+  }
+
+  #breakBy(sw: Switch, lease: Lease): void {
+    lease.break(causeOf(sw), sw.id);
+    const cut = this.#cuts.get(sw.id) ?? new Cut([], causeOf(sw), sw.id);
+    this.#cuts.set(sw.id, cut);
+    cut.add(lease);
   }
 
   /** Puts on record what was taken. Dying before this, the object that starts anew hears of it from the roster. */

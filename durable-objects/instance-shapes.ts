@@ -161,6 +161,7 @@ export const INSTANCE_SHAPES = {
   approval: KEPT_APPROVAL,
   segment: SEGMENT,
   raw: whole<KnownBody>({ objects: number, unstored: z.array(number) }),
+  orphan: number,
   child: CHILD,
   family: z.union([whole<Totals>({ children: number, spent: AMOUNTS }), z.literal(true)]),
 } as const satisfies Required<Shapes>;

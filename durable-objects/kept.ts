@@ -5,7 +5,7 @@ import { readStored, rowsIfThere } from "./stored.ts";
 type KeptRow = { kind: string; id: string; json: string };
 
 /** What is kept. Each kind has one owner, which says what stands in it. */
-export type Kind = "enrolment" | "switch" | "handover" | "approval" | "segment" | "raw" | "child" | "family";
+export type Kind = "enrolment" | "switch" | "handover" | "approval" | "segment" | "raw" | "orphan" | "child" | "family";
 
 export type Shapes = { readonly [kind in Kind]?: z.ZodType };
 

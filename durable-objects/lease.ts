@@ -1,7 +1,7 @@
 import { RpcTarget } from "cloudflare:workers";
 import type { Cause, LeaseCalls, Settlement } from "../src/instance/contract.ts";
 import type { Units } from "../src/metering/amounts.ts";
-import type { Ticket } from "../src/quota/shares.ts";
+import type { Ticket } from "../src/quota/contract.ts";
 import type { Call } from "../src/scope/call.ts";
 import type { BodyReference } from "../src/transcript/envelope.ts";
 import { BodyWriter, type Piece, wholeBody } from "./bodies.ts";
@@ -28,6 +28,8 @@ export interface Taken {
   readonly aheadBytes: number;
 }
 
+const FIRST = { isResumed: false, answer: null };
+
 export interface AnswerBody {
   readonly reference: BodyReference | null;
   /** What shares the answer's row. */
@@ -48,7 +50,7 @@ export class Lease extends RpcTarget implements LeaseCalls {
   readonly grant: string;
   readonly #host: LeaseHost;
   /** Of an answer that comes in runs; one that comes whole never needs it. */
-  #answer: BodyWriter | null = null;
+  #answer: BodyWriter | null;
   /** Of a request body that did not fit into the call's own record. */
   readonly request: BodyWriter | null;
   requestComplete: boolean;
@@ -64,8 +66,19 @@ export class Lease extends RpcTarget implements LeaseCalls {
   /** So many bytes of the answer its Worker may pass before they are counted. */
   aheadBytes: number;
 
-  constructor(host: LeaseHost, seq: number, call: Call, request: BodyWriter | null, grant: string, taken: Taken) {
+  /** Where the call began in an earlier life of the object, with what is durable of its answer. */
+  constructor(
+    host: LeaseHost,
+    seq: number,
+    call: Call,
+    request: BodyWriter | null,
+    grant: string,
+    taken: Taken,
+    { isResumed, answer }: { readonly isResumed: boolean; readonly answer: BodyWriter | null } = FIRST,
+  ) {
     super();
+    this.#answer = answer;
+    this.isResumed = isResumed;
     this.seq = seq;
     this.call = call;
     this.upstream = call.upstream;
@@ -96,6 +109,9 @@ export class Lease extends RpcTarget implements LeaseCalls {
   get switchId(): string | null {
     return this.#switchId;
   }
+  readonly isResumed: boolean;
+  /** Its Worker has it, and has said so by any of the calls below. */
+  isHeld = false;
   /** When a byte of it last passed, as far as its Worker has said. */
   lastByteAtMs: number | null = null;
 
@@ -109,10 +125,12 @@ export class Lease extends RpcTarget implements LeaseCalls {
   }
 
   async broken(): Promise<Cause> {
+    this.isHeld = true;
     return this.#broken.promise;
   }
 
   async beat(): Promise<boolean> {
+    this.isHeld = true;
     this.heardAtMs = Date.now();
     if (this.#cause === null && !this.#isDone) await this.#host.confirm(this);
     return this.#cause === null && !this.#isDone;
@@ -129,6 +147,7 @@ export class Lease extends RpcTarget implements LeaseCalls {
 
   async append(bytes: Uint8Array, declaredBytes: number | null = null): Promise<number | null> {
     if (this.#isDone) return null;
+    this.isHeld = true;
     this.heardAtMs = Date.now();
     this.#answer ??= new BodyWriter(this.seq, "answer", { declaredBytes });
     this.#append(this.#answer, "answer", bytes);

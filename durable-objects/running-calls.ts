@@ -118,6 +118,12 @@ export class RunningCalls implements LeaseHost {
     this.leases.delete(lease.seq);
   }
 
+  /** A Worker stops that has lost a lease: it may never have heard that it was given another one. */
+  stopped(seq: number): void {
+    const lease = this.leases.get(seq);
+    if (lease?.isResumed === true && !lease.isHeld) lease.abandon();
+  }
+
   /** A Worker that died without a word holds no place: its call is recorded as lost, and what it may still say is refused. */
   giveUpSilent(nowMs: number): void {
     for (const lease of [...this.leases.values()]) if (lease.heardAtMs < nowMs - SILENT_MS) lease.abandon();

@@ -4,7 +4,7 @@ import { unavailable } from "../src/denial.ts";
 import type { Deployment } from "../src/deployment.ts";
 import type { Units } from "../src/metering/amounts.ts";
 import { quotaOf } from "../src/objects.ts";
-import type { LeaseAnswer, LeaseRequest, ShareReport, Short } from "../src/quota/contract.ts";
+import type { LeaseAnswer, LeaseRequest, ShareReport, Short, Ticket, Wanted } from "../src/quota/contract.ts";
 import { type Dimension, map, minus, of, plus, type Some } from "../src/quota/dimensions.ts";
 import {
   countingBytes,
@@ -14,9 +14,8 @@ import {
   type Shares,
   settled,
   shareOf,
-  type Ticket,
+  takenUp,
   usedAt,
-  type Wanted,
   withoutWorkers,
 } from "../src/quota/shares.ts";
 import { within } from "../src/within.ts";
@@ -91,6 +90,12 @@ export class InstanceShares {
     const { shares } = this.#ledger().state;
     if (shares !== undefined)
       this.#ledger().change({ shares: withoutWorkers(shares, nowMs, nowMs + SILENT_WORKER_CUT_MS) });
+  }
+
+  /** A call of an earlier life runs again: what it took is still charged, and is settled with it. */
+  takeUp(tickets: readonly Ticket[], nowMs: number): void {
+    for (const { name, need } of tickets)
+      if (Object.hasOwn(need, "concurrency")) this.#set(name, takenUp(shareOf(this.#shares, name), nowMs));
   }
 
   get #shares(): Shares {

@@ -186,6 +186,16 @@ export class TranscriptLog {
     return undefined;
   }
 
+  /** The answer to a call that was made a moment ago. Reads what followed it. */
+  answerTo(call: number): Fields | undefined {
+    for (const table of this.#tables())
+      for (const line of table.lines(call + 1)) {
+        const record = JSON.parse(line) as Fields;
+        if (record["type"] === "answer" && record["call"] === call) return record;
+      }
+    return undefined;
+  }
+
   /** Freezes the open table as a segment. Synchronous: range and seal are fixed in one commit, before any copy of it leaves. */
   seal(options: Sealing, final: boolean, nowMs: number): void {
     const { no, firstSeq, jtiUntilMs, bytes } = this.#open;

@@ -7,14 +7,15 @@ import type {
   AdmitRefusal,
   AdmitRequest,
   DelegationFacts,
-  LeaseCalls,
+  ResumeRequest,
+  Resumption,
   Settlement,
   Ticket,
 } from "../instance/contract.ts";
 import type { LimitState } from "../instance/limits.ts";
 import { instanceOf } from "../objects.ts";
 import { err, ok, type Result } from "../result.ts";
-import { within } from "../within.ts";
+import { HeldLease } from "./held-lease.ts";
 import { Stop } from "./stop.ts";
 
 declare const admitted: unique symbol;
@@ -23,10 +24,8 @@ declare const admitted: unique symbol;
 export interface Admitted {
   readonly [admitted]: true;
   readonly seq: number;
-  readonly lease: LeaseCalls & Partial<Disposable>;
+  readonly lease: HeldLease;
   readonly stop: Stop;
-  /** So many bytes of its answer may pass before they are appended. */
-  readonly aheadBytes: number;
   readonly limits: LimitState;
   /** Null where it was not asked for. */
   readonly delegation: DelegationFacts | null;
@@ -46,9 +45,6 @@ const ADMIT_TIMEOUT_MS = 10_000;
  * answer waits for that. A longer one listens from here on, and a switch that was closed meanwhile answers at once.
  */
 const LISTEN_AFTER_MS = 50;
-/** From then on the lease is asked in turns whether it still holds, and has this long for a word: who hears nothing cuts by itself. */
-const BEAT_MS = 5_000;
-export const LEASE_ANSWER_MS = 5_000;
 
 /** One RPC: the instance refuses and records, or records and gives a lease. */
 export async function admit(
@@ -58,7 +54,7 @@ export async function admit(
   gone: AbortSignal,
 ): Promise<Result<Admitted, Refusal>> {
   const stop = new Stop();
-  const listener = new Listener(stop);
+  const listener = new Listener();
   // The earliest time first: the call's one timer is set once.
   stop.wakeAfter(LISTEN_AFTER_MS, () => listener.listen());
   stop.allow(ADMIT_TIMEOUT_MS, { kind: "lease-lost" });
@@ -79,13 +75,14 @@ export async function admit(
       stop.end();
       return err(admission);
     }
-    const { lease, seq, aheadBytes, limits, delegation = null } = admission;
+    const { seq, aheadBytes, limits, delegation = null, tickets = [] } = admission;
+    const resume = resumption(deployment, grant.instance, seq, request, tickets);
+    const lease = new HeldLease(admission.lease, aheadBytes, stop, resume);
     listener.hold(lease);
     return ok({
       seq,
       lease,
       stop,
-      aheadBytes,
       limits,
       delegation,
       // Nobody hears it: its time frees the place as well.
@@ -93,7 +90,7 @@ export async function admit(
         instanceOf(deployment, grant.instance)
           .callStopped(seq)
           .catch(() => {}),
-      listen: () => listener.listen(),
+      listen: () => lease.listen(),
     } as unknown as Admitted);
   } catch {
     stop.end();
@@ -122,44 +119,37 @@ async function waitFor(
   return admission;
 }
 
-/** Waits for the lease to break, and asks in turns whether it can still be heard. */
+/** Listens from its time on, or from when there is a lease. */
 class Listener {
-  readonly #stop: Stop;
-  #lease: LeaseCalls | null = null;
+  #lease: HeldLease | null = null;
   #isWanted = false;
-  #isListening = false;
 
-  constructor(stop: Stop) {
-    this.#stop = stop;
-  }
-
-  hold(lease: LeaseCalls): void {
+  hold(lease: HeldLease): void {
     this.#lease = lease;
-    if (this.#isWanted) this.listen();
+    if (this.#isWanted) lease.listen();
   }
 
-  /** A switch resolves `broken()`, a reset of the object rejects it: the pump stops either way. */
   listen(): void {
     this.#isWanted = true;
-    if (this.#lease === null || this.#isListening) return;
-    this.#isListening = true;
-    this.#lease.broken().then(
-      (cause) => this.#stop.stop({ kind: "cut", cause }),
-      () => this.#stop.stop({ kind: "lease-lost" }),
-    );
-    this.#beat(this.#lease);
-  }
-
-  /** As long as the call runs, also while it waits for an upstream that says nothing. */
-  #beat(lease: LeaseCalls): void {
-    this.#stop.wakeAfter(BEAT_MS, async () => {
-      const asked = lease.beat().catch(() => undefined);
-      // `false`: it broke, and its cause is on its way by `broken()`.
-      if ((await within(LEASE_ANSWER_MS, asked)) === undefined) this.#stop.stop({ kind: "lease-lost" });
-      else this.#beat(lease);
-    });
+    this.#lease?.listen();
   }
 }
+
+/**
+ * How the call is taken up again, where its lease dies with the object. Null: not at all. Of a long request the object would have to
+ * read all runs again, and that takes longer than anybody waits. By itself, so that nothing else of the call is kept for it.
+ */
+function resumption(
+  deployment: Deployment,
+  instance: string,
+  seq: number,
+  { call, request: { bodyFollows } }: Pick<AdmitRequest, "call" | "request">,
+  tickets: ResumeRequest["tickets"],
+): (() => Promise<Resumption>) | null {
+  return call === null || bodyFollows ? null : resumingOf(deployment, instance, { seq, call, tickets });
+}
+const resumingOf = (deployment: Deployment, instance: string, request: ResumeRequest) => () =>
+  instanceOf(deployment, instance).resume(request);
 
 /** A lease that comes too late is settled at once: nothing was sent. */
 function giveBack(asked: Promise<Admission>): void {

@@ -55,6 +55,8 @@ export async function forward(call: Admitted, request: Forwarding, deployment: D
   awaitAnswer();
   try {
     const credential = await credentialOf(call, request, deployment);
+    // Nothing leaves while nobody could stop it.
+    while (!call.lease.isHeld && call.stop.reason === null) await call.stop.orStopped(call.lease.holding());
     if (credential === null || call.stop.reason !== null) return { response: null, sent, guarded: [] };
     const { delegation } = request;
     const said = takesRanges(upstream) ? request.headers : withoutRanges(request.headers);
@@ -153,11 +155,6 @@ async function sendLongBody(
   }
 
   async function isDurable(run: Uint8Array, last: boolean): Promise<boolean> {
-    try {
-      return await lease.appendRequest(run, last);
-    } catch {
-      stop.stop({ kind: "lease-lost" });
-      return false;
-    }
+    return lease.appendRequest(run, last);
   }
 }

@@ -9,6 +9,7 @@ export function outcomeOf(reason: Reason): Outcome {
   switch (reason?.kind) {
     case "cut":
     case "lease-lost":
+    case "misfit":
       return "cut";
     case "client-gone":
       return "client-gone";
@@ -31,6 +32,8 @@ export function reasonText(reason: Reason): string | null {
       return `the lease broke: ${reason.cause}`;
     case "lease-lost":
       return "the lease was lost";
+    case "misfit":
+      return "after a reset of the object, what was durable of the answer did not fit what had been sent";
     case "timeout":
       return `${reason.what} timeout`;
     case "too-large":
@@ -72,6 +75,7 @@ export function denialOf(reason: Reason): Denial {
     case "cut":
       return denialOfCut(reason.cause);
     case "lease-lost":
+    case "misfit":
       return unavailable("the lease was lost");
     case "timeout":
       return { kind: "upstream-failed", status: 504, reason: `${reason.what} timeout` };

@@ -3,10 +3,11 @@ import type { AnswerHead, Outcome, Settlement } from "../instance/contract.ts";
 import { chargeOf, type Metered, NOTHING_SAID } from "../metering/charge.ts";
 import { type AnswerForm, AnswerReader, type Room } from "../metering/read-answer.ts";
 import { within } from "../within.ts";
-import { type Admitted, LEASE_ANSWER_MS } from "./admit.ts";
+import type { Admitted } from "./admit.ts";
 import type { CallRedaction } from "./call-redaction.ts";
 import { EchoScan } from "./echo-scan.ts";
 import type { Forwarded } from "./forward.ts";
+import { LEASE_ANSWER_MS } from "./held-lease.ts";
 import { outcomeOf, reasonText } from "./outcome.ts";
 import { giveRoom, takeRoom } from "./request-body.ts";
 
@@ -52,8 +53,6 @@ export class Pump {
   /** Received and, perhaps, passed, but not durable yet. */
   #pending: Uint8Array[] = [];
   #pendingBytes = 0;
-  /** So many of both may pass. */
-  #aheadBytes: number;
   /** On its way to the instance. */
   #appendingBytes = 0;
   #appending: Promise<void> = Promise.resolve();
@@ -67,7 +66,6 @@ export class Pump {
     this.#call = call;
     this.#forwarded = forwarded;
     this.#passage = passage;
-    this.#aheadBytes = call.aheadBytes;
     this.#scan = new EchoScan(forwarded.guarded);
   }
 
@@ -123,29 +121,28 @@ export class Pump {
       ...this.#unitsOf(outcome),
       ...(this.#passage.redaction === null ? {} : { redaction: this.#passage.redaction.answer }),
     };
+    stop.allow(LEASE_ANSWER_MS, { kind: "lease-lost" });
+    const settling = lease.settle(settlement).finally(() => lease[Symbol.dispose]());
     try {
-      // A stopped call keeps no time of its own any more.
-      stop.allow(LEASE_ANSWER_MS, { kind: "lease-lost" });
-      const settling = lease.settle(settlement);
-      const settled = stop.reason === null ? await stop.orStopped(settling) : await within(LEASE_ANSWER_MS, settling);
+      const settled = await (stop.reason === null ? stop.orStopped(settling) : settling);
       // `false`: it was given up. What the agent hears is what any revoked token hears.
       if (settled === false) stop.stop({ kind: "cut", cause: "switched" });
       else if (typeof settled === "string") stop.stop({ kind: "cut", cause: settled });
-      else if (settled === undefined) this.#loseLease();
+      else if (settled === undefined) this.#loseLease(settling);
       return settled === true;
-    } catch {
-      this.#loseLease();
-      return false;
     } finally {
       stop.end();
       this.#reader?.close();
-      lease[Symbol.dispose]?.();
     }
   }
 
-  #loseLease(): void {
+  /** It may still be settled: only who has surely no lease says that it has stopped without. */
+  #loseLease(settling: Promise<unknown>): void {
     this.#call.stop.stop({ kind: "lease-lost" });
-    this.#passage.waitUntil(this.#call.confirmStopped());
+    const stopped = async (): Promise<void> => {
+      if ((await within(LEASE_ANSWER_MS, settling)) === undefined) await this.#call.confirmStopped();
+    };
+    this.#passage.waitUntil(stopped());
   }
 
   /** An answer of a declared, short length. Null: stopped, or the upstream broke off; what came until then is pending, for the record. */
@@ -231,7 +228,7 @@ export class Pump {
     this.#passage.waitUntil(finished.promise);
     this.#call.listen();
     // So the roster knows of it at once, and cuts it before those that run nothing. Others are known by their first run.
-    if (isEventStream) this.#call.lease.beat().catch(() => {});
+    if (isEventStream) this.#call.lease.sayRunning();
     this.#call.stop.leaveToPump();
     let held = NOTHING;
     let readBytes = READ_MIN_BYTES;
@@ -256,6 +253,7 @@ export class Pump {
     };
     const pull = async (controller: ReadableByteStreamController): Promise<void> => {
       for (;;) {
+        if (!this.#call.lease.isHeld) await this.#untilPassable();
         const run = await this.#read(() => reader.read(new Uint8Array(readBytes)));
         if (run === null) return cut(controller);
         if (run.byteLength === 0) break;
@@ -265,7 +263,8 @@ export class Pump {
           this.#call.stop.stop({ kind: "too-large", reason: "the answer" });
           return cut(controller);
         }
-        if (!(this.#pendingBytes + this.#appendingBytes <= this.#aheadBytes)) await this.#append();
+        // In the turn of the last look the bytes go out.
+        while (!this.#isPassable()) await this.#untilPassable();
         if (this.#call.stop.reason !== null) return cut(controller);
         // The record keeps `run`; what is enqueued gives its buffer away.
         const out = isEventStream ? run.slice() : concat([held, run.subarray(0, run.byteLength - 1)]);
@@ -295,6 +294,20 @@ export class Pump {
       pull,
       cancel,
     } as UnderlyingByteSource) as ReadableStream<Uint8Array>;
+  }
+
+  /** Nobody waits for anything: the call is stopped, or its lease holds, and covers what was received. */
+  #isPassable(): boolean {
+    const { stop, lease } = this.#call;
+    if (stop.reason !== null) return true;
+    const ahead = this.#pendingBytes + this.#appendingBytes;
+    return lease.isHeld && (ahead === 0 || ahead <= lease.aheadBytes);
+  }
+
+  async #untilPassable(): Promise<void> {
+    const { stop, lease } = this.#call;
+    if (lease.isHeld) await this.#append();
+    else await stop.orStopped(lease.holding());
   }
 
   /** What of the answer may be passed and recorded: empty at the end, null where it failed or the call was stopped. */
@@ -365,13 +378,8 @@ export class Pump {
 
   async #appendOnce(bytes: Uint8Array): Promise<void> {
     const { stop, lease } = this.#call;
-    const kept = await within(
-      LEASE_ANSWER_MS,
-      lease.append(bytes, this.#declaredBytes).catch(() => undefined),
-    );
+    const kept = await lease.append(bytes, this.#declaredBytes);
     this.#appendingBytes -= bytes.byteLength;
-    // It only ever shrinks, and answers may come out of turn: the least is the newest.
-    if (typeof kept === "number") this.#aheadBytes = Math.min(this.#aheadBytes, kept);
     if (typeof kept === "number" || this.#settled !== null) return;
     // `null`: the lease broke, and its cause is on its way. Nothing heard: nobody could cut this call.
     if (kept === null) await within(LEASE_ANSWER_MS, stop.stopped());

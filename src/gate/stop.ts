@@ -6,6 +6,8 @@ export type StopReason =
   | { readonly kind: "cut"; readonly cause: Cause }
   /** The object that holds the lease was reset, or does not answer: nobody could cut this call any more. */
   | { readonly kind: "lease-lost" }
+  /** It came back, and of the answer other bytes are durable than had been sent. */
+  | { readonly kind: "misfit" }
   | { readonly kind: "client-gone" }
   | { readonly kind: "upstream-broke-off" }
   /** Nothing was sent. */

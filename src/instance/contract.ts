@@ -6,7 +6,7 @@ import type { Sighting } from "../control/second-copy.ts";
 import type { Switch } from "../control/switch.ts";
 import type { Denial } from "../denial.ts";
 import type { Units } from "../metering/amounts.ts";
-import type { ShareReport } from "../quota/contract.ts";
+import type { ShareReport, Ticket as ShareTicket } from "../quota/contract.ts";
 import type { Extent } from "../retention/cover.ts";
 import type { Call, Json } from "../scope/call.ts";
 import type { Permit } from "../scope/decide.ts";
@@ -283,7 +283,32 @@ export type Admission =
       readonly limits: LimitState;
       /** Where it was asked for. */
       readonly delegation?: DelegationFacts;
+      /** Where shared limits concern the call: what it took of them, to be said again where it is taken up again. */
+      readonly tickets?: readonly ShareTicket[];
     };
+
+/** By the Worker whose lease died with the object: what the object had of the call in memory alone. */
+export interface ResumeRequest {
+  readonly seq: number;
+  /** As it was admitted. */
+  readonly call: Call;
+  readonly tickets: readonly ShareTicket[];
+}
+
+/** Between Workers and objects of different deployments: members may be added, and none may change. */
+export type Resumption =
+  | {
+      readonly kind: "resumed";
+      readonly lease: LeaseCalls & Partial<Disposable>;
+      readonly aheadBytes: number;
+      /** So much of its answer is durable: what follows is to be appended again. */
+      readonly answerBytes: number;
+      /** Not null: the lease is broken already. Pass nothing, and settle. */
+      readonly cause: Cause | null;
+    }
+  /** Its end is on record. */
+  | { readonly kind: "over"; readonly outcome: Outcome | "lost"; readonly cause: Cause | null }
+  | { readonly kind: "refused" };
 
 export interface AdmitRefusal {
   readonly admitted: false;
@@ -331,6 +356,8 @@ export interface AgentInstanceCalls extends FamilyCalls {
   reopen(id: string, opening: Pick<Opening, "by" | "reason"> | null): Promise<void>;
   /** A call is over whose lease was lost with an earlier life of the object: its place is free. */
   callStopped(seq: number): Promise<void>;
+  /** A call whose lease was lost with an earlier life of the object goes on, if nothing says that it may not. */
+  resume(request: ResumeRequest): Promise<Resumption>;
   /** A person's decision about a call that it holds back. */
   decideApproval(id: string, request: DecideRequest): Promise<DecideAnswer>;
   read(fromSeq: number, maxLines: number): Promise<UnstoredLines | null>;

@@ -64,8 +64,7 @@ export function reserve(
     const retryAfterSeconds = Math.max(1, Math.ceil((1 - tokens) / limits.callsPerSecond) || 1);
     return { ok: false, denial: { kind: "limited", limit: "rate", retryAfterSeconds } };
   }
-  // Near the end of its budget, no more than a share for each call that may yet come beside it.
-  const aheadBytes = Math.min(want.leadBytes, Math.floor(freeBytes / (limits.concurrency - want.running)));
+  const aheadBytes = aheadOf(freeBytes, limits, want);
   return {
     ok: true,
     aheadBytes,
@@ -79,6 +78,26 @@ export function reserve(
       tokensAtMs: Math.max(usage.tokensAtMs, want.nowMs),
     },
   };
+}
+
+/** Near the end of its budget, no more than a share for each call that may yet come beside it. */
+const aheadOf = (
+  freeBytes: number,
+  { concurrency }: Limits,
+  { running, leadBytes }: { readonly running: number; readonly leadBytes: number },
+): number => Math.min(leadBytes, Math.floor(Math.max(0, freeBytes) / Math.max(1, concurrency - running)));
+
+/**
+ * Pure. For a call that runs and whose ahead died with its object: another, out of what is left.
+ * @param others what beside it `running` calls hold
+ */
+export function takeAhead(
+  usage: Usage,
+  limits: Limits,
+  others: { readonly running: number; readonly leadBytes: number },
+): { readonly usage: Usage; readonly aheadBytes: number } {
+  const aheadBytes = aheadOf(limits.bytes - usage.bytes - usage.bytesAhead, limits, others);
+  return { aheadBytes, usage: { ...usage, bytesAhead: usage.bytesAhead + aheadBytes } };
 }
 
 /**

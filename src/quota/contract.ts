@@ -1,5 +1,16 @@
 import type { Dimension, Some } from "./dimensions.ts";
 
+/** What a call needs of one quota, by the name of its object. */
+export interface Wanted {
+  readonly name: string;
+  readonly need: Some;
+}
+
+/** What a running call took of one quota: of bytes, those that may pass before they are counted. */
+export interface Ticket extends Wanted {
+  readonly period: number;
+}
+
 /** What an instance and a `Quota` say to each other. Amounts are sums since the instance began, or the period did. */
 
 export interface ShareReport {

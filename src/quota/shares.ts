@@ -1,6 +1,7 @@
 import type { QuotaConfig, Sharer } from "../config/quotas.ts";
 import type { Enrolment } from "../instance/contract.ts";
 import { own, toMillionths, type Units } from "../metering/amounts.ts";
+import type { Ticket, Wanted } from "./contract.ts";
 import { type Dimension, dimensionsOf, isLasting, limitsOf, of, only, plus, type Some } from "./dimensions.ts";
 
 /** What an instance has of shared limits, and what a call needs of them. Pure. */
@@ -17,11 +18,6 @@ export interface Share {
 
 /** By the name of the object: `<quota>.<key>`. */
 export type Shares = Readonly<Record<string, Share>>;
-
-export interface Wanted {
-  readonly name: string;
-  readonly need: Some;
-}
 
 const NEW: Share = { period: 0, used: {} };
 export const shareOf = (shares: Shares, name: string): Share => (Object.hasOwn(shares, name) ? shares[name]! : NEW);
@@ -88,9 +84,12 @@ export function withoutWorkers(shares: Shares, nowMs: number, untilMs: number): 
   );
 }
 
-/** What a running call took of one quota: of bytes, those that may pass before they are counted. */
-export interface Ticket extends Wanted {
-  readonly period: number;
+/** One of those calls runs again, under a lease of this life: it holds the same place. */
+export function takenUp(share: Share, nowMs: number): Share {
+  const { used, lost } = share;
+  const running = { ...share, used: { ...used, concurrency: of(used, "concurrency") + 1 } };
+  if (lost === undefined || nowMs >= lost.untilMs || lost.calls === 0) return running;
+  return { ...running, lost: { ...lost, calls: lost.calls - 1 } };
 }
 
 export const countingBytes = (tickets: readonly Ticket[]): readonly Ticket[] =>

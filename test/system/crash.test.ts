@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { pullBucket, verifyFolder } from "../../scripts/local/verify-folder.ts";
 import { parseSealKeys } from "../../src/transcript/verify-keys.ts";
-import { type GateRig, type Instance, startGateRig } from "./gate-rig.ts";
+import { type GateRig, type Instance, type Line, startGateRig } from "./gate-rig.ts";
 import { pause } from "./hostile-upstream.ts";
 
 const CRASHES = 3;
@@ -64,7 +64,15 @@ describe("kill -9 under load", () => {
 
     // A call wakes the object; whatever it left without an end is lost, and says so.
     await rig.call(who, "/hostile/last");
-    const { lines } = await rig.recorded(who, "/hostile/last");
+    await rig.recorded(who, "/hostile/last");
+    // Not at once: a Worker that had lived might have taken its call up again.
+    const isOpen = (all: readonly Line[]) => {
+      const ended = new Set(all.filter(({ type }) => type === "answer").map((line) => line["call"]));
+      return all.some(({ type, seq }) => type === "call" && !ended.has(seq));
+    };
+    let lines = await rig.records(who, () => true);
+    for (const endMs = Date.now() + 30_000; isOpen(lines) && Date.now() < endMs; await pause(100))
+      lines = await rig.records(who, () => true);
     const calls = new Map(lines.filter(({ type }) => type === "call").map((line) => [line["target"], line]));
     const answers = new Map(lines.filter(({ type }) => type === "answer").map((line) => [line["call"], line]));
     const seen = rig.upstream.requests().map(({ target }) => `/hostile${target}`);

@@ -16,6 +16,7 @@ import {
   typesOf,
   upstream,
 } from "./kit.ts";
+import { refuseResumptions } from "./resume-kit.ts";
 
 const stubOf = (agent: Agent) =>
   env.AGENT_INSTANCE.get(env.AGENT_INSTANCE.idFromName(agent.id)) as DurableObjectStub<AgentInstance>;
@@ -130,8 +131,9 @@ describe("admission", () => {
 });
 
 describe("leases", () => {
-  it("a call whose object was reset gets no more bytes, and is recorded as lost", async () => {
+  it("a call whose object was reset and that is not taken up again gets no more bytes, and is recorded as lost", async () => {
     const agent = await enrolAgent();
+    const refused = refuseResumptions();
     let source: ReadableByteStreamController | undefined;
     upstream(
       () =>
@@ -157,8 +159,15 @@ describe("leases", () => {
         for (;;) if ((await reader.read()).done) return "ended";
       })(),
     ).rejects.toThrow();
-    const records = await recordsOf(agent);
-    expect(records.at(-1)).toMatchObject({ type: "answer", outcome: "lost", body: { complete: false } });
+    expect(refused).toHaveBeenCalled();
+    // Its Worker says that it has stopped: nobody waits for it any more.
+    await vi.waitFor(async () =>
+      expect((await recordsOf(agent)).at(-1)).toMatchObject({
+        type: "answer",
+        outcome: "lost",
+        body: { complete: false },
+      }),
+    );
   });
 
   it("an answer that settles after the switch is recorded as cut, and not released", async () => {

@@ -8,6 +8,7 @@ import { ORIGIN } from "./config.ts";
 import { askFor, childOf, LEAD, rootOf, said, send } from "./family-kit.ts";
 import { type Agent, deployment, enrolAgent, ISSUES, instanceStub, recordsOf, settlement, upstream } from "./kit.ts";
 import { abortInstance, ask, count, ofTask, verdict } from "./quota-kit.ts";
+import { refuseResumptions } from "./resume-kit.ts";
 
 afterEach(() => vi.restoreAllMocks());
 
@@ -134,7 +135,7 @@ describe("the budget of bytes", () => {
       const limit = 10 ** (3 + random(3)) + random(1_000);
       const agent = await agentWith({ bytes: limit, concurrency: 1 + random(6) });
       let passed = 0;
-      let running: { lease: LeaseCalls; ahead: number; uncounted: number }[] = [];
+      let running: { seq: number; lease: LeaseCalls; ahead: number; uncounted: number }[] = [];
       /** Passes what it may without asking. */
       const pass = (worker: (typeof running)[number], most: number): void => {
         const now = Math.min(most, worker.ahead - worker.uncounted);
@@ -147,7 +148,8 @@ describe("the budget of bytes", () => {
         const what = random(10);
         if (worker === undefined || what < 3) {
           const admission = await ask(agent);
-          if (admission.admitted) running.push({ lease: admission.lease, ahead: admission.aheadBytes, uncounted: 0 });
+          if (admission.admitted)
+            running.push({ seq: admission.seq, lease: admission.lease, ahead: admission.aheadBytes, uncounted: 0 });
         } else if (what < 7) {
           pass(worker, random(limit));
           const more = random(2) === 0 ? 0 : random(limit / 4);
@@ -169,7 +171,17 @@ describe("the budget of bytes", () => {
           await abortInstance(agent);
           // Whoever has not noticed yet passes all that it may.
           for (const one of running) pass(one, limit);
+          const orphans = running;
           running = [];
+          // Some take up their calls again, and say first what they had passed.
+          for (const { seq, uncounted } of orphans.filter(() => random(2) === 0)) {
+            const { call } = agent.admission();
+            const given = await instanceOf(deployment, agent.id).resume({ seq, call: call!, tickets: [] });
+            if (given.kind !== "resumed") continue;
+            const kept = uncounted === 0 ? given.aheadBytes : await given.lease.append(new Uint8Array(uncounted));
+            if (kept !== null) running.push({ seq, lease: given.lease, ahead: kept, uncounted: 0 });
+            else await given.lease.settle(settlement({ outcome: "cut", tail: new Uint8Array(0) }));
+          }
         }
         expect(passed).toBeLessThanOrEqual(limit);
       }
@@ -307,7 +319,8 @@ describe("the places of running calls", () => {
     clock.mockRestore();
   });
 
-  it("are free as soon as the Workers of a dead object have closed what they forwarded", async () => {
+  it("are free as soon as the Workers of a dead object have closed what they forwarded, and take up no more", async () => {
+    refuseResumptions();
     const agent = await agentWith({ concurrency: 2 });
     upstream(() => endless([10], "text/event-stream"));
     const answers = await Promise.all([agent.call(ISSUES), agent.call(ISSUES)]);

@@ -175,7 +175,7 @@ describe("an instance some of whose bytes are not counted to the end", () => {
     expect(await verdictOf(members[0]!)).toBe("admitted");
     const recalled = () => instanceOf(deployment, members[0]!.id).recall(`mebibytes.${task}`);
     expect(await recalled()).toMatchObject({ running: 0 });
-    vi.spyOn(Orphans.prototype, "hasLarge", "get").mockReturnValue(true);
+    vi.spyOn(Orphans.prototype, "hasAny", "get").mockReturnValue(true);
     expect(await recalled()).toMatchObject({ running: 1 });
   });
 });

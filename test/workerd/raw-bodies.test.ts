@@ -2,7 +2,7 @@ import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { Lease } from "../../durable-objects/lease.ts";
-import { LEASE_ANSWER_MS } from "../../src/gate/admit.ts";
+import { LEASE_ANSWER_MS } from "../../src/gate/held-lease.ts";
 import { instanceOf } from "../../src/objects.ts";
 import { type Agent, deployment, enrolAgent, ISSUES, instanceStub, settlement, switchOf, upstream } from "./kit.ts";
 import {
@@ -30,6 +30,7 @@ import {
   watchBucket,
   withMaxHeld,
 } from "./raw-kit.ts";
+import { giveUpOrphans } from "./resume-kit.ts";
 
 /** Large bodies of an instance, whatever happens to the object or to R2 meanwhile. */
 vi.setConfig({ testTimeout: 30_000 });
@@ -242,6 +243,7 @@ describe("a write that fails", () => {
     // The digest in memory counts bytes that are not here: nothing of it may be settled.
     await expect(answer(lease, bytes, bytes.length)).rejects.toThrow();
     vi.restoreAllMocks();
+    await giveUpOrphans(agent);
     await flush(agent);
     const { body, outcome } = await storedAnswer(agent, seq);
     expect(outcome).toBe("lost");

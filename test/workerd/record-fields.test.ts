@@ -20,6 +20,7 @@ import {
   switchOf,
   upstream,
 } from "./kit.ts";
+import { giveUpOrphans } from "./resume-kit.ts";
 
 afterEach(() => vi.restoreAllMocks());
 
@@ -152,6 +153,7 @@ describe("each record", () => {
     const agent = await enrolAgent();
     await ask(agent);
     await runInDurableObject(instanceStub(agent.id), (_i, state) => state.abort("reset by a test")).catch(() => {});
+    await giveUpOrphans(agent);
     expect((await recordsOf(agent)).at(-1)).toMatchObject({ type: "answer", outcome: "lost", grant: LATER.id });
   });
 

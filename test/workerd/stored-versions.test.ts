@@ -138,8 +138,10 @@ describe("an instance that an older release has stored", () => {
     vi.mocked(Date.now).mockReturnValue(agent.enrolment.task.deadlineMs + 60_000);
     await inTheEnd(agent);
     const lines = await storedLines(agent, "transcripts");
-    expect(typesOf(lines)).toMatch(/^enrolled call answer call answer call .*ended seal$/);
-    expect(lines[4]).toMatchObject({ type: "answer", call: 3, outcome: "lost" });
+    // The one that was running could have been taken up again for a moment: its end is recorded behind what came first.
+    expect(typesOf(lines)).toMatch(/^enrolled call answer call call .*answer.* ended seal$/);
+    const ends = lines.filter(({ type, call }) => type === "answer" && call === 3);
+    expect(ends).toMatchObject([{ outcome: "lost" }]);
     expect(told).toEqual([]);
   });
 

@@ -6,6 +6,7 @@ import { ORIGIN } from "./config.ts";
 import { type Agent, deployment, enrolAgent, type Line, recordsOf, settlement, upstream } from "./kit.ts";
 import { abortInstance, ofTask, readQuota } from "./quota-kit.ts";
 import { modelCalls } from "./quotas-config.ts";
+import { giveUpOrphans } from "./resume-kit.ts";
 
 afterEach(() => vi.restoreAllMocks());
 
@@ -98,6 +99,8 @@ describe("metered units", () => {
     const agent = await payer({ usd: 0.1 });
     await admit(agent);
     await abortInstance(agent);
+    expect(await refusalOf(agent)).toEqual({ kind: "exhausted", budget: "units.usd" });
+    await giveUpOrphans(agent);
     expect(await refusalOf(agent)).toEqual({ kind: "exhausted", budget: "units.usd" });
     expect(await last(agent, "answer")).toMatchObject({
       outcome: "lost",
