@@ -28,6 +28,18 @@ async function admit(agent: Agent, id: string) {
   return admission;
 }
 
+/** All rows, as they are: to read by the object's own method puts on record what is not. */
+const storedOf = (id: string): Promise<string> =>
+  runInDurableObject(instanceStub(id), (_o, { storage: { sql } }) => {
+    const tables = sql.exec<{ name: string }>(
+      "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE '\\_%' ESCAPE '\\'",
+    );
+    return tables
+      .toArray()
+      .flatMap(({ name }) => sql.exec(`SELECT * FROM "${name}"`).toArray().flatMap(Object.values))
+      .join("\n");
+  });
+
 /** What its next call is told, and that call is one of them. */
 async function leftOf(root: Node & { readonly agent: Agent }) {
   const admission = await object(root.id).admit(root.agent.admission());
@@ -45,8 +57,16 @@ describe("the share of a child that is stopped comes back", () => {
     const root = await rootOf({ limits: { ...LEAD, calls: 20 } });
     const child = await childOf(root, limits({ calls: 15, ...ROOMY }));
     for (let i = 0; i < 4; i++) await child.call();
+    const { childEnded } = AgentInstance.prototype;
+    let before = "";
+    vi.spyOn(AgentInstance.prototype, "childEnded").mockImplementation(async function (this: AgentInstance, ...word) {
+      before = await storedOf(child.id);
+      return childEnded.apply(this, word);
+    });
     await stop(root, child);
     await returned(root.id);
+    // What stopped it is durable by then: an object that came up again after its word would spend nothing.
+    expect(before).toContain('"type":"switched"');
     expect(await child.call()).toBe(401);
     expect((await linesOf(child.id)).map(({ type }) => type)).not.toContain("ended");
     expect((await returns(root.id))[0]).toMatchObject({ child: child.id, spent: { calls: 4 } });
@@ -124,6 +144,10 @@ describe("the share of a child that is stopped comes back", () => {
     await alarmAt(child.id, Date.now() + 12_000);
     await soon(() => expect(times).toBe(3));
     await alarmAt(child.id, Date.now() + 18_000);
+    // By now it knows that it was heard, and knows it still as another object.
+    await abort(child.id);
+    await alarmAt(child.id, Date.now() + 24_000);
+    await new Promise((resolve) => setTimeout(resolve, 300));
     expect([times, (await returns(root.id)).length]).toEqual([3, 1]);
     expect(await leftOf(root)).toMatchObject({ calls: 18 });
   });
