@@ -188,7 +188,7 @@ describe("over random trees", () => {
 
   it("that are ended here and there, whose objects die and whose words are lost: at the end the root has its limit less what was spent", async () => {
     const real = Date.now.bind(Date);
-    for (let round = 0; round < 4; round++) {
+    for (let round = 0; round < 3; round++) {
       const CALLS = 40;
       const root = await rootOf({ limits: { ...LEAD, calls: CALLS, bytes: 10_000_000 } });
       const first = await childOf(root, limits({ calls: 20, ...ROOMY }));
