@@ -23,7 +23,13 @@ import type {
   UnstoredBody,
   UnstoredLines,
 } from "../src/instance/contract.ts";
-import type { DelegateAnswer, DelegateRequest, EndAnswer } from "../src/instance/family.ts";
+import type {
+  DelegateAnswer,
+  DelegateRequest,
+  EndAnswer,
+  EndChildAnswer,
+  EndChildRequest,
+} from "../src/instance/family.ts";
 import { unused } from "../src/instance/limits.ts";
 import type { ShareReport } from "../src/quota/contract.ts";
 import type { Call } from "../src/scope/call.ts";
@@ -112,6 +118,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       ledger,
       deadReason: (nowMs) => this.#control.deadReason(nowMs),
       running: (nowMs) => this.#calls.runningAt(nowMs),
+      keep: () => this.#control.keep(),
       wakeBy,
       waitUntil: (work) => ctx.waitUntil(work),
     });
@@ -240,6 +247,7 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     }
     this.#family.tend();
     const cut = await this.#control.cutAll("ended");
+    this.#family.tend();
     // Who has not confirmed stays within reach of a switch: until its transcript ends, a receipt counts it.
     if (cut.unconfirmed === 0) this.ctx.waitUntil(this.#control.leave(enrolment));
     return cut;
@@ -270,15 +278,22 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     this.#family.disown(child, grant);
   }
 
-  async childEnded(child: string, spent: Spent): Promise<true> {
-    this.#family.ended(child, spent, Date.now());
+  async endChild({ child, proof, grant, deployment }: EndChildRequest): Promise<EndChildAnswer> {
+    const nowMs = Date.now();
+    if (this.#admitter.isReplayed(proof, nowMs)) return "replay";
+    return this.#family.endChild(child, { grant, deployment, jti: jtiOf(proof) }, nowMs);
+  }
+
+  async childEnded(child: string, spent: Spent, grant: string): Promise<true> {
+    this.#family.ended(child, grant, spent, Date.now());
     return true;
   }
 
-  async endAsChildOf(parent: string, deployment: string): Promise<EndAnswer> {
+  async endAsChildOf(parent: string, deployment: string, grant: string): Promise<EndAnswer> {
     const { enrolment } = this.#ledger;
     if (enrolment === null) this.#family.bar();
-    if (enrolment?.ancestors.at(-1) !== parent) return "absent";
+    // A key that was enrolled before can't be enrolled by another delegation.
+    if (enrolment?.ancestors.at(-1) !== parent || enrolment.grant !== grant) return "absent";
     await this.revoke("parent", deployment);
     return "ending";
   }
@@ -315,7 +330,9 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   // --- control ----------------------------------------------------------------------------------------------------
 
   async close(sw: Switch): Promise<CloseAnswer> {
-    return this.#control.close(sw);
+    const answer = await this.#control.close(sw);
+    this.#family.tend();
+    return answer;
   }
 
   async reopen(id: string, opening: Pick<Opening, "by" | "reason"> | null): Promise<void> {

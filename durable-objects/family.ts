@@ -17,12 +17,14 @@ import {
   type DelegateAnswer,
   type DelegateRefusal,
   type DelegateRequest,
+  type EndChildAnswer,
   endOfChildrenMs,
 } from "../src/instance/family.ts";
 import { instanceOf } from "../src/objects.ts";
 import { within } from "../src/within.ts";
-import { delegatedFields, returnedFields } from "./instance-fields.ts";
+import { delegatedFields, endedFields, returnedFields } from "./instance-fields.ts";
 import type { Kept } from "./kept.ts";
+import { LastWord } from "./last-word.ts";
 import type { Ledger } from "./ledger.ts";
 
 /** A child that was reserved for, and of whose enrolment nobody has spoken for so long: its Worker is gone. */
@@ -32,15 +34,13 @@ const RETRY_MS = 5_000;
 /** Longer than an instance takes to cut its calls. */
 const ANSWER_MS = 8_000;
 const ASKED_AT_ONCE = 50;
-/** Children end when their parent does, at the latest: so long it waits for their word, before it says itself what was spent. */
-const LAST_WORD_MS = 60_000;
 
 /** A child, for as long as something is reserved for it. */
 export interface Child {
   /** Of its first grant: with the id this names one delegation. */
   readonly grant: string;
   readonly reserved: Amounts;
-  /** `disowned`: it came to nothing. `told`: it was ended, and has acknowledged it. */
+  /** `disowned`: it is to end, since it came to nothing, or by its parent's wish. `told`: it was ended, and has acknowledged it. */
   readonly state: "reserved" | "living" | "disowned" | "told";
   readonly atMs: number;
 }
@@ -57,7 +57,10 @@ export interface FamilyOptions {
   readonly deployment: () => Deployment;
   readonly ledger: () => Ledger;
   readonly deadReason: (nowMs: number) => string | null;
+  /** Calls that hold a place. */
   readonly running: (nowMs: number) => number;
+  /** Puts on record what stops the instance, where that is in memory alone. */
+  readonly keep: () => void;
   readonly wakeBy: (atMs: number) => void;
   readonly waitUntil: (work: Promise<unknown>) => void;
 }
@@ -71,7 +74,7 @@ export class Family {
   readonly #children: Map<string, Child>;
   #totals: Totals;
   #isBarred: boolean;
-  #hasReported: boolean;
+  readonly #lastWord: LastWord;
   #limits: Limits | null = null;
   #tending: Promise<void> | null = null;
   #triedAtMs = 0;
@@ -82,7 +85,9 @@ export class Family {
     const family = options.kept.take<unknown>("family");
     this.#totals = (family.get("totals") as Totals | undefined) ?? { children: 0, spent: NOTHING };
     this.#isBarred = family.has("barred");
-    this.#hasReported = family.has("reported");
+    const { kept, deployment, ledger, running, keep } = options;
+    const isChildless = () => this.#children.size === 0;
+    this.#lastWord = new LastWord({ kept, deployment, ledger, running, keep, isChildless }, family.has("reported"));
   }
 
   get #ledger(): Ledger {
@@ -178,11 +183,35 @@ export class Family {
     this.tend();
   }
 
-  /** What a child has not spent comes back with this, once: what was reserved for it stands here no more. */
-  ended(id: string, spent: Spent, nowMs: number): void {
+  /** Ends one child, on record here before it hears of it. One that was told before is asked nothing. */
+  async endChild(
+    id: string,
+    beside: { readonly grant: string; readonly deployment: string; readonly jti: { id: string; untilMs: number } },
+    nowMs: number,
+  ): Promise<EndChildAnswer> {
     const child = this.#children.get(id);
     const ledger = this.#ledger;
-    if (child === undefined || ledger.enrolment === null) return;
+    if (child === undefined || ledger.enrolment === null) return "unknown";
+    if (child.state === "told") return "ended";
+    // Who asks again, or whose transcript is over, is on record already.
+    if (child.state !== "disowned" && !ledger.log.isClosed) {
+      this.#keep(id, { ...child, state: "disowned" });
+      ledger.record("delegated", nowMs, endedFields(id), beside);
+      this.#options.wakeBy(nowMs + RETRY_MS);
+    }
+    // Dying here, the alarm ends it.
+    await this.#end(id, ledger.enrolment.instance);
+    return this.#children.get(id)?.state === "disowned" ? "unheard" : "ended";
+  }
+
+  /**
+   * What a child has not spent comes back with this, once: what was reserved for it stands here no more. Said again, as by who
+   * has not heard that it was heard, it means that delegation alone, and not another of the same key.
+   */
+  ended(id: string, grant: string, spent: Spent, nowMs: number): void {
+    const child = this.#children.get(id);
+    const ledger = this.#ledger;
+    if (child?.grant !== grant || ledger.enrolment === null) return;
     const bucket = settleBucket(ledger.state.usage, this.limits(ledger.enrolment), nowMs);
     if (!ledger.log.isClosed) {
       ledger.change({ usage: bucket });
@@ -225,30 +254,13 @@ export class Family {
     return this.#isBarred;
   }
 
-  /** Its transcript has ended, and its parent has not heard of it. */
-  #isToReport(nowMs: number): boolean {
-    const { enrolment, log } = this.#ledger;
-    if (enrolment === null || enrolment.ancestors.length === 0 || this.#hasReported || !log.isClosed) return false;
-    return this.#children.size === 0 || nowMs >= enrolment.task.deadlineMs + LAST_WORD_MS;
-  }
-
-  async #report({ ancestors, instance }: Enrolment): Promise<void> {
-    // Of children that have not spoken, all that they may have spent.
-    const unknown = [...this.#children.values()].reduce((sum, { reserved }) => add(sum, spendable(reserved)), NOTHING);
-    const spent = add(add(spentOf(this.#ledger.state.usage), this.#totals.spent), unknown);
-    const parent = instanceOf(this.#options.deployment(), ancestors.at(-1)!);
-    const isHeard = await within(ANSWER_MS, parent.childEnded(instance, spent));
-    // Dying here, it is said again, and changes nothing.
-    if (isHeard !== true) return;
-    this.#options.kept.put("family", "reported", true);
-    this.#hasReported = true;
-  }
-
   // --- time -------------------------------------------------------------------------------------------------------
 
   /** Ends who is to end, and reports. Beside what asks for it, one at a time; what does not get through, the alarm tries again. */
   tend(): void {
     const nowMs = Date.now();
+    const lookAgainAtMs = this.#lastWord.lookAgainAtMs(nowMs);
+    if (lookAgainAtMs !== null) this.#options.wakeBy(lookAgainAtMs);
     if (!this.#hasToTend(nowMs)) return;
     this.#options.wakeBy(nowMs + RETRY_MS);
     this.#tending ??= this.#tendNow().finally(() => {
@@ -265,25 +277,35 @@ export class Family {
       const toEnd = [...this.#children].filter(([, child]) => this.#isToEnd(child, Date.now()));
       for (let i = 0; i < toEnd.length; i += ASKED_AT_ONCE)
         await Promise.all(toEnd.slice(i, i + ASKED_AT_ONCE).map(([id]) => this.#end(id, enrolment.instance)));
-      if (this.#isToReport(Date.now())) await this.#report(enrolment);
+      if (this.#lastWord.isDue(Date.now())) await this.#lastWord.say(this.#spentBelow());
     } catch {
       // The alarm that was armed for it does it again.
     }
   }
 
   async #end(id: string, parent: string): Promise<void> {
+    const grant = this.#children.get(id)?.grant;
+    if (grant === undefined) return;
     const deployment = this.#options.deployment();
-    const asking = instanceOf(deployment, id).endAsChildOf(parent, deployment.version);
+    const asking = instanceOf(deployment, id).endAsChildOf(parent, deployment.version, grant);
     const answer = await within(ANSWER_MS, asking).catch(() => undefined);
     const child = this.#children.get(id);
-    if (child === undefined) return;
+    if (child?.grant !== grant) return;
     // Nothing was ever spent by who never was.
-    if (answer === "absent") this.ended(id, NOTHING, Date.now());
+    if (answer === "absent") this.ended(id, grant, NOTHING, Date.now());
     else if (answer === "ending") this.#keep(id, { ...child, state: "told" });
   }
 
+  /** Of children that have not spoken, all that they may have spent. */
+  #spentBelow(): Amounts {
+    return [...this.#children.values()].reduce(
+      (sum, { reserved }) => add(sum, spendable(reserved)),
+      this.#totals.spent,
+    );
+  }
+
   #hasToTend(nowMs: number): boolean {
-    return this.#isToReport(nowMs) || [...this.#children.values()].some((child) => this.#isToEnd(child, nowMs));
+    return this.#lastWord.isDue(nowMs) || [...this.#children.values()].some((child) => this.#isToEnd(child, nowMs));
   }
 
   /** When there is something to do; null: nothing. */
@@ -291,15 +313,8 @@ export class Family {
     if (this.#hasToTend(nowMs)) return Math.max(nowMs, this.#triedAtMs + RETRY_MS);
     const children = [...this.#children.values()];
     const times = children.filter(({ state }) => state === "reserved").map(({ atMs }) => atMs + UNCONFIRMED_MS);
-    const { enrolment, log } = this.#ledger;
-    if (
-      log.isClosed &&
-      children.length > 0 &&
-      enrolment !== null &&
-      enrolment.ancestors.length > 0 &&
-      !this.#hasReported
-    )
-      times.push(enrolment.task.deadlineMs + LAST_WORD_MS);
+    const lookAgainAtMs = this.#lastWord.lookAgainAtMs(nowMs);
+    if (lookAgainAtMs !== null) times.push(lookAgainAtMs);
     return times.length === 0 ? null : Math.min(...times);
   }
 }

@@ -82,6 +82,9 @@ export const delegatedFields = (child: DelegateRequest["child"], limits: Limits)
   limits: { ...limits },
 });
 
+/** Of a child that its parent ends by itself. */
+export const endedFields = (child: string): Fields => ({ act: "end", child });
+
 /** Of a child that has ended: what it and all below it have spent. The rest of what was reserved for it is back. */
 export const returnedFields = (child: string, spent: Spent): Fields => ({
   act: "return",

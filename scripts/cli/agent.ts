@@ -1,15 +1,16 @@
 // `portcullis agent … -- <command>`: any program, governed. Key and grant live here; the program gets an address.
 
-import { childEnvironment, startChild } from "../sidecar/child.ts";
+import { type Child, childEnvironment, startChild } from "../sidecar/child.ts";
 import { Ending, exitCodes } from "../sidecar/ending.ts";
 import { createKillWatch } from "../sidecar/kill-watch.ts";
 import { startListener } from "../sidecar/listener.ts";
 import { type Options, parseOptions, usage } from "../sidecar/options.ts";
-import { isHeldBy } from "../sidecar/peer.ts";
+import { holdersOf } from "../sidecar/peer.ts";
 import { hasProc } from "../sidecar/process-tree.ts";
 import { type Provisioned, provision } from "../sidecar/provision.ts";
 import { createRelay } from "../sidecar/relay.ts";
 import { passSignals } from "../sidecar/signals.ts";
+import { createSubAgents } from "../sidecar/sub-agents.ts";
 import { printable } from "./printable.ts";
 
 export const agent = {
@@ -72,14 +73,29 @@ async function runCommand(
     },
     say,
   });
-  let tree: () => readonly number[] = () => [];
+  let tree: Child["tree"] = () => [];
+  /** Sidecars of sub-agents: whom they serve, this one does not. */
+  const apart = new Set<number>();
+  const served = (): readonly number[] => {
+    if (apart.size === 0) return tree();
+    // The id of a process that is gone becomes another's.
+    const all = new Set(tree());
+    for (const pid of apart) if (!all.has(pid)) apart.delete(pid);
+    return tree(apart);
+  };
   let strangers = 0;
   const relay = createRelay({ grant, onVerdict: watch.note });
   const listener = await startListener({
     listen: options.listen,
     relay,
+    subAgents: createSubAgents({
+      grant,
+      onApart: (socket) => {
+        for (const pid of holdersOf(socket, served())) apart.add(pid);
+      },
+    }),
     // Who is behind a unix socket can't be read from /proc: there its mode is what keeps others out.
-    isOurs: (socket) => !hasProc || options.listen.kind === "socket" || isHeldBy(socket, tree()),
+    isOurs: (socket) => !hasProc || options.listen.kind === "socket" || holdersOf(socket, served()).length > 0,
     onStranger: () => {
       if (strangers++ === 0) complain("a process that is not the command's called, and was refused (said once)");
     },

@@ -127,7 +127,9 @@ const EVENTS: Readonly<Record<string, Words>> = Object.assign(Object.create(null
   delegated: ({ act, child, childAgent, purpose, limits, spent }) =>
     act === "return"
       ? `SUB-AGENT ENDED: ${word(child)}, spent ${word(spent)}`
-      : `DELEGATED to ${word(childAgent)} ${word(child)}: ${word(purpose)}  limits ${word(limits)}`,
+      : act === "end"
+        ? `SUB-AGENT ${word(child)} is ended by its parent`
+        : `DELEGATED to ${word(childAgent)} ${word(child)}: ${word(purpose)}  limits ${word(limits)}`,
   approval: ({ approval, state, method, target, by, reason, expires, validUntil }) =>
     [
       `APPROVAL ${word(state)}`,

@@ -14,8 +14,8 @@ export interface ChildOptions {
 }
 
 export interface Child {
-  /** Everyone who belongs to it now. Empty where that can't be told. */
-  readonly tree: () => readonly number[];
+  /** Everyone who belongs to it now, but for the descendants of who is `apart`. Empty where that can't be told. */
+  readonly tree: (apart?: ReadonlySet<number>) => readonly number[];
   /** Its exit code, or 128 and the signal's number; when a `stop` that has begun is through. */
   wait(): Promise<number>;
   signal(signal: NodeJS.Signals): void;
@@ -33,7 +33,7 @@ export async function startChild({ command, args, env, killAfterMs }: ChildOptio
   const ended = new Promise<number>((resolve) => {
     child.once("exit", (code, signal) => resolve(code ?? 128 + constants.signals[signal ?? "SIGKILL"]));
   });
-  const tree = (): readonly number[] => (hasProc ? treeOf(pid, isLeader) : []);
+  const tree: Child["tree"] = (apart) => (hasProc ? treeOf(pid, isLeader, apart) : []);
 
   /** Without /proc: the group, where it is its own. */
   const signalAll = (signal: NodeJS.Signals): void => {

@@ -6,10 +6,12 @@ import type { AddressInfo, Socket } from "node:net";
 import { reasonOf, usageFault } from "./ending.ts";
 import type { Options } from "./options.ts";
 import { problem, type Relay } from "./relay.ts";
+import type { SubAgents } from "./sub-agents.ts";
 
 export interface ListenerOptions {
   readonly listen: Options["listen"];
   readonly relay: Relay;
+  readonly subAgents: SubAgents;
   /** Asked once for each connection, when its first request has come. */
   readonly isOurs: (socket: Socket) => boolean;
   readonly onStranger: () => void;
@@ -27,7 +29,8 @@ const HEADER_MAX_BYTES = 65_536;
 const KEEP_ALIVE_MS = 60_000;
 
 /** Throws an `Ending` where there is no listening. */
-export async function startListener({ listen, relay, isOurs, onStranger }: ListenerOptions): Promise<Listener> {
+export async function startListener(options: ListenerOptions): Promise<Listener> {
+  const { listen, relay, subAgents, isOurs, onStranger } = options;
   const verdicts = new WeakMap<Socket, boolean>();
   const hosts = new Set<string>();
 
@@ -55,6 +58,7 @@ export async function startListener({ listen, relay, isOurs, onStranger }: Liste
       return;
     }
     if (isAwaited) response.writeContinue();
+    if (subAgents.serve(request, response)) return;
     relay.pass(request, response, listen.kind === "port" ? `http://${request.headers.host}` : SOCKET_URL);
   }
 

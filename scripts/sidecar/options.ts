@@ -1,8 +1,10 @@
 import { parseArgs } from "node:util";
 import { parseGate } from "../remote.ts";
 import { usageFault } from "./ending.ts";
+import { type ParentAddress, parseParent } from "./parent.ts";
 
 export const usage = `Usage: portcullis agent --gate <origin> (--grant-command <cmd> | --provision <file>) [options] -- <command> [args]
+       portcullis agent --sub-agent <file> [--parent <url or socket>] [options] -- <command> [args]
 
 Runs a command as one governed instance: it calls http://127.0.0.1:<port>/<upstream>/… (in PORTCULLIS_URL) without any
 credential; the sidecar holds key and grant, signs, renews, and gives the grant back when the command ends.
@@ -11,6 +13,8 @@ credential; the sidecar holds key and grant, signs, renews, and gives the grant 
   --grant-command <cmd>   a program of your platform, run by the shell: it finds PORTCULLIS_PROOF and PORTCULLIS_GATE in its
                           environment, does the token exchange, and prints the token endpoint's JSON
   --provision <file>      for trying out and CI: the sidecar does the exchange itself, as the platform
+  --sub-agent <file>      as a sub-agent of the instance whose sidecar has started this: what it is to be
+  --parent <url or path>  … where that sidecar listens (default: PORTCULLIS_SOCKET, PORTCULLIS_URL)
   --env <NAME=/path>      sets NAME for the command to the sidecar's address with this path; e.g. OPENAI_BASE_URL=/model/v1
   --hide <NAME>           keeps NAME of this environment from the command (PORTCULLIS_* always are)
   --port <n>              listen on this port of 127.0.0.1 (default: any)
@@ -27,7 +31,8 @@ export interface Options {
   readonly gate: string | undefined;
   readonly from:
     | { readonly kind: "command"; readonly command: string }
-    | { readonly kind: "file"; readonly path: string };
+    | { readonly kind: "file"; readonly path: string }
+    | { readonly kind: "parent"; readonly parent: ParentAddress; readonly path: string };
   /** Names and paths that begin with a slash. */
   readonly addresses: readonly (readonly [name: string, path: string])[];
   readonly hidden: readonly string[];
@@ -58,7 +63,7 @@ export function parseOptions(all: readonly string[], env: Environment): Options 
     throw usageFault("--stop-after belongs to --stop-on-kill");
   return {
     gate: gate === undefined ? undefined : parseGateOption(gate),
-    from: parseFrom(values["grant-command"], values.provision),
+    from: parseFrom(values, env),
     addresses: (values.env ?? []).map(parseAddress),
     hidden: values.hide ?? [],
     listen:
@@ -82,6 +87,8 @@ function parseValues(args: readonly string[]) {
         gate: { type: "string" },
         "grant-command": { type: "string" },
         provision: { type: "string" },
+        "sub-agent": { type: "string" },
+        parent: { type: "string" },
         env: { type: "string", multiple: true },
         hide: { type: "string", multiple: true },
         port: { type: "string" },
@@ -104,10 +111,16 @@ export function parseGateOption(text: string): string {
   return gate.value;
 }
 
-function parseFrom(command: string | undefined, path: string | undefined): Options["from"] {
-  if (command !== undefined && path === undefined) return { kind: "command", command };
-  if (path !== undefined && command === undefined) return { kind: "file", path };
-  throw usageFault("give one of --grant-command and --provision");
+function parseFrom(values: ReturnType<typeof parseValues>, env: Environment): Options["from"] {
+  const { "grant-command": command, provision, "sub-agent": subAgent, parent } = values;
+  if ([command, provision, subAgent].filter((value) => value !== undefined).length !== 1)
+    throw usageFault("give one of --grant-command, --provision and --sub-agent");
+  if (parent !== undefined && subAgent === undefined) throw usageFault("--parent belongs to --sub-agent");
+  if (command !== undefined) return { kind: "command", command };
+  if (provision !== undefined) return { kind: "file", path: provision };
+  const address = parent ?? (env["PORTCULLIS_SOCKET"] || env["PORTCULLIS_URL"]);
+  if (address === undefined || address === "") throw usageFault("give --parent: this was not started by a sidecar");
+  return { kind: "parent", parent: parseParent(address), path: subAgent! };
 }
 
 function parseAddress(text: string): readonly [string, string] {

@@ -3,12 +3,12 @@
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import type { Socket } from "node:net";
 
-/** False where it can't be told: a process that hides its descriptors is nobody. */
-export function isHeldBy(socket: Socket, pids: readonly number[]): boolean {
+/** Of these processes, those that hold it. Nobody where it can't be told: a process that hides its descriptors is nobody. */
+export function holdersOf(socket: Socket, pids: readonly number[]): readonly number[] {
   const { remotePort, localPort } = socket;
-  if (remotePort === undefined || localPort === undefined) return false;
+  if (remotePort === undefined || localPort === undefined) return [];
   const inode = inodeOf(remotePort, localPort);
-  return inode !== undefined && pids.some((pid) => holds(pid, inode));
+  return inode === undefined ? [] : pids.filter((pid) => holds(pid, inode));
 }
 
 /** 127.0.0.1 in the tables of both families: a client may have a socket of IPv6 that speaks IPv4. */

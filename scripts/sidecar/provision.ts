@@ -7,7 +7,9 @@ import { createEnrolmentProof, createInstanceKey, thumbprintOf } from "../../src
 import { reasonOf, refused, unreachable, usageFault } from "./ending.ts";
 import { runGrantCommand } from "./grant-command.ts";
 import { type Options, parseGateOption } from "./options.ts";
+import { askParent, gateOf } from "./parent.ts";
 import { type ProvisionFile, parseProvisionFile } from "./provision-file.ts";
+import { readSubAgentFile } from "./sub-agent-file.ts";
 import { exchange } from "./token-exchange.ts";
 
 export interface Provisioned {
@@ -29,28 +31,31 @@ const tokens = z.object({
   deadline: z.number().positive().optional(),
 });
 const refusal = z.object({ error: z.string(), error_description: z.string().optional() });
-/** Who reads what is said here: with a provision file the sidecar is the platform, else the command's developer may see it. */
-type Reader = "platform" | "developer";
+/** Who reads what is said here: with a provision file the sidecar is the platform, with a parent the developer asks; else the command's developer may see it. */
+type Reader = "asker" | "developer";
+
+/** By whom the exchange is made, with this proof. */
+interface Source {
+  readonly gate: string;
+  readonly reader: Reader;
+  readonly deadline?: number;
+  ask(proof: string): Promise<unknown>;
+}
 
 /** Throws an `Ending` where there is no grant to be had. */
 export async function provision(options: Options, signal: AbortSignal): Promise<Provisioned> {
-  const file = options.from.kind === "file" ? await readProvisionFile(options.from.path) : undefined;
-  const gate = options.gate ?? (file?.gate === undefined ? undefined : parseGateOption(file.gate));
-  if (gate === undefined) throw usageFault("give --gate");
+  const source = await sourceOf(options, signal);
+  const { gate } = source;
   await findGate(gate, signal);
   const key = await createInstanceKey();
   const instance = await thumbprintOf(key);
   const proof = await createEnrolmentProof(gate, key);
-  const answer =
-    file === undefined
-      ? await runGrantCommand((options.from as { command: string }).command, { gate, proof, signal })
-      : await exchange(file, { gate, proof, signal });
-  const grant = readTokens(answer, file === undefined ? "developer" : "platform");
+  const grant = readTokens(await source.ask(proof), source.reader);
   const claims = claimsOf(grant.access_token);
   // Said here, where somebody can see what is wrong: to the running program the gate says 401 and nothing else.
   if (claims?.iss !== gate) throw refused(`the grant is one of ${claims?.iss ?? "nobody"}, not of ${gate}`);
   if (claims.cnf?.jkt !== instance) throw refused("the grant is bound to another key than the proof showed");
-  const deadline = file?.deadline ?? grant.deadline ?? claimsOf(grant.refresh_token ?? "")?.exp;
+  const deadline = source.deadline ?? grant.deadline ?? claimsOf(grant.refresh_token ?? "")?.exp;
   return {
     gate,
     instance,
@@ -65,6 +70,24 @@ export async function provision(options: Options, signal: AbortSignal): Promise<
     }),
     deadlineMs: deadline === undefined ? undefined : deadline * 1000,
   };
+}
+
+async function sourceOf({ from, gate: named }: Options, signal: AbortSignal): Promise<Source> {
+  if (from.kind === "parent") {
+    const form = readSubAgentFile(from.path);
+    const gate = parseGateOption(await gateOf(from.parent, signal));
+    if (named !== undefined && named !== gate) throw usageFault(`--gate ${named}: the parent's is ${gate}`);
+    return { gate, reader: "asker", ask: (proof) => askParent(from.parent, { form, proof, signal }) };
+  }
+  if (from.kind === "command") {
+    const gate = named;
+    if (gate === undefined) throw usageFault("give --gate");
+    return { gate, reader: "developer", ask: (proof) => runGrantCommand(from.command, { gate, proof, signal }) };
+  }
+  const file = await readProvisionFile(from.path);
+  const gate = named ?? (file.gate === undefined ? undefined : parseGateOption(file.gate));
+  if (gate === undefined) throw usageFault("give --gate");
+  return { gate, reader: "asker", deadline: file.deadline, ask: (proof) => exchange(file, { gate, proof, signal }) };
 }
 
 async function readProvisionFile(path: string): Promise<ProvisionFile> {

@@ -30,7 +30,13 @@ interface Call {
 }
 
 const HEADER_MAX_BYTES = 65_536;
-const PROBLEM = { 400: "Bad Request", 403: "Forbidden", 501: "Not Implemented", 502: "Bad Gateway" } as const;
+const PROBLEM = {
+  400: "Bad Request",
+  403: "Forbidden",
+  404: "Not Found",
+  501: "Not Implemented",
+  502: "Bad Gateway",
+} as const;
 
 export function createRelay({ grant, onVerdict }: RelayOptions): Relay {
   const gate = new URL(grant.origin);

@@ -3,6 +3,7 @@ import { createHeldGrant, type HeldGrantOptions } from "./held-grant.ts";
 export {
   type Delegated,
   delegate,
+  endChild,
   requestSubAgentGrant,
   type SubAgentOptions,
   SubAgentRefused,

@@ -11,6 +11,12 @@ export interface Delegated {
 /** The parent's side. `child`: the thumbprint of the child's key, as the child says it (`thumbprintOf`). */
 export const delegate = (parent: HeldGrant, child: string): Promise<Delegated> => parent.delegate(child);
 
+/**
+ * The parent's side: ends one child, and all below it (RFC 7009). What it has not spent is the parent's again as soon as its last call is
+ * over. False: the gate did not say so; ask again.
+ */
+export const endChild = (parent: HeldGrant, child: string): Promise<boolean> => parent.endChild(child);
+
 /** What the child is to be. The scope, the life and the limits must fit into the parent's. */
 export interface SubAgentRequest {
   /** One that the parent's agent may provision (`delegation.agents` of the configuration). */

@@ -28,6 +28,8 @@ export interface HeldGrant {
   authorize(method: string, url: string): Promise<{ readonly Authorization: string; readonly DPoP: string }>;
   /** For the child whose key has this thumbprint, and for nobody else: see `delegate.ts`. Renews first where that is due. */
   delegate(child: string): Promise<{ readonly subject_token: string; readonly subject_token_proof: string }>;
+  /** Ends the child with this thumbprint, and all below it. Also true where it had ended before, or is no child of this instance. */
+  endChild(child: string): Promise<boolean>;
   /** Renews now, due or not, once for all who ask meanwhile. */
   renew(): Promise<Renewal>;
   /** Gives the grant back (RFC 7009): all permissions of the instance end. False: the gate did not say so. */
@@ -40,6 +42,8 @@ const RENEW_AHEAD_MS = 30_000;
 const REFUSED_AGAIN_MS = 30_000;
 const FAILED_AGAIN_MS = 1_000;
 const TIMEOUT_MS = 10_000;
+/** RFC 9278: whatever is bound to the key of this thumbprint. */
+const KEY_URI = "urn:ietf:params:oauth:jwk-thumbprint:sha-256:";
 
 /** A grant and its key in use: signs for requests, renews ahead of the expiry, and gives back. */
 export function createHeldGrant(options: HeldGrantOptions): HeldGrant {
@@ -51,11 +55,15 @@ export function createHeldGrant(options: HeldGrantOptions): HeldGrant {
   let renewing: Promise<Renewal> | undefined;
   let refusedSinceMs: number | undefined;
 
-  const post = async (path: string, form: Record<string, string>): Promise<Response> =>
+  /** @param token that is shown beside the key */
+  const post = async (path: string, form: Record<string, string>, token?: string): Promise<Response> =>
     send(`${origin}${path}`, {
       method: "POST",
       body: new URLSearchParams(form),
-      headers: { DPoP: await createProof(key, "POST", `${origin}${path}`) },
+      headers: {
+        DPoP: await createProof(key, "POST", `${origin}${path}`, token),
+        ...(token === undefined ? {} : { Authorization: `DPoP ${token}` }),
+      },
       redirect: "manual",
       signal: AbortSignal.timeout(TIMEOUT_MS),
     });
@@ -90,6 +98,17 @@ export function createHeldGrant(options: HeldGrantOptions): HeldGrant {
     return renewing;
   };
 
+  /** RFC 7009. `shown`: the grant of a parent, who speaks for another than itself. */
+  async function handBack(token: string, shown?: string): Promise<boolean> {
+    try {
+      const answer = await post("/oauth/revoke", { token }, shown);
+      await answer.body?.cancel();
+      return answer.ok;
+    } catch {
+      return false;
+    }
+  }
+
   return {
     origin,
     get refusedSinceMs() {
@@ -107,15 +126,11 @@ export function createHeldGrant(options: HeldGrantOptions): HeldGrant {
       const subject_token_proof = await createDelegationProof(key, `${origin}/oauth/token`, access_token, child);
       return { subject_token: access_token, subject_token_proof };
     },
-    async revoke() {
-      try {
-        const answer = await post("/oauth/revoke", { token: tokens.refresh_token ?? tokens.access_token });
-        await answer.body?.cancel();
-        return answer.ok;
-      } catch {
-        return false;
-      }
+    async endChild(child) {
+      if (Date.now() >= renewAtMs) await renew();
+      return handBack(KEY_URI + child, tokens.access_token);
     },
+    revoke: () => handBack(tokens.refresh_token ?? tokens.access_token),
   };
 }
 

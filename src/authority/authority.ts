@@ -14,10 +14,11 @@ import { readHeldToken } from "./held-token.ts";
 import { JWT_BEARER, jagGrant } from "./jag-grant.ts";
 import { authorizationServerMetadata, protectedResourceMetadata, UPSTREAM_NAME } from "./metadata.ts";
 import { hasStatement } from "./newer-statement.ts";
-import { concerning, type OAuthError, oauthError, oauthErrorAnswer, type Verified } from "./oauth-error.ts";
+import { concerning, type OAuthError, oauthError, oauthErrorAnswer } from "./oauth-error.ts";
 import { verifyKey } from "./proof-of-key.ts";
 import { refresh } from "./refresh.ts";
 import { recordUnauthenticated } from "./refused.ts";
+import { revoke } from "./revoke.ts";
 import type { TokenAnswer } from "./token-answer.ts";
 
 /** The authority's door: where platforms provision instances, and instances renew and hand back. */
@@ -71,56 +72,14 @@ async function token(
   return concerning(who, await grant(form, client.value, proof.value, deployment, nowMs));
 }
 
-/** RFC 7009, by the platform that provisioned, or by the instance with its key. The instance's permissions end at once. */
 authority.post("/oauth/revoke", async (c) => {
   const { deployment } = c.env;
   const form = await parseForm(c.req.raw);
   const revoked = form.ok ? await revoke(c.req.raw, form.value, deployment, Date.now()) : form;
   if (!revoked.ok) return refuse(revoked.error, form.ok ? form.value : undefined, deployment, "revoke");
+  if (revoked.value !== null && form.ok) await record(revoked.value, form.value, deployment, "revoke");
   return new Response(null, { status: 200, headers: { "Cache-Control": "no-store" } });
 });
-
-async function revoke(
-  request: Request,
-  form: Form,
-  deployment: Deployment,
-  nowMs: number,
-): Promise<Result<null, OAuthError>> {
-  const by = await authenticateRevoker(request, form, deployment, nowMs);
-  if (!by.ok) return by;
-  const text = form.get("token");
-  if (text === undefined) return concerning(by.value, err(oauthError("invalid_request", "token is missing")));
-  // Unknown or malformed: nothing is left to revoke (RFC 7009 §2.2). A token is revoked after its expiry, too.
-  const held = readHeldToken(text, deployment, 0);
-  if (held === undefined) return ok(null);
-  if (by.value.client !== held.client && by.value.instance !== held.instance)
-    return concerning(by.value, err(oauthError("unauthorized_client", "the token was issued to another client")));
-  try {
-    await instanceOf(deployment, held.instance).revoke(by.value.client ?? "the instance", deployment.version);
-  } catch {
-    // RFC 7009 §2.2.1: never a false 200.
-    return concerning(by.value, err(oauthError("temporarily_unavailable", "try again")));
-  }
-  return ok(null);
-}
-
-/** Exactly one of the two. */
-type Revoker = Pick<Verified, "client" | "instance">;
-
-async function authenticateRevoker(
-  request: Request,
-  form: Form,
-  deployment: Deployment,
-  nowMs: number,
-): Promise<Result<Revoker, OAuthError>> {
-  const hasAssertion = form.get("client_assertion") !== undefined || form.get("client_assertion_type") !== undefined;
-  if (!hasAssertion && request.headers.has("dpop")) {
-    const proof = await verifyKey(request, `${deployment.config.origin}/oauth/revoke`, nowMs);
-    return proof.ok ? { ok: true, value: { instance: proof.value.thumbprint } } : proof;
-  }
-  const client = await authenticateClient(request, form, deployment.config, nowMs);
-  return client.ok ? { ok: true, value: { client: client.value.id } } : client;
-}
 
 /** RFC 7662, for the platform that provisioned. Everything that is not an active token of its own is one answer. */
 authority.post("/oauth/introspect", async (c) => {
@@ -209,16 +168,29 @@ authority.onError((error) => {
   throw error;
 });
 
-/**
- * A refusal of a platform stands in the journal before it is said. Everyone else has shown a key of their own making, or nothing: theirs
- * go to another journal, as far as there is room. Who has failed as a client is told no more than the code.
- */
+/** Who has failed as a client is told no more than the code. */
 async function refuse(
   error: OAuthError,
   form: Form | undefined,
   deployment: Deployment,
   endpoint: string,
 ): Promise<Response> {
+  const isRecorded = await record(error, form, deployment, endpoint);
+  if (!isRecorded) return oauthErrorAnswer(oauthError("temporarily_unavailable", "try again"));
+  const isNobody = error.who?.client === undefined && error.code === "invalid_client";
+  return oauthErrorAnswer(isNobody ? oauthError("invalid_client", "client authentication failed") : error);
+}
+
+/**
+ * A refusal of a platform stands in the journal before it is said; false: it could not. Everyone else has shown a key of their own
+ * making, or nothing: theirs go to another journal, as far as there is room.
+ */
+async function record(
+  error: OAuthError,
+  form: Form | undefined,
+  deployment: Deployment,
+  endpoint: string,
+): Promise<boolean> {
   const fields = (): Fields => ({
     endpoint,
     error: error.code,
@@ -233,12 +205,9 @@ async function refuse(
   });
   if (error.who?.client === undefined) {
     await recordUnauthenticated(deployment, "authority-refused", fields);
-    return oauthErrorAnswer(
-      error.code === "invalid_client" ? oauthError("invalid_client", "client authentication failed") : error,
-    );
+    return true;
   }
-  const recorded = await journalOf(deployment, "authority", Date.now())
+  return journalOf(deployment, "authority", Date.now())
     .append({ type: "refused", deployment: deployment.version, fields: fields() })
     .catch(() => false);
-  return oauthErrorAnswer(recorded ? error : oauthError("temporarily_unavailable", "try again"));
 }

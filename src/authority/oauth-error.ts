@@ -7,6 +7,7 @@ export type OAuthErrorCode =
   | "invalid_grant"
   | "unauthorized_client"
   | "unsupported_grant_type"
+  | "unsupported_token_type" // RFC 7009 §2.2.1
   | "invalid_scope"
   | "invalid_target" // RFC 8707 §2
   | "invalid_authorization_details" // RFC 9396 §5

@@ -56,6 +56,18 @@ export type DelegateRefusal =
 /** What a parent hears of a child that it wants to end. `absent`: it is none of its children, and never will be. */
 export type EndAnswer = "ending" | "absent";
 
+export interface EndChildRequest {
+  readonly child: string;
+  /** Of the parent's key, and spent here, once. */
+  readonly proof: { readonly jti: string; readonly issuedAtMs: number };
+  /** Id of the grant by which it asks. */
+  readonly grant: string;
+  readonly deployment: string;
+}
+
+/** `unknown`: no living child of this instance has that id. `unheard`: it is to end, and has not acknowledged it. */
+export type EndChildAnswer = "ended" | "unheard" | "unknown" | "replay";
+
 export interface FamilyCalls {
   /** Reserves for a child what it may spend, on record, before anything of the child exists. */
   delegate(request: DelegateRequest): Promise<DelegateAnswer>;
@@ -63,8 +75,10 @@ export interface FamilyCalls {
   confirmChild(child: string, grant: string): Promise<boolean>;
   /** A delegation that came to nothing: the child is ended, if there is one, and what it has not spent comes back. */
   disown(child: string, grant: string): Promise<void>;
-  /** The child's word that it has ended, and what it and all below it have spent. Said again it changes nothing. */
-  childEnded(child: string, spent: Spent): Promise<true>;
-  /** A parent ends its child. One that is not enrolled can't be any more. */
-  endAsChildOf(parent: string, deployment: string): Promise<EndAnswer>;
+  /** The parent ends one of its children. */
+  endChild(request: EndChildRequest): Promise<EndChildAnswer>;
+  /** The child's word that it spends no more, and what it and all below it have spent. Said again it changes nothing. `grant`: its first. */
+  childEnded(child: string, spent: Spent, grant: string): Promise<true>;
+  /** A parent ends the child of this delegation. One that is not enrolled can't be any more. */
+  endAsChildOf(parent: string, deployment: string, grant: string): Promise<EndAnswer>;
 }

@@ -377,6 +377,11 @@ describe("revocation", () => {
         ),
       CLIENT,
     ],
+    [
+      "its platform, by the name of its key",
+      () => revokeAs(`urn:ietf:params:oauth:jwk-thumbprint:sha-256:${alive.key.thumbprint}`),
+      "400 unsupported_token_type: a key is named by an instance with its grant alone",
+    ],
     ["its platform, without a token", () => revoke(h.clientForm()), "400 invalid_request: token is missing"],
     [
       "its platform, with two tokens",

@@ -552,8 +552,8 @@ describe("no grant", () => {
   const BY = ["--grant-command", "true"];
   it.each([
     ["no command", [...GATE, ...BY], "a command after --"],
-    ["nothing to provision by", [...GATE, "--", "true"], "one of --grant-command and --provision"],
-    ["both", [...GATE, ...BY, "--provision", "x", "--", "true"], "one of --grant-command and --provision"],
+    ["nothing to provision by", [...GATE, "--", "true"], "one of --grant-command, --provision and --sub-agent"],
+    ["both", [...GATE, ...BY, "--provision", "x", "--", "true"], "one of --grant-command, --provision and --sub-agent"],
     ["no gate", [...BY, "--", "true"], "give --gate"],
     ["a gate with a path", ["--gate", "https://gate.example.com/x", ...BY, "--", "true"], "an origin has no path"],
     ["a gate without TLS", ["--gate", "http://gate.example.com", ...BY, "--", "true"], "http is for loopback only"],

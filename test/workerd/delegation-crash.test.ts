@@ -116,7 +116,7 @@ describe("dying between the parent's reservation and the child's enrolment", () 
     const { enlist } = Roster.prototype;
     vi.spyOn(Roster.prototype, "enlist").mockImplementationOnce(async function (this: Roster, attributes) {
       const answer = await enlist.call(this, attributes);
-      await instanceOf(deployment, attributes.instance).endAsChildOf(root.id, "test");
+      await instanceOf(deployment, attributes.instance).endAsChildOf(root.id, "test", attributes.instance);
       return answer;
     });
     const answer = await askFor(root, { form: ALL });
@@ -152,7 +152,6 @@ describe("dying between the child's enrolment and the parent's confirmation", ()
     const clock = vi.spyOn(Date, "now").mockReturnValue(Date.now() + 61_000);
     await soon(async () => expect(await isStopped(answer.id)).toBe(true));
     clock.mockRestore();
-    await alarmAt(answer.id, Date.now() + 400_000);
     await givesAllAgain(root);
   });
 

@@ -293,7 +293,8 @@ describe("the bytes of a tree", () => {
     await lease.append(new Uint8Array(100));
     await abortInstance(root.agent);
     expect(await verdict(ask(root.agent))).toBe("exhausted");
-    await instanceOf(deployment, root.id).childEnded(child.id, { units: {} });
+    const { grant } = await enrolmentOf(child.id);
+    await instanceOf(deployment, root.id).childEnded(child.id, { units: {} }, grant);
     const clock = vi.spyOn(Date, "now").mockReturnValue(Date.now() + 30_001);
     expect(await bytesLeft(root.agent)).toBe(900);
     clock.mockRestore();
