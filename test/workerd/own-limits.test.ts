@@ -5,7 +5,7 @@ import type { LeaseCalls } from "../../src/instance/contract.ts";
 import type { Usage } from "../../src/instance/limits.ts";
 import { instanceOf } from "../../src/objects.ts";
 import { ORIGIN } from "./config.ts";
-import { askFor, childOf, LEAD, rootOf, said, send } from "./family-kit.ts";
+import { askFor, childOf, enrolmentOf, LEAD, rootOf, said, send } from "./family-kit.ts";
 import { type Agent, deployment, enrolAgent, ISSUES, instanceStub, recordsOf, settlement, upstream } from "./kit.ts";
 import { abortInstance, ask, count, ofTask, verdict } from "./quota-kit.ts";
 import { refuseResumptions } from "./resume-kit.ts";
