@@ -171,6 +171,7 @@ export const TOTALS = whole<State>({
     calls: number,
     bytes: number,
     bytesAhead: number,
+    bytesUnheard: number.exactOptional(),
     units: numbers,
     tokens: number,
     tokensAtMs: number,

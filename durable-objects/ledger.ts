@@ -1,6 +1,6 @@
 import type { Deployment } from "../src/deployment.ts";
 import type { Enrolment, ErasedBodies, UnstoredBody } from "../src/instance/contract.ts";
-import type { Usage } from "../src/instance/limits.ts";
+import { chargeAhead, type Usage } from "../src/instance/limits.ts";
 import { addUnits, own, type Units } from "../src/metering/amounts.ts";
 import type { Ticket } from "../src/quota/contract.ts";
 import { countingBytes, type Shares } from "../src/quota/shares.ts";
@@ -59,7 +59,7 @@ const NEW: State = {
 /** As an object finds it that starts anew: whatever calls may have passed ahead of the count, nobody will count any more. */
 const withoutWorkers = ({ usage, ...state }: State): State => ({
   ...state,
-  usage: { ...usage, bytes: usage.bytes + usage.bytesAhead, bytesAhead: 0 },
+  usage: chargeAhead(usage, usage.bytesAhead),
 });
 
 /** What shares a record's row. */
@@ -266,9 +266,10 @@ export class Ledger {
   /** The last record, and its seal. */
   end(nowMs: number): void {
     const { usage, stopped } = this.#state;
-    const { calls, bytes, units } = usage;
+    const { calls, bytes, bytesUnheard, units } = usage;
+    const unheard = bytesUnheard === undefined ? {} : { bytesUnheard };
     const metered = Object.keys(units).length === 0 ? {} : { units: { ...units } };
-    this.record("ended", nowMs, { cause: stopped ?? "deadline", calls, bytes, ...metered });
+    this.record("ended", nowMs, { cause: stopped ?? "deadline", calls, bytes, ...unheard, ...metered });
     this.log.seal(this.#sealing(), true, nowMs);
   }
 

@@ -2,7 +2,7 @@ import type { Limits } from "../src/config/define.ts";
 import type { Deployment } from "../src/deployment.ts";
 import { amountsOf, settledCharges } from "../src/instance/call-cost.ts";
 import type { Cause, Settlement } from "../src/instance/contract.ts";
-import { countBytes } from "../src/instance/limits.ts";
+import { chargeAhead, countBytes } from "../src/instance/limits.ts";
 import { chargesOf } from "../src/metering/charge.ts";
 import type { BodyPart } from "../src/transcript/body-line.ts";
 import type { Piece } from "./bodies.ts";
@@ -108,8 +108,8 @@ export class RunningCalls implements LeaseHost {
     const lead = this.#options.deployment().config.transcripts.streamLeadBytes;
     const fields = lostFields(lease, lead, chargesOf(units, null));
     // It may have passed them, and nobody will say so.
-    this.#count(lease, "answer", lease.aheadBytes);
-    this.#giveBackAhead(lease);
+    this.#ledger.change({ usage: chargeAhead(this.#ledger.state.usage, lease.aheadBytes) });
+    lease.aheadBytes = 0;
     this.#options.shares().settle(tickets, null);
     this.#ledger.recordAnswer(lease.seq, Date.now(), fields, { grant: lease.grant });
   }

@@ -7,9 +7,10 @@ import { UsageError } from "./command.ts";
 /** No argument of a process can hold it. */
 const SHIELD = "\0";
 
-/** There are no options of one letter, none with capitals, figures or underscores, and none of 43 characters. */
-const isNoOption = (arg: string): boolean =>
-  /^-(?!-|$)/.test(arg) || /^--[a-z-]*[A-Z0-9_][A-Za-z0-9_-]*$/.test(arg) || /^--[a-z-]{41}$/.test(arg);
+/** There are no options of one letter, none of 43 characters, and unknown words with capitals, figures or underscores are no typing errors. */
+const isNoOption = (arg: string, options: ParseArgsOptionsConfig): boolean =>
+  /^-(?!-|$)/.test(arg) ||
+  (!Object.hasOwn(options, arg.slice(2)) && /^--(?:[a-z-]*[A-Z0-9_][A-Za-z0-9_-]*|[a-z-]{41})$/.test(arg));
 
 type Parsed<T extends ParseArgsOptionsConfig> = ReturnType<
   typeof parseArgs<{ options: T; allowPositionals: true; strict: true }>
@@ -25,7 +26,7 @@ export function parseArguments<const T extends ParseArgsOptionsConfig>(
   args: readonly string[],
   options: T,
 ): Arguments<T> {
-  const shielded = args.map((arg) => (isNoOption(arg) ? `${SHIELD}${arg}` : arg));
+  const shielded = args.map((arg) => (isNoOption(arg, options) ? `${SHIELD}${arg}` : arg));
   let parsed: ReturnType<typeof parseArgs<{ options: T; allowPositionals: true; strict: true }>>;
   try {
     parsed = parseArgs({ args: shielded, options, allowPositionals: true, strict: true });

@@ -8,6 +8,8 @@ export interface Usage extends Bucket {
   readonly bytes: number;
   /** What running calls may have passed beyond that, and nobody has counted yet. Both together never exceed the limit. */
   readonly bytesAhead: number;
+  /** Of `bytes`: what calls may have passed ahead of the count, and nobody has said so. None where it is missing. */
+  readonly bytesUnheard?: number;
   /** Metered units that were spent, by name. */
   readonly units: Readonly<Record<string, number>>;
 }
@@ -117,6 +119,17 @@ export function countBytes(
   return {
     usage: { ...usage, bytes: usage.bytes + counted, bytesAhead: othersAhead + ahead },
     aheadBytes: counted >= bytes ? ahead : null,
+  };
+}
+
+/** Pure. What was held ahead by calls of which nobody will say what passed: it stays charged, and is told apart. */
+export function chargeAhead(usage: Usage, aheadBytes: number): Usage {
+  if (aheadBytes === 0) return usage;
+  return {
+    ...usage,
+    bytes: usage.bytes + aheadBytes,
+    bytesAhead: usage.bytesAhead - aheadBytes,
+    bytesUnheard: (usage.bytesUnheard ?? 0) + aheadBytes,
   };
 }
 

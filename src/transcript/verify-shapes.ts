@@ -173,6 +173,7 @@ export const endedShape = z.looseObject({
   cause: z.enum(["deadline", "revoked", "switched"]),
   calls: count,
   bytes: count,
+  bytesUnheard: count.default(0),
   units: units.default({}),
 });
 

@@ -19,7 +19,8 @@ interface Crowd {
 
 /**
  * What an instance has used, added up from its calls and answers. Calls and units are exact. Of bytes two sums are kept: of calls
- * that ended as they should all is counted; others are counted as far as the budget went, and lost ones up to what may have passed.
+ * that ended as they should all is counted; others are counted as far as the budget went. What may have passed
+ * besides is stated at the end.
  */
 export class SpendingReader {
   readonly #children: ChildrenReader;
@@ -82,7 +83,6 @@ export class SpendingReader {
     for (const one of [body, requestBody]) {
       if (one === null || one === undefined) continue;
       this.#count("trueBytes" in one && one.trueBytes !== undefined ? one.trueBytes : one.bytes, isExact);
-      if (!isExact) this.#bytes.most += one.mayMiss ?? 0;
     }
     this.#units.add(reserved, -1);
     this.#units.add(Object.fromEntries(Object.entries(units).map(([unit, { charged }]) => [unit, charged])));
@@ -96,7 +96,9 @@ export class SpendingReader {
 
   readEnded(said: EndedSaid): string | null {
     if (said.calls !== this.#calls) return `calls is ${said.calls}, and the records say ${this.#calls}`;
-    const { least, most } = this.#bytes;
+    const { least } = this.#bytes;
+    // What may have passed, and nobody has heard of, is charged as well.
+    const most = this.#bytes.most + said.bytesUnheard;
     const stated = least === most ? String(least) : `${least} to ${most}`;
     if (said.bytes < least || said.bytes > most) return `bytes is ${said.bytes}, and the records say ${stated}`;
     const limit = this.#limits?.bytes;

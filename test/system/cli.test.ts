@@ -483,6 +483,15 @@ describe("words of a command line", () => {
     });
   });
 
+  it("an option may have a figure", () => {
+    expect(
+      parseArguments(["--s3", "--no-s3"], { s3: { type: "boolean" }, "no-s3": { type: "boolean" } }),
+    ).toMatchObject({
+      operands: [],
+      options: { s3: true },
+    });
+  });
+
   it.each(["--asx", "--no-such", "--as-of=X1"])("%s is an option that there isn't", (word) => {
     expect(() => parseArguments([word], { as: { type: "string" } })).toThrow(word.split("=")[0]);
   });

@@ -86,7 +86,7 @@ const UNHELD: readonly string[] = [
   "delegated return: at",
   "delegated return: deployment",
   "ended: at",
-  "ended: bytes",
+  "ended: bytesUnheard",
   "ended: deployment",
   "enrolled: at",
   "enrolled: claims.coding",
