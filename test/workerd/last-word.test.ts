@@ -179,6 +179,12 @@ describe("the share of a child that is stopped comes back", () => {
 describe("over random trees", () => {
   const pick = <T>(all: readonly T[]): T => all[Math.floor(Math.random() * all.length)]!;
   const ignore = () => {};
+  interface Placed {
+    readonly node: Node;
+    readonly parent: Node | null;
+    readonly level: number;
+  }
+  const bytesOf = (body: unknown): number => (body as { readonly bytes?: number } | null)?.bytes ?? 0;
   /** For whom something is reserved. */
   const childrenOf = (id: string): Promise<number> =>
     runInDurableObject(
@@ -189,13 +195,16 @@ describe("over random trees", () => {
   it("that are ended here and there, whose objects die and whose words are lost: at the end the root has its limit less what was spent", async () => {
     const real = Date.now.bind(Date);
     for (let round = 0; round < 3; round++) {
-      const CALLS = 40;
-      const root = await rootOf({ limits: { ...LEAD, calls: CALLS, bytes: 10_000_000 } });
-      const first = await childOf(root, limits({ calls: 20, ...ROOMY }));
-      const nodes: { readonly node: Node; readonly parent: Node | null }[] = [
-        { node: root, parent: null },
-        { node: first, parent: root },
-      ];
+      const [CALLS, BYTES] = [100, 10_000_000];
+      const root = await rootOf({ limits: { ...LEAD, calls: CALLS, bytes: BYTES } });
+      const nodes: Placed[] = [{ node: root, parent: null, level: 0 }];
+      const grow = async ({ node, level }: Placed): Promise<void> => {
+        const [calls, most] = [pick([[24, 12, 5][level] ?? 1, 3]), [40, 12, 3][level] ?? 1];
+        const child = await childOf(node, limits({ calls, concurrency: most, burst: most, callsPerSecond: most }));
+        nodes.push({ node: child, parent: node, level: level + 1 });
+      };
+      for (let i = 0; i < 3; i++) await grow(nodes[0]!);
+      for (let i = 0; i < 9; i++) await grow(pick(nodes)).catch(ignore);
       for (const method of ["childEnded", "endAsChildOf", "confirmChild"] as const) {
         const methods = AgentInstance.prototype as unknown as Record<string, (...args: unknown[]) => Promise<unknown>>;
         const original = methods[method]!;
@@ -207,19 +216,17 @@ describe("over random trees", () => {
           return answer;
         });
       }
-      const steps = Array.from({ length: 30 }, async () => {
+      const steps = Array.from({ length: 40 }, async () => {
         // Beside each other, in whatever order the machine has them.
         await new Promise((resolve) => setTimeout(resolve, Math.random() * 1_500));
-        const { node, parent } = pick(nodes);
+        const placed = pick(nodes);
+        const { node, parent } = placed;
         const luck = Math.random();
-        if (luck < 0.4) {
-          const room = { concurrency: 3, burst: 20, callsPerSecond: 20 };
-          const child = await childOf(node, limits({ calls: pick([2, 4, 9, 15]), ...(luck < 0.2 ? ROOMY : room) }));
-          nodes.push({ node: child, parent: node });
-        } else if (luck < 0.75) await Promise.all([node.call(), node.call()]);
-        else if (luck < 0.85 && parent !== null) await endChild(parent.held, node.id);
-        else if (luck < 0.9 && parent !== null) await node.held.revoke();
-        else if (luck < 0.93 && parent !== null) await flip({ reach: "instance", target: { instance: node.id } });
+        if (luck < 0.15) await grow(placed);
+        else if (luck < 0.75) await Promise.all([node.call(), node.call()]);
+        else if (luck < 0.82 && parent !== null) await endChild(parent.held, node.id);
+        else if (luck < 0.87 && parent !== null) await node.held.revoke();
+        else if (luck < 0.9 && parent !== null) await flip({ reach: "instance", target: { instance: node.id } });
         else await abort(node.id);
       });
       await Promise.all(steps.map((step) => step.catch(ignore)));
@@ -229,7 +236,8 @@ describe("over random trees", () => {
       const named = new Set(lines.filter(({ act }) => act === "delegate").map(({ child }) => String(child)));
       const ids = [...new Set([...nodes.map(({ node }) => node.id), ...named])].reverse();
       const spent = lines.filter(({ type }) => type === "call").length;
-      expect(spent).toBeLessThanOrEqual(CALLS);
+      expect([round, nodes.length > 5, spent > 3, spent <= CALLS]).toEqual([round, true, true, true]);
+      const answered = lines.reduce((sum, { body, type }) => sum + (type === "answer" ? bytesOf(body) : 0), 0);
       for (const id of named) expect(await endChild(root.held, id)).toBe(true);
       for (let later = 1; (await childrenOf(root.id)) > 0; later++) {
         expect([round, later < 10]).toEqual([round, true]);
@@ -239,6 +247,8 @@ describe("over random trees", () => {
       }
       const left = await leftOf(root);
       expect([round, left.calls]).toEqual([round, CALLS - spent - 1]);
+      // Calls that were lost are charged with what they may have passed.
+      expect(left.bytes).toBeLessThanOrEqual(BYTES - answered);
       expect(left.limits).toMatchObject({ concurrency: LEAD.concurrency, burst: LEAD.burst });
       vi.restoreAllMocks();
       upstream(() => Response.json([]));
