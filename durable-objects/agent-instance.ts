@@ -39,6 +39,7 @@ import { Admitter } from "./admitter.ts";
 import { Approvals } from "./approvals.ts";
 import { wholeBody } from "./bodies.ts";
 import { Family } from "./family.ts";
+import { InstanceAlarm } from "./instance-alarm.ts";
 import { InstanceControl } from "./instance-control.ts";
 import { enrolledFields } from "./instance-fields.ts";
 import { INSTANCE_SHAPES, readTotals } from "./instance-shapes.ts";
@@ -49,12 +50,9 @@ import { jtiOf } from "./proof-mark.ts";
 import { RefusedCalls } from "./refused-calls.ts";
 import { Resumer } from "./resumer.ts";
 import { RuleWatch } from "./rule-watch.ts";
-import { RunningCalls, SILENT_MS } from "./running-calls.ts";
+import { RunningCalls } from "./running-calls.ts";
 import { InstanceShares } from "./shares.ts";
 import { Wake } from "./wake.ts";
-
-/** A failed flush is tried again after this. */
-const RETRY_MS = 5_000;
 
 /** One running copy of an agent: the only writer of its transcript, and the only place where its calls are admitted. */
 export class AgentInstance extends DurableObject<Env> implements AgentInstanceCalls {
@@ -70,9 +68,8 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
   readonly #refused: RefusedCalls;
   readonly #admitter: Admitter;
   readonly #resumer: Resumer;
+  readonly #alarm: InstanceAlarm;
   #isEnrolling = false;
-  /** Ended, and on the roster until every Worker that has confirmed nothing has surely cut by itself. */
-  #leaveAtMs: number | null = null;
   #parsed: Deployment | null = null;
 
   constructor(ctx: DurableObjectState, env: Env) {
@@ -157,9 +154,19 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       limits: () => this.#family.limits(this.#ledger.enrolment!),
       deployment,
     });
-    // Whether it has left is not kept: to leave twice is nothing.
-    if (this.#ledger.log.isClosed) this.#leaveAtMs = this.#ledger.state.orphaned?.untilMs ?? null;
-    this.#wake = new Wake(ctx, () => this.#nextWakeMs());
+    this.#alarm = new InstanceAlarm({
+      ledger: this.#ledger,
+      control: this.#control,
+      watch,
+      family: this.#family,
+      approvals: this.#approvals,
+      shares: this.#shares,
+      orphans: this.#orphans,
+      calls: this.#calls,
+      refused: this.#refused,
+      wake: () => this.#wake,
+    });
+    this.#wake = new Wake(ctx, () => this.#alarm.dueAtMs());
     if (this.#ledger.enrolment !== null) this.#follow(this.#ledger.enrolment);
     this.#orphans.find(Date.now());
   }
@@ -364,79 +371,8 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
     return this.#ledger.readRaw(seq, part, no);
   }
 
-  /** Everything that time does: the sealed end, lost calls, segments to R2, tables dropped. Runs again from the start after any failure. */
+  /** Everything that time does. */
   override async alarm(): Promise<void> {
-    this.#wake.rang();
-    const { enrolment } = this.#ledger;
-    if (enrolment === null) return;
-    try {
-      this.#orphans.record(Date.now());
-      this.#watch.handOver();
-      this.#family.tend();
-      this.#approvals.settle(Date.now());
-      this.#approvals.handOver();
-      const isOver = !this.#ledger.log.isClosed && Date.now() >= this.#ledger.endsAtMs;
-      const cut = isOver ? await this.#control.cutAll("expired") : null;
-      if (!isOver) this.#calls.giveUpSilent(Date.now());
-      // What R2 must be read for comes behind what may not wait for it, and where it can't be read, only the end waits.
-      const unread = await this.#orphans.recordLarge().catch((error: unknown) => ({ error }));
-      if (cut !== null && !this.#orphans.hasLarge) await this.#end(enrolment, cut.unconfirmed);
-      await this.#leaveIfDue(enrolment, Date.now());
-      this.#family.tend();
-      if (!this.#ledger.log.isClosed) this.#refused.recordCounted(Date.now(), false);
-      this.#ledger.sealIfDue(Date.now());
-      await this.#ledger.store();
-      if (unread !== undefined) throw unread.error;
-      const next = this.#nextWakeMs();
-      if (next !== null) this.#wake.by(next);
-    } catch (error) {
-      // Nothing is lost: rows stay until a put is confirmed. Retries of the platform are finite, so this arms its own.
-      console.error("flush failed", error instanceof Error ? error.message : "unknown");
-      this.#wake.by(Date.now() + RETRY_MS);
-    }
-  }
-
-  /** The last calls are cut and answered before the end is written, and what was closed while nobody called is on record. */
-  async #end(enrolment: Enrolment, unconfirmed: number): Promise<void> {
-    // Who has not confirmed may still pass bytes: it stays within reach of a switch, whose receipt counts it.
-    if (unconfirmed === 0) await this.#control.leave(enrolment);
-    else await this.#control.learn(enrolment);
-    if (this.#ledger.log.isClosed) return;
-    const nowMs = Date.now();
-    this.#orphans.giveUp(nowMs);
-    this.#orphans.count(this.#calls.leases.size, nowMs);
-    this.#shares.loseRunning(nowMs);
-    for (const lease of this.#calls.leases.values()) lease.abandon();
-    this.#refused.recordCounted(nowMs, true);
-    this.#approvals.cancel(nowMs, "the transcript ended");
-    this.#ledger.end(nowMs);
-    if (unconfirmed > 0) this.#leaveAtMs = this.#ledger.state.orphaned?.untilMs ?? nowMs;
-  }
-
-  async #leaveIfDue(enrolment: Enrolment, nowMs: number): Promise<void> {
-    if (this.#leaveAtMs === null || nowMs < this.#leaveAtMs) return;
-    this.#leaveAtMs = null;
-    await this.#control.leave(enrolment);
-  }
-
-  /** When there is something to do next; null for who never enrolled, or has nothing left. */
-  #nextWakeMs(): number | null {
-    if (this.#ledger.enrolment === null) return null;
-    const nowMs = Date.now();
-    try {
-      const others = [
-        this.#ledger.log.isClosed ? null : this.#refused.dueAtMs,
-        this.#calls.leases.size === 0 ? null : nowMs + SILENT_MS,
-        this.#watch.dueAtMs(nowMs),
-        this.#approvals.dueAtMs(nowMs),
-        this.#leaveAtMs,
-        this.#orphans.dueAtMs(nowMs),
-        this.#family.dueAtMs(nowMs),
-      ].filter((time) => time !== null);
-      const times = [...this.#ledger.wakeTimes(nowMs), ...others];
-      return times.length === 0 ? null : Math.min(...times);
-    } catch {
-      return nowMs + RETRY_MS;
-    }
+    await this.#alarm.ring();
   }
 }
