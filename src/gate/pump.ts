@@ -10,6 +10,7 @@ import type { Forwarded } from "./forward.ts";
 import { LEASE_ANSWER_MS } from "./held-lease.ts";
 import { outcomeOf, reasonText } from "./outcome.ts";
 import { giveRoom, takeRoom } from "./request-body.ts";
+import { concat, Unrecorded } from "./unrecorded.ts";
 
 /** Of one read of a stream: small at first, and twice as much whenever it was filled. A buffer costs its length in zeros. */
 const READ_MIN_BYTES = 4_096;
@@ -46,18 +47,10 @@ export class Pump {
   readonly #passage: Passage;
   readonly #scan: EchoScan;
   readonly #firstByteAtMs = Date.now();
-  #declaredBytes: number | null = null;
   #passedBytes = 0;
   #passedAtMs: number | null = null;
   #receivedBytes = 0;
-  /** Received and, perhaps, passed, but not durable yet. */
-  #pending: Uint8Array[] = [];
-  #pendingBytes = 0;
-  /** On its way to the instance. */
-  #appendingBytes = 0;
-  #appending: Promise<void> = Promise.resolve();
-  /** An append is to come within `streamLeadMs`. */
-  #isAppendDue = false;
+  readonly #unrecorded: Unrecorded;
   #settled: Promise<boolean> | null = null;
   /** Of a metered call whose answer can be read. */
   #reader: AnswerReader | null = null;
@@ -67,6 +60,7 @@ export class Pump {
     this.#forwarded = forwarded;
     this.#passage = passage;
     this.#scan = new EchoScan(forwarded.guarded);
+    this.#unrecorded = new Unrecorded(call, passage.lead.streamLeadMs);
   }
 
   /** True: what was sent is in them, and the call is stopped. */
@@ -107,7 +101,7 @@ export class Pump {
     const settlement: Settlement = {
       outcome,
       head: this.head,
-      tail: this.#takePending(),
+      tail: this.#unrecorded.settle(),
       passedBytes: this.#passedBytes,
       heldBytes: outcome === "complete" ? this.#receivedBytes - this.#passedBytes : 0,
       forwardedBytes: this.#forwarded.sent.bytes,
@@ -162,7 +156,7 @@ export class Pump {
       bytes += run.byteLength;
     }
     // Of one that came slowly some is appended by now, and pending no more.
-    return this.#pendingBytes === bytes ? this.#joinPending() : concat(runs);
+    return this.#unrecorded.pendingBytes === bytes ? this.#unrecorded.join() : concat(runs);
   }
 
   /**
@@ -196,8 +190,7 @@ export class Pump {
   settleApart(whole: Uint8Array, recorded: Uint8Array): Promise<boolean> {
     this.#receivedBytes = whole.byteLength;
     this.#reader?.take(whole);
-    this.#pending = [recorded];
-    this.#pendingBytes = recorded.byteLength;
+    this.#unrecorded.replace(recorded);
     return this.settle("complete");
   }
 
@@ -222,7 +215,7 @@ export class Pump {
     isEventStream: boolean,
     { expansion, declaredBytes }: { readonly expansion: Expansion | null; readonly declaredBytes: number | null },
   ): ReadableStream<Uint8Array> {
-    this.#declaredBytes = declaredBytes;
+    this.#unrecorded.declaredBytes = declaredBytes;
     const reader = body.getReader({ mode: "byob" });
     const finished = Promise.withResolvers<void>();
     this.#passage.waitUntil(finished.promise);
@@ -253,7 +246,7 @@ export class Pump {
     };
     const pull = async (controller: ReadableByteStreamController): Promise<void> => {
       for (;;) {
-        if (!this.#call.lease.isHeld) await this.#untilPassable();
+        if (!this.#call.lease.isHeld) await this.#unrecorded.untilPassable();
         const run = await this.#read(() => reader.read(new Uint8Array(readBytes)));
         if (run === null) return cut(controller);
         if (run.byteLength === 0) break;
@@ -264,7 +257,7 @@ export class Pump {
           return cut(controller);
         }
         // In the turn of the last look the bytes go out.
-        while (!this.#isPassable()) await this.#untilPassable();
+        while (!this.#unrecorded.isPassable()) await this.#unrecorded.untilPassable();
         if (this.#call.stop.reason !== null) return cut(controller);
         // The record keeps `run`; what is enqueued gives its buffer away.
         const out = isEventStream ? run.slice() : concat([held, run.subarray(0, run.byteLength - 1)]);
@@ -296,20 +289,6 @@ export class Pump {
     } as UnderlyingByteSource) as ReadableStream<Uint8Array>;
   }
 
-  /** Nobody waits for anything: the call is stopped, or its lease holds, and covers what was received. */
-  #isPassable(): boolean {
-    const { stop, lease } = this.#call;
-    if (stop.reason !== null) return true;
-    const ahead = this.#pendingBytes + this.#appendingBytes;
-    return lease.isHeld && (ahead === 0 || ahead <= lease.aheadBytes);
-  }
-
-  async #untilPassable(): Promise<void> {
-    const { stop, lease } = this.#call;
-    if (lease.isHeld) await this.#append();
-    else await stop.orStopped(lease.holding());
-  }
-
   /** What of the answer may be passed and recorded: empty at the end, null where it failed or the call was stopped. */
   async #read(read: () => Promise<ReadableStreamReadResult<Uint8Array>>): Promise<Uint8Array | null> {
     for (;;) {
@@ -339,51 +318,9 @@ export class Pump {
   }
 
   #take(run: Uint8Array): void {
-    if (!this.#isAppendDue) {
-      this.#isAppendDue = true;
-      this.#call.stop.wakeAfter(this.#passage.lead.streamLeadMs, () => {
-        this.#isAppendDue = false;
-        return this.#append();
-      });
-    }
-    this.#pending.push(run);
+    this.#unrecorded.add(run);
     this.#reader?.take(run);
-    this.#pendingBytes += run.byteLength;
     this.#receivedBytes += run.byteLength;
-  }
-
-  #joinPending(): Uint8Array {
-    if (this.#pending.length > 1) this.#pending = [concat(this.#pending)];
-    return this.#pending[0] ?? NOTHING;
-  }
-
-  #takePending(): Uint8Array {
-    const bytes = this.#joinPending();
-    this.#pending = [];
-    this.#pendingBytes = 0;
-    return bytes;
-  }
-
-  /** Returns when all that was received is durable. Appends reach the instance in the order of these calls. */
-  #append(): Promise<void> {
-    if (this.#pendingBytes > 0 && this.#settled === null) {
-      const before = this.#appending;
-      const bytes = this.#takePending();
-      this.#appendingBytes += bytes.byteLength;
-      const appended = this.#appendOnce(bytes);
-      this.#appending = before.then(() => appended);
-    }
-    return this.#appending;
-  }
-
-  async #appendOnce(bytes: Uint8Array): Promise<void> {
-    const { stop, lease } = this.#call;
-    const kept = await lease.append(bytes, this.#declaredBytes);
-    this.#appendingBytes -= bytes.byteLength;
-    if (typeof kept === "number" || this.#settled !== null) return;
-    // `null`: the lease broke, and its cause is on its way. Nothing heard: nobody could cut this call.
-    if (kept === null) await within(LEASE_ANSWER_MS, stop.stopped());
-    stop.stop({ kind: "lease-lost" });
   }
 
   #isTooLarge(expansion: Expansion | null): boolean {
@@ -394,14 +331,3 @@ export class Pump {
 
 const later = (a: number | null, b: number | null): number | null =>
   a === null || b === null ? (a ?? b) : Math.max(a, b);
-
-/** An array: as arguments, a body in a million runs is more than the stack holds. */
-function concat(runs: readonly Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(runs.reduce((sum, run) => sum + run.byteLength, 0));
-  let at = 0;
-  for (const run of runs) {
-    whole.set(run, at);
-    at += run.byteLength;
-  }
-  return whole;
-}
