@@ -26,7 +26,7 @@ const text = z.string();
 const texts = z.array(text);
 const whether = z.boolean();
 /** What no decision here is reckoned from. */
-const any = z.custom<Json>((value) => value !== undefined);
+const json = z.custom<Json>((value) => value !== undefined);
 const PAIRS = z.array(z.tuple([text, text]));
 const LOST = whole<{ readonly calls: number; readonly untilMs: number }>({ calls: number, untilMs: number });
 const APPROVAL_STATE: z.ZodType<ApprovalState> = z.enum([
@@ -59,7 +59,7 @@ const ENROLMENT = whole<Enrolment>({
   client: text,
   chain: z.array(whole<Actor>({ client: text, agent: text, agentVersion: text, instance: text })),
   ancestors: texts,
-  parentScope: z.array(any).nullable(),
+  parentScope: z.array(json).nullable(),
   groups: texts,
   groupsAtMs: number,
   mandate: text.nullable(),
@@ -67,7 +67,7 @@ const ENROLMENT = whole<Enrolment>({
   task: whole<Enrolment["task"]>({ id: text, purpose: text, deadlineMs: number }),
   grant: text,
   subject: text,
-  scope: z.array(any),
+  scope: z.array(json),
   limits: LIMITS,
   refreshDigest: text.nullable(),
 });
@@ -90,7 +90,7 @@ export const APPROVAL = whole<Approval>({
   method: text,
   url: text,
   headers: PAIRS,
-  body: any,
+  body: json,
   seq: number,
   entries: texts,
   groups: z.array(texts),
@@ -118,7 +118,7 @@ const CALL = whole<Call>({
   query: PAIRS,
   body: z.union([
     z.looseObject({ kind: z.literal(["none", "opaque"]) }),
-    z.looseObject({ kind: z.literal("json"), value: any }),
+    z.looseObject({ kind: z.literal("json"), value: json }),
   ]),
 });
 

@@ -6,6 +6,7 @@ import {
   failure,
   type Node,
   OCTETS,
+  pageOf,
   pathId,
   type Query,
   READERS,
@@ -39,7 +40,7 @@ export const approvalOperations = (query: Query<"approvals" | "mandates">): Node
       summary: "What humans approved in advance, newest first",
       ...READERS,
       parameters: query.mandates,
-      responses: { 200: answer("A page", ref("MandatePage")), 400: failure("Not a page"), ...ALWAYS },
+      responses: pageOf("MandatePage"),
     },
   },
   "/admin/v1/mandates/{id}": {
@@ -64,7 +65,7 @@ export const approvalOperations = (query: Query<"approvals" | "mandates">): Node
       description: "A page that is not empty is on record as one read before it is given.",
       ...APPROVAL_LOOKERS,
       parameters: query.approvals,
-      responses: { 200: answer("A page", ref("ApprovalPage")), 400: failure("Not a page"), ...ALWAYS },
+      responses: pageOf("ApprovalPage"),
     },
   },
   "/admin/v1/approvals/{id}": {

@@ -8,6 +8,7 @@ import {
   json,
   location,
   type Node,
+  pageOf,
   pathId,
   type Query,
   READERS,
@@ -44,7 +45,7 @@ export const controlOperations = (query: Query<"instances" | "switches">): Node 
       summary: "All switches, newest first",
       ...READERS,
       parameters: query.switches,
-      responses: { 200: answer("A page", ref("SwitchPage")), 400: failure("Not a page"), ...ALWAYS },
+      responses: pageOf("SwitchPage"),
     },
   },
   "/admin/v1/switches/{id}": {
@@ -112,7 +113,7 @@ export const controlOperations = (query: Query<"instances" | "switches">): Node 
       summary: "Who is enrolled",
       ...READERS,
       parameters: query.instances,
-      responses: { 200: answer("A page", ref("InstancePage")), 400: failure("Not a page"), ...ALWAYS },
+      responses: pageOf("InstancePage"),
     },
   },
   "/admin/v1/instances/{instance}": {

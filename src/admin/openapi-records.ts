@@ -8,6 +8,7 @@ import {
   LOOKERS,
   type Node,
   OCTETS,
+  pageOf,
   pathId,
   type Query,
   READERS,
@@ -85,7 +86,7 @@ export const recordsOperations = (query: Query<"holds" | "object" | "objects" | 
       description: "The read is itself on record.",
       ...roles("auditor"),
       parameters: query.objects,
-      responses: { 200: answer("A page", ref("ObjectPage")), 400: failure("Not a page"), ...ALWAYS },
+      responses: pageOf("ObjectPage"),
     },
   },
   "/admin/v1/object": {
@@ -122,7 +123,7 @@ export const recordsOperations = (query: Query<"holds" | "object" | "objects" | 
       summary: "All holds, newest first",
       ...LOOKERS,
       parameters: query.holds,
-      responses: { 200: answer("A page", ref("HoldPage")), 400: failure("Not a page"), ...ALWAYS },
+      responses: pageOf("HoldPage"),
     },
   },
   "/admin/v1/holds/{id}": {

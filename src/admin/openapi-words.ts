@@ -23,6 +23,13 @@ export const ALWAYS: Node = {
   503: { description: "A state could not be read or written", headers: { "Retry-After": text("Seconds") } },
 };
 
+/** Of a list. */
+export const pageOf = (name: string): Node => ({
+  200: answer("A page", ref(name)),
+  400: failure("Not a page"),
+  ...ALWAYS,
+});
+
 /** Of a switch that is followed by `Accept: text/event-stream`. `x-events`: what the `data` of each is. */
 export const EVENTS: Node = {
   "text/event-stream": {
