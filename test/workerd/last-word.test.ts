@@ -237,7 +237,9 @@ describe("over random trees", () => {
       const ids = [...new Set([...nodes.map(({ node }) => node.id), ...named])].reverse();
       const spent = lines.filter(({ type }) => type === "call").length;
       expect([round, nodes.length > 5, spent > 3, spent <= CALLS]).toEqual([round, true, true, true]);
-      const answered = lines.reduce((sum, { body, type }) => sum + (type === "answer" ? bytesOf(body) : 0), 0);
+      // Far down in a tree some have a few bytes alone: an answer that these don't cover is withheld, and is on record whole.
+      const passed = lines.filter(({ type, outcome }) => type === "answer" && outcome === "complete");
+      const answered = passed.reduce((sum, { body }) => sum + bytesOf(body), 0);
       for (const id of named) expect(await endChild(root.held, id)).toBe(true);
       for (let later = 1; (await childrenOf(root.id)) > 0; later++) {
         expect([round, later < 10]).toEqual([round, true]);
