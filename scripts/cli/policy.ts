@@ -12,7 +12,7 @@ import { type HeldTable, holdCases } from "../policy/hold-cases.ts";
 import { CONFIG_FILE, configPath, findTable, loadConfig, loadTable } from "../policy/load.ts";
 import { wordCall, wordRequest } from "../policy/wording.ts";
 import { parseArguments } from "./arguments.ts";
-import { type Command, CommandError, EXIT, type Io, UsageError } from "./command.ts";
+import { type Command, EXIT, type Io, UsageError } from "./command.ts";
 import { count } from "./printable.ts";
 
 const OPTIONS = {
@@ -57,9 +57,10 @@ Exit: 0 allowed, or all as expected; 1 refused, awaits approval, or not as expec
       if (what === "explain") return await runExplain(rest, options, io);
     } catch (cause) {
       // The words of a person, in a file or on the command line.
-      if (cause instanceof PolicyError || cause instanceof PolicyTestsError)
-        throw new CommandError(EXIT.usage, cause.message);
-      throw cause;
+      if (!(cause instanceof PolicyError || cause instanceof PolicyTestsError)) throw cause;
+      // A line for each mistake.
+      for (const line of cause.message.split("\n")) io.note(line);
+      return EXIT.usage;
     }
     throw new UsageError("policy what? test, or explain");
   },

@@ -159,7 +159,8 @@ describe("policy test", () => {
     );
     const { code, err } = await run("test", await table([READ]), "--config", path);
     expect(code).toBe(2);
-    expect(err).toMatch(/broken\.config\.ts: The configuration is not valid:.*origin: /s);
+    expect(err).toMatch(/broken\.config\.ts: The configuration is not valid:\n {2}[\w.]+: [^\n]+\n/);
+    expect(err).toMatch(/^ {2}origin: an origin, e\.g\. /m);
     expect((await run("test", join(dir, "none.ts"))).err).toMatch(/none\.ts: no such file/);
     expect((await run("test", "--config", path)).err).toMatch(/no portcullis\.policy\.ts or \.json beside/);
     expect((await run("hold")).err).toMatch(/policy what\? test, or explain/);
