@@ -2,6 +2,7 @@
 
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
+import type { Config } from "../../src/config/define.ts";
 import { PolicyTestsError } from "../../src/config/policy-tests.ts";
 import { parseStrictJson } from "../../src/json/strict-json.ts";
 import type { Json } from "../../src/scope/call.ts";
@@ -72,10 +73,19 @@ async function runTest(operands: readonly string[], options: Options, io: Io): P
   const table = operands[0] ?? findTable(path);
   if (table === undefined) throw new UsageError(`no portcullis.policy.ts or .json beside ${path}: which file?`);
   const config = await loadConfig(path);
-  const held = holdCases(config, await loadTable(configPath(table)), Date.now());
+  const cases = await loadTable(configPath(table));
+  const held = holdCases(config, cases, Date.now());
   const isOk = held.cases.every(({ ok }) => ok) && !(options.strict && held.unexercised.length > 0);
   if (options.json) io.json({ ok: isOk, ...held });
-  else sayHeld(held, options.strict, io);
+  else {
+    sayHeld(held, options.strict, io);
+    // Of a misspelt one everything is refused, as such a case may expect.
+    noteUnknownGroups(
+      config,
+      cases.flatMap((one) => ("request" in one ? one.request : one).groups),
+      io,
+    );
+  }
   return isOk ? EXIT.ok : EXIT.no;
 }
 
@@ -118,15 +128,18 @@ async function runExplain(operands: readonly string[], options: Options, io: Io)
       `${verdict === "approval" ? "awaits approval" : verdict}${layer === null ? "" : ` by ${layer}`}: ${written.call}`,
     );
     for (const line of wordCall(explanation)) io.say(`  ${line}`);
-    for (const group of groups)
-      if (!Object.hasOwn(config.entitlements.groups, group))
-        io.note(`${group}: no such group under entitlements.groups`);
+    noteUnknownGroups(config, groups, io);
     if (request?.verdict === "refused") {
       io.note("The token endpoint would not grant this scope:");
       for (const line of wordRequest(request)) io.note(`  ${line}`);
     }
   }
   return verdict === "allowed" ? EXIT.ok : EXIT.no;
+}
+
+function noteUnknownGroups(config: Config, groups: readonly string[], io: Io): void {
+  for (const group of new Set(groups))
+    if (!Object.hasOwn(config.entitlements.groups, group)) io.note(`${group}: no such group under entitlements.groups`);
 }
 
 async function readDetails(given: string | undefined, option: string): Promise<readonly Json[] | undefined> {
