@@ -203,7 +203,8 @@ function findBudgetFaults(
 ): Fault[] {
   return Object.entries(units).flatMap(([unit, budget]) => {
     const reserves = of.map((metering) => leastReserveOf(metering, unit)).filter((reserve) => reserve !== undefined);
-    if (reserves.length === 0) return [fault([...path, unit], `no upstream has a meter or a price "${unit}"`)];
+    if (reserves.length === 0)
+      return [fault([...path, unit], `no upstream that counts here has a meter or a price "${unit}"`)];
     const least = Math.min(...reserves);
     return budget < least
       ? [fault([...path, unit], `less than one call reserves, ${least}: it would let none through`)]

@@ -18,6 +18,7 @@ const right = (change: { upstream?: object; quotas?: object; limits?: object } =
         prices: { usd: { of: { tokens: 0.000002 } } },
         ...change.upstream,
       },
+      plain: { baseUrl: "https://plain.example", credential: { kind: "none" } },
     },
     entitlements: { groups: {} },
     boundaries: [ANY],
@@ -102,7 +103,7 @@ describe("meters and prices", () => {
     [
       "a budget that nothing meters",
       { limits: { units: { eur: 1 } } },
-      /agents\.bot\.limits\.units\.eur: no upstream has/,
+      /agents\.bot\.limits\.units\.eur: no upstream that counts here has/,
     ],
   ];
   for (const [what, change, message] of cases) it(`refuse ${what}`, () => expect(mistake(change)).toMatch(message));
@@ -159,12 +160,17 @@ describe("quotas", () => {
     [
       "a unit that nothing meters",
       quota({ units: { eur: 1 } }),
-      /quotas\.q\.units\.eur: no upstream has a meter or a price/,
+      /quotas\.q\.units\.eur: no upstream that counts here has a meter or a price/,
     ],
     [
       "a budget below what one call reserves",
       quota({ units: { tokens: 3_999 } }),
       /quotas\.q\.units\.tokens: less than one call reserves, 4000: it would let none through/,
+    ],
+    [
+      "a unit that another upstream meters, and none of its own",
+      quota({ upstreams: ["plain"], units: { tokens: 9_000 } }),
+      /quotas\.q\.units\.tokens: no upstream that counts here has a meter/,
     ],
     ["a burst of no rate", quota({ burst: 1 }), /quotas\.q\.burst: only with callsPerSecond/],
     [
