@@ -73,14 +73,14 @@ export class Orphans {
       if (!known.delete(String(seq))) kept.put("orphan", String(seq), nowMs);
       const isLarge = raw.openCalls.has(seq);
       this.#found.set(seq, { atMs, isLarge, asked: 0, isStopped: false });
-      // From here on nobody is to believe that it is still there.
-      if (!isLarge) this.#countDurable(seq);
+      // From here on nobody is to believe that it is still there: also of what must be read from R2 before it is on record.
+      this.#countDurable(seq);
     }
     for (const seq of known.keys()) kept.delete("orphan", seq);
   }
 
   #countDurable(seq: number): void {
-    let bytes = 0;
+    let bytes = this.#ledger.raw.mostBytesOf(seq);
     for (const run of this.#ledger.log.bodyRuns(seq, "answer")) bytes += run.bytes.length;
     const missed = this.#charge(seq, bytes);
     if (missed > 0) this.#ledger.countPassing(seq, missed, []);
@@ -193,7 +193,7 @@ export class Orphans {
     const call = this.#ledger.log.recordOf(seq);
     const sent = call?.["body"] as BodyReference | null | undefined;
     const requestBody = sent?.digest === null ? request.reference(0, sent) : null;
-    this.#charge(seq, answer.bytes + (sent?.digest === null ? request.bytes : 0));
+    this.#tellApart(seq, answer.bytes + (sent?.digest === null ? request.bytes : 0));
     const reserved = (call?.["reserved"] ?? {}) as Units;
     const beside = typeof call?.["grant"] === "string" ? { grant: call["grant"] } : {};
     const fields = orphanFields(seq, answer.reference(streamLeadBytes, null), requestBody, chargesOf(reserved, null));
@@ -223,6 +223,13 @@ export class Orphans {
       ...(quotas.length > 0 ? { shares: { ...shares, ...charged } } : {}),
     });
     return missed;
+  }
+
+  /** What was counted of it for want of knowing better stays charged, and is said to be nothing that is on record. */
+  #tellApart(seq: number, durableBytes: number): void {
+    const { usage, passing = {} } = this.#ledger.state;
+    const more = Math.max(0, (passing[seq]?.bytes ?? 0) - durableBytes);
+    if (more > 0) this.#ledger.change({ usage: { ...usage, bytesUnheard: (usage.bytesUnheard ?? 0) + more } });
   }
 
   // --- their places -----------------------------------------------------------------------------------------------
