@@ -198,6 +198,9 @@ describe("the budget of bytes", () => {
     const next = await admitted(agent);
     clock.mockRestore();
     expect(next.limits.bytes).toBe(500);
+    // Should it be there after all, it hears at once that nothing is to pass any more: no switch would reach it.
+    expect(await Promise.race([silent.lease.broken(), new Promise((resolve) => setTimeout(resolve, 1_000))])).toBe("ended");
+    expect(await silent.lease.append(new Uint8Array(1))).toBeNull();
     await next.lease.settle(settlement({ tail: new Uint8Array(100) }));
     expect(await bytesLeft(agent)).toBe(400);
   });
