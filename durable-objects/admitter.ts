@@ -67,8 +67,7 @@ export class Admitter {
     let endWait = (): void => {};
     try {
       for (let verdict: Denial | null = null; ; ) {
-        if (!(await this.#isConfirmed(request.request)))
-          return refused(unavailable("no confirmation from the roster"));
+        if (!(await this.#isConfirmed(request.request))) return refused(unavailable("no confirmation from the roster"));
         const nowMs = Date.now();
         if (nowMs >= untilMs) verdict ??= unavailable("the shared limits did not answer in time");
         // Not before: nobody else gets the place for which it waited.
@@ -152,7 +151,8 @@ export class Admitter {
     const seq = this.#options.ledger.nextSeq();
     const body = requestBody(sent, seq);
     const approved = asked.kind === "approved" ? this.#options.approvals.use(asked.id, seq, nowMs) : {};
-    this.#options.ledger.change({ usage: reserved.usage, open: [...open, seq] });
+    this.#options.ledger.change({ open: [...open, seq] });
+    this.#options.ledger.holdAhead(seq, reserved.usage, aheadBytes);
     const tickets = this.#options.shares.take(shared, untoldBytes, nowMs);
     const runBytes = sent.bodyFollows ? sent.body.length : 0;
     if (runBytes > 0 || countingBytes(tickets).length > 0) this.#options.ledger.countPassing(seq, runBytes, tickets);

@@ -176,7 +176,11 @@ describe("a lease that is gone", () => {
         },
       });
       const third = leaseWith();
-      const { held, resume } = heldWith(leaseWith({ append: gone }).lease, again(second.lease, 0), again(third.lease, 3));
+      const { held, resume } = heldWith(
+        leaseWith({ append: gone }).lease,
+        again(second.lease, 0),
+        again(third.lease, 3),
+      );
       held.listen();
       await held.append(bytes("abc"), null);
       await vi.advanceTimersByTimeAsync(0);
@@ -189,10 +193,12 @@ describe("a lease that is gone", () => {
     for (let count = 0; count < 12; count++) {
       const answered: (number | null | undefined)[] = [];
       const later = (): void => void held.append(bytes("later"), null).then((kept) => answered.push(kept));
-      const append = vi.fn(async () => 100).mockImplementationOnce(async () => {
-        void turns(count).then(later);
-        return 100;
-      });
+      const append = vi
+        .fn(async () => 100)
+        .mockImplementationOnce(async () => {
+          void turns(count).then(later);
+          return 100;
+        });
       const second = leaseWith({ append });
       const { held } = heldWith(leaseWith({ append: gone }).lease, again(second.lease, 0));
       await held.append(bytes("abc"), null);

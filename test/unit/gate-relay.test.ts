@@ -224,7 +224,7 @@ describe("a stream", () => {
       for await (const run of relayed.ok ? relayed.response.body! : []) got += new TextDecoder().decode(run);
     })().catch(() => {});
     const writing = (async () => {
-      for (let i = 0; stop.reason === null; i++) {
+      while (stop.reason === null) {
         void write("abcd").catch(() => {});
         await new Promise((resolve) => setTimeout(resolve, 30));
       }
