@@ -1,8 +1,9 @@
+import { runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Limits } from "../../src/config/define.ts";
 import type { Admission, Resumption } from "../../src/instance/contract.ts";
 import { instanceOf } from "../../src/objects.ts";
-import { type Agent, deployment, enrolAgent, settlement } from "./kit.ts";
+import { type Agent, deployment, enrolAgent, instanceStub, settlement } from "./kit.ts";
 import { abortInstance, ask } from "./quota-kit.ts";
 import { giveUpOrphans } from "./resume-kit.ts";
 
@@ -63,6 +64,20 @@ describe("what a call holds of the budget ahead of the count", () => {
     await abortInstance(agent);
     await giveUpOrphans(agent);
     expect(await bytesLeft(agent)).toBeLessThanOrEqual(500 - aheadBytes);
+  });
+
+  it("is charged where it does not stand on record whose it is", async () => {
+    const agent = await agentWith({ bytes: 4 * LEAD, concurrency: 2 });
+    const { seq } = await admitted(agent);
+    await runInDurableObject(instanceStub(agent.id), (_instance, { storage: { sql } }) => {
+      sql.exec("UPDATE log_0 SET state = json_remove(state, '$.ahead') WHERE state IS NOT NULL");
+    });
+    await abortInstance(agent);
+    const { lease, aheadBytes } = await again(agent, seq);
+    expect(aheadBytes).toBe(0);
+    expect(await lease.append(new Uint8Array(10))).toBe(0);
+    expect(await lease.settle(NO_TAIL)).toBe(true);
+    expect(await bytesLeft(agent)).toBe(3 * LEAD - 10);
   });
 
   it("of one that is lost is charged with its record, and nobody else has it before", async () => {
