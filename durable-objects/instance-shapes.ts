@@ -184,6 +184,7 @@ export const TOTALS = whole<State>({
   shares: z
     .record(text, whole<Share>({ period: number, used: z.record(text, number), lost: LOST.exactOptional() }))
     .exactOptional(),
+  ahead: numbers.exactOptional(),
   passing: z.record(text, whole<Passing>({ bytes: number, quotas: texts })).exactOptional(),
 });
 

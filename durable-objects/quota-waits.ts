@@ -1,7 +1,10 @@
-/** Of requests' bodies in this object's memory while their calls wait: a quarter of what an isolate has. */
+/** Of requests in this object's memory while their calls wait: a quarter of what an isolate has. */
 const MAX_WAITING_BYTES = 33_554_432;
 
-/** Calls of one instance that wait for shared limits. Each counts as one that runs: there are no more than it has places. */
+/**
+ * Calls of one instance that wait for shared limits, and by themselves those that wait for the roster. Of the first each counts as
+ * one that runs: there are no more than it has places.
+ */
 export class QuotaWaits {
   #calls = 0;
   #bytes = 0;
@@ -10,7 +13,7 @@ export class QuotaWaits {
     return this.#calls;
   }
 
-  /** @param bytes of the request's body, as far as it is here */
+  /** @param bytes of the request, or of its body alone, as far as it is here */
   hasRoom(bytes: number): boolean {
     return this.#bytes + bytes <= MAX_WAITING_BYTES;
   }

@@ -230,7 +230,8 @@ describe("calls that wait for a quota's word", () => {
     for (const end of [ends[0]!, ends[0]!]) end();
     expect([waits.calls, waits.hasRoom(1_048_576), waits.hasRoom(1_048_577)]).toEqual([31, true, false]);
     const agent = await enrolAgent(ofTask("ten-bot"));
-    vi.spyOn(QuotaWaits.prototype, "hasRoom").mockReturnValue(false);
+    // First it is asked of those that wait for the roster.
+    vi.spyOn(QuotaWaits.prototype, "hasRoom").mockReturnValueOnce(true).mockReturnValueOnce(false);
     expect(await verdict(ask(agent))).toBe("unavailable");
     expect((await recordsOf(agent)).at(-1)).toMatchObject({
       type: "refused",

@@ -26,7 +26,7 @@ import { quotaStub } from "./quota-kit.ts";
 
 /** Of each class its version, and a digest of what it stores. */
 const PINNED: Readonly<Record<ClassName, readonly [version: number, digest: string]>> = {
-  AgentInstance: [1, "121c85bed14cf321"],
+  AgentInstance: [1, "4d46e0dd06309133"],
   ApprovalDesk: [0, "0608558184e2538a"],
   CredentialBroker: [0, "643d5437104296e2"],
   Journal: [0, "c60ff96e80b0cca3"],
