@@ -23,12 +23,12 @@ import { callFields, delegationFacts } from "./instance-fields.ts";
 import { Lease } from "./lease.ts";
 import type { Ledger } from "./ledger.ts";
 import { jtiOf } from "./proof-mark.ts";
-import { QuotaWaits } from "./quota-waits.ts";
 import type { RefusedCalls } from "./refused-calls.ts";
 import type { RunningCalls } from "./running-calls.ts";
 import { SecondCopy } from "./second-copy.ts";
 import type { InstanceShares } from "./shares.ts";
 import { CallTicket } from "./ticket.ts";
+import { WaitingCalls } from "./waiting-calls.ts";
 
 /** So long a call waits for shared limits; below the gate's own patience. */
 const QUOTA_PATIENCE_MS = 6_000;
@@ -52,8 +52,8 @@ export interface AdmitterOptions {
 export class Admitter {
   readonly #options: AdmitterOptions;
   readonly #copies = new SecondCopy();
-  readonly #waits = new QuotaWaits();
-  readonly #rosterWaits = new QuotaWaits();
+  readonly #quotaWaits = new WaitingCalls();
+  readonly #rosterWaits = new WaitingCalls();
 
   constructor(options: AdmitterOptions) {
     this.#options = options;
@@ -75,7 +75,7 @@ export class Admitter {
         const admission = this.#admitNow(request, nowMs, verdict, { isClaim, isAgain });
         isAgain = true;
         if ("admitted" in admission) return admission;
-        endWait = this.#waits.begin(request.request.body.length);
+        endWait = this.#quotaWaits.begin(request.request.body.length);
         // Dying here, nothing is on record, and nothing of a lease was used.
         verdict = await this.#options.shares.extend(admission.uncovered);
       }
@@ -131,7 +131,7 @@ export class Admitter {
     const { config } = this.#options.deployment();
     const units = unitsOf(config, call);
     const leadBytes = config.transcripts.streamLeadBytes;
-    const places = { running: this.#options.calls.runningAt(nowMs), waiting: this.#waits.calls };
+    const places = { running: this.#options.calls.runningAt(nowMs), waiting: this.#quotaWaits.calls };
     const wanted = { ...places, bytes: bytesSent(sent), leadBytes, units, nowMs };
     const reserved = reserve(usage, this.#options.family.limits(enrolment), wanted);
     if (!reserved.ok) return this.#refuse(request, nowMs, reserved.denial);
@@ -142,7 +142,7 @@ export class Admitter {
     const shared = wantedOf(config.quotas, enrolment, about);
     const uncovered = this.#options.shares.uncovered(shared, nowMs);
     if (uncovered.length > 0) {
-      const hasRoom = this.#waits.hasRoom(sent.body.length);
+      const hasRoom = this.#quotaWaits.hasRoom(sent.body.length);
       const denial = verdict ?? (hasRoom ? null : unavailable("too much waits for shared limits"));
       return denial === null ? { uncovered } : this.#refuse(request, nowMs, denial);
     }

@@ -1,11 +1,8 @@
 /** Of requests in this object's memory while their calls wait: a quarter of what an isolate has. */
 const MAX_WAITING_BYTES = 33_554_432;
 
-/**
- * Calls of one instance that wait for shared limits, and by themselves those that wait for the roster. Of the first each counts as
- * one that runs: there are no more than it has places.
- */
-export class QuotaWaits {
+/** Calls of one instance that wait for the same thing: for shared limits, or for the roster. */
+export class WaitingCalls {
   #calls = 0;
   #bytes = 0;
 
