@@ -10,7 +10,7 @@ import type {
   RosterCalls,
   ShardProgress,
 } from "../src/control/contract.ts";
-import { PROVIDER_AHEAD_MS } from "../src/control/narrowing.ts";
+import { longestReachMs, PROVIDER_AHEAD_MS } from "../src/control/narrowing.ts";
 import { type Attributes, isInReach, isWhole, refusesNewcomer, type Switch } from "../src/control/switch.ts";
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
 import { instanceOf, switchboardOf } from "../src/objects.ts";
@@ -243,11 +243,11 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
   }
 
   #forgetOpened(nowMs: number): void {
-    const longestTaskMs = config.grants.taskSeconds * 1_000;
-    // The longest task of now: who came while tasks could last longer is here still.
+    const longestMs = longestReachMs(config);
+    // As the configuration is now: who came while tasks could last longer is here still.
     const { firstEnlistedAtMs } = this.#members;
     for (const [id, { openedAtMs }] of this.#book) {
-      if (openedAtMs === null || openedAtMs > nowMs - longestTaskMs - FORGET_MS) continue;
+      if (openedAtMs === null || openedAtMs > nowMs - longestMs - FORGET_MS) continue;
       if (firstEnlistedAtMs <= openedAtMs) continue;
       this.ctx.storage.sql.exec("DELETE FROM switches WHERE id = ?", id);
       this.#book.delete(id);

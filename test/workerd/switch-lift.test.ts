@@ -4,7 +4,18 @@ import { attributesOf } from "../../durable-objects/instance-fields.ts";
 import { Journal } from "../../durable-objects/journal.ts";
 import type { JournalEntry } from "../../src/control/contract.ts";
 import { rosterOf, switchboardOf } from "../../src/objects.ts";
-import { boardStub, deployment, enrolAgent, enrolIdle, flip, flipRequest, operator, verdictOf } from "./kit.ts";
+import config from "./config.ts";
+import {
+  boardStub,
+  deployment,
+  enrolAgent,
+  enrolIdle,
+  flip,
+  flipRequest,
+  operator,
+  rosterStub,
+  verdictOf,
+} from "./kit.ts";
 
 afterEach(() => vi.restoreAllMocks());
 
@@ -101,6 +112,14 @@ describe("a kill that was lifted", () => {
   });
 });
 
+const knownAt = (shard: number): Promise<string[]> =>
+  runInDurableObject(rosterStub(shard) as never, (_, { storage: { sql } }) =>
+    sql
+      .exec<{ id: string }>("SELECT id FROM switches")
+      .toArray()
+      .map(({ id }) => id),
+  );
+
 describe("sessions that the provider has ended", () => {
   const cause = { kind: "set", issuer: "https://idp.test", jti: "j", event: "session-revoked" } as const;
   const ended = async (change: Parameters<typeof flip>[0]) => {
@@ -118,6 +137,29 @@ describe("sessions that the provider has ended", () => {
       for (const shard of [{}, { rosterShard: 81 }])
         await expect(enrolAgent({ human, groupsAtMs, ...shard })).rejects.toThrow("not enrolled: switched");
     expect(await verdictOf(await enrolAgent({ human, groupsAtMs: sw.atMs + 60_001 }))).toBe("admitted");
+  });
+
+  it("stay so as long as an ID token from before is taken, longer than any task: at a shard that comes up then, and at one that forgets", async () => {
+    const provider = config.identityProviders["corp"] as { maxTokenAgeSeconds: number };
+    const { maxTokenAgeSeconds } = provider;
+    provider.maxTokenAgeSeconds = 30 * 86_400;
+    const { human, sw, opened } = await ended({ cause });
+    await opened();
+    const before = { human, groupsAtMs: sw.atMs - 1_000 };
+    const refused = (rosterShard: number) =>
+      expect(enrolAgent({ ...before, rosterShard })).rejects.toThrow("not enrolled: switched");
+    await refused(83);
+    const clock = vi.spyOn(Date, "now").mockReturnValue(sw.atMs + 20 * 86_400_000);
+    await runDurableObjectAlarm(boardStub());
+    await refused(84);
+    await enrolAgent({ rosterShard: 83 });
+    await runDurableObjectAlarm(rosterStub(83) as never);
+    await refused(83);
+    // No such token is taken any more, and nobody needs to know.
+    provider.maxTokenAgeSeconds = maxTokenAgeSeconds;
+    await runDurableObjectAlarm(rosterStub(83) as never);
+    expect(await knownAt(83)).not.toContain(sw.id);
+    clock.mockRestore();
   });
 
   it("are open to all where an operator has lifted it, and where an operator had closed it", async () => {
