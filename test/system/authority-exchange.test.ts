@@ -573,6 +573,11 @@ describe("the task", () => {
     ["a unit's limit of nothing", { task_limits: '{"units":{"usd":0}}' }, LIMITS],
     ["a unit's limit beyond what is counted", { task_limits: '{"units":{"usd":1e300}}' }, LIMITS],
     ["a limit of nothing", { task_limits: '{"calls":0}' }, LIMITS],
+    ["a rate of nearly nothing", { task_limits: '{"callsPerSecond":5e-324}' }, LIMITS],
+    ["a rate below what shares are cut to", { task_limits: '{"callsPerSecond":0.0000009}' }, LIMITS],
+    ["a limit beyond whole numbers", { task_limits: '{"calls":1e20}' }, LIMITS],
+    ["a limit in fractions", { task_limits: '{"burst":1.5}' }, LIMITS],
+    ["a limit of the prototype's", { task_limits: '{"__proto__":{"calls":1}}' }, LIMITS],
     ["a limit twice", { task_limits: '{"calls":1,"calls":2}' }, LIMITS],
     ["a limit that is text", { task_limits: '{"calls":"1"}' }, LIMITS],
   ])("is refused: %s", async (_name, form, reason) =>
