@@ -441,7 +441,10 @@ describe("the parent's grant", () => {
 });
 
 describe("the parent's object", () => {
-  const ask = async (root: Node, change: { agent?: string; expiresAtMs?: number } = {}) => {
+  const ask = async (
+    root: Awaited<ReturnType<typeof rootOf>>,
+    change: { agent?: string; expiresAtMs?: number } = {},
+  ) => {
     const child = { instance: crypto.randomUUID(), grant: crypto.randomUUID() };
     const { task, limits } = root.agent.enrolment;
     const { agent = "lead", expiresAtMs = root.agent.grant.expiresAtMs } = change;
