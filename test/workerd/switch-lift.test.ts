@@ -113,7 +113,7 @@ describe("a kill that was lifted", () => {
 });
 
 const knownAt = (shard: number): Promise<string[]> =>
-  runInDurableObject(rosterStub(shard) as never, (_, { storage: { sql } }) =>
+  runInDurableObject(rosterStub(shard), (_, { storage: { sql } }) =>
     sql
       .exec<{ id: string }>("SELECT id FROM switches")
       .toArray()
@@ -153,11 +153,11 @@ describe("sessions that the provider has ended", () => {
     await runDurableObjectAlarm(boardStub());
     await refused(84);
     await enrolAgent({ rosterShard: 83 });
-    await runDurableObjectAlarm(rosterStub(83) as never);
+    await runDurableObjectAlarm(rosterStub(83));
     await refused(83);
     // No such token is taken any more, and nobody needs to know.
     provider.maxTokenAgeSeconds = maxTokenAgeSeconds;
-    await runDurableObjectAlarm(rosterStub(83) as never);
+    await runDurableObjectAlarm(rosterStub(83));
     expect(await knownAt(83)).not.toContain(sw.id);
     clock.mockRestore();
   });
