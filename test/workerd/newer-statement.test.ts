@@ -3,6 +3,7 @@
 import { createExecutionContext, runInDurableObject } from "cloudflare:test";
 import { exportJWK, generateKeyPair, type JWTPayload, SignJWT } from "jose";
 import { afterEach, expect, it, vi } from "vitest";
+import { Switchboard } from "../../durable-objects/switchboard.ts";
 import { createProof } from "../../src/agent/instance-key.ts";
 import { authority } from "../../src/authority/authority.ts";
 import { humanId } from "../../src/identity/id-token.ts";
@@ -28,7 +29,7 @@ async function renewWith(child: Node, sub: string, listed: readonly string[]): P
   const [id, platform] = Object.entries(config.platforms).find(([name]) => name === "build-platform")!;
   const platforms = { [id]: { ...platform, jwks, algorithms: ["ES256"] } } as unknown as typeof config.platforms;
   const held = { ...deployment, config: { ...config, platforms, identityProviders: { corp } } };
-  vi.spyOn(globalThis, "fetch").mockImplementation(async () => Response.json(jwks));
+  const outbound = vi.spyOn(globalThis, "fetch").mockImplementation(async () => Response.json(jwks));
   const sign = (claims: JWTPayload) =>
     new SignJWT(claims)
       .setProtectedHeader({ alg: "ES256", kid: "a" })
@@ -46,7 +47,7 @@ async function renewWith(child: Node, sub: string, listed: readonly string[]): P
   const headers = { DPoP: await createProof(child.key, "POST", TOKEN_URL) };
   const init = { method: "POST", body: new URLSearchParams(form), headers };
   const answer = await authority.request(TOKEN_URL, init, { deployment: held }, createExecutionContext());
-  vi.restoreAllMocks();
+  outbound.mockRestore();
   return [answer.status, ((await answer.json()) as { error_description?: unknown }).error_description];
 }
 
@@ -83,4 +84,18 @@ it("is no switch where it lists all of them, however often, and one where it doe
   await vi.waitFor(async () => expect(await switches()).toBe(1));
   upstream(() => Response.json([]));
   expect(await child.call()).toBe(200);
+});
+
+it("renews nothing where the loss does not stand: the switchboard is out of reach, or says no", async () => {
+  const sub = crypto.randomUUID();
+  const child = await instanceOfHuman(sub, ["engineering", "chess"]);
+  const flip = vi.spyOn(Switchboard.prototype, "flip");
+  flip.mockRejectedValueOnce(new Error("out of reach"));
+  expect(await renewWith(child, sub, ["chess"])).toEqual([503, "try again"]);
+  flip.mockResolvedValueOnce({ flipped: false });
+  expect(await renewWith(child, sub, ["chess"])).toEqual([503, "try again"]);
+  expect((await linesOf(child.id)).map(({ type }) => type)).toEqual(["enrolled"]);
+  expect(await renewWith(child, sub, ["chess"])).toEqual([200, undefined]);
+  upstream(() => Response.json([]));
+  expect(await child.call()).toBe(404);
 });
