@@ -99,3 +99,13 @@ it("renews nothing where the loss does not stand: the switchboard is out of reac
   upstream(() => Response.json([]));
   expect(await child.call()).toBe(404);
 });
+
+it("is told, and does nothing, where the instance was stopped; and of a human whom no instance has", async () => {
+  const sub = crypto.randomUUID();
+  const child = await instanceOfHuman(sub, ["engineering", "chess"]);
+  const flip = vi.spyOn(Switchboard.prototype, "flip");
+  expect(await renewWith(child, "somebody else", [])).toEqual([400, "subject_token: it is of another human"]);
+  expect(await child.held.revoke()).toBe(true);
+  expect(await renewWith(child, sub, [])).toEqual([400, "the instance has ended, or was stopped"]);
+  expect(flip).not.toHaveBeenCalled();
+});
