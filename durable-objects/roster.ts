@@ -199,8 +199,9 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
     const shard = Number(this.ctx.id.name);
     const booked = await within(JOIN_TIMEOUT_MS, switchboardOf(this.#deployment).join(shard)).catch(() => undefined);
     if (booked === undefined) return false;
-    for (const { switch: sw, isOpen } of booked as readonly BookedSwitch[])
-      this.#keep({ sw, openedAtMs: isOpen ? this.#nowAfterAllMs() : null });
+    // As the switchboard has it: nobody is here yet who could have come before or after, and by whom it was opened is told by when.
+    for (const { switch: sw, isOpen, openedAtMs } of booked as readonly BookedSwitch[])
+      this.#keep({ sw, openedAtMs: isOpen ? (openedAtMs ?? this.#nowAfterAllMs()) : null });
     this.ctx.storage.sql.exec("INSERT OR IGNORE INTO joined (id) VALUES (0)");
     this.#hasJoined = true;
     return true;

@@ -197,7 +197,11 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
     this.#book.join(shard);
     // What was opened before the oldest task began, and the oldest identity token was issued, is nothing to anybody who may come.
     const sinceMs = Date.now() - longestReachMs(config);
-    return this.#book.standing(sinceMs).map(({ sw, opened }) => ({ switch: sw, isOpen: opened !== null }));
+    return this.#book.standing(sinceMs).map(({ sw, opened }) => ({
+      switch: sw,
+      isOpen: opened !== null,
+      openedAtMs: opened?.atMs ?? null,
+    }));
   }
 
   /** Runs as often as needed: shards and instances know a switch by its id. */

@@ -173,6 +173,20 @@ describe("sessions that the provider has ended", () => {
   });
 });
 
+describe("sessions that the provider has ended, and an operator has let in again", () => {
+  it("are open at a shard that comes up when the block would be over, too", async () => {
+    const cause = { kind: "set", issuer: "https://idp.test", jti: "k", event: "session-revoked" } as const;
+    const human = somebody();
+    const untilMs = Date.now() + 3_600_000;
+    const { switch: sw } = await flip({ reach: "human", target: { human }, untilMs, cause });
+    await board.lift(sw.id, operator());
+    const clock = vi.spyOn(Date, "now").mockReturnValue(untilMs + 1_000);
+    const late = await enrolAgent({ human, groupsAtMs: sw.atMs - 1_000, rosterShard: 86 });
+    expect(await rosterOf(deployment, 86).confirm(late.id)).toMatchObject({ confirmed: true, closed: [] });
+    clock.mockRestore();
+  });
+});
+
 describe("a flip that is asked for again", () => {
   it("with the same key by the same one is the same switch; with another body it is none", async () => {
     const target = { human: somebody() };
