@@ -408,6 +408,7 @@ describe("the subject token", () => {
       "iat is longer ago than maxTokenAgeSeconds",
     ],
     ["without sub", () => h.idToken({ sub: undefined }), "sub"],
+    ["with an empty sub", () => h.idToken({ sub: "" }), "sub"],
     ["with a sub of 256 characters", () => h.idToken({ sub: "s".repeat(256) }), "sub"],
     ["with groups that are no list", () => h.idToken({ groups: "engineering" }), "the groups claim is not a list"],
     ["with a group that is no text", () => h.idToken({ groups: [1] }), "the groups claim is not a list"],
