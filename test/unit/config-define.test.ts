@@ -65,6 +65,19 @@ function mistakes(source: ConfigSource): string[] {
   }
 }
 
+/** Two providers by name, of one issuer; a platform and an assertion's client for each. */
+function twoOfOneIssuer(first: object, second: object): ConfigSource {
+  const config = right() as unknown as { identityProviders: Node; platforms: Record<string, Node> } & Node;
+  const { corp } = config.identityProviders as { corp: object };
+  config.identityProviders = { corp: { ...corp, idJag: first }, again: { ...corp, idJag: second } };
+  config.platforms["other"] = {
+    ...config.platforms["build"],
+    identityProvider: "again",
+    subjectAudience: "other-app",
+  };
+  return config as unknown as ConfigSource;
+}
+
 describe("defineConfig", () => {
   it("refuses nothing at all", () => {
     const lines = mistakes({} as ConfigSource);
@@ -484,5 +497,28 @@ describe("defineConfig", () => {
     const lines = mistakes(config as unknown as ConfigSource);
     expect(lines.length).toBeGreaterThanOrEqual(2);
     expect(lines.join("\n")).not.toContain("ghp_");
+  });
+});
+
+describe("two providers of one issuer", () => {
+  it("are right with a client and the tenant of their own, or none", () => {
+    expect(mistakes(twoOfOneIssuer({}, {}))).toEqual([]);
+    expect(mistakes(twoOfOneIssuer({ tenant: "acme" }, { tenant: "acme", clients: { other: "o" } }))).toEqual([]);
+  });
+
+  it("give no assertion of one platform's client to another's", () => {
+    expect(mistakes(twoOfOneIssuer({ clients: { build: "app" } }, { clients: { other: "app" } }))).toEqual([
+      "identityProviders.corp.idJag.clients.build: the client_id of another platform",
+      "identityProviders.again.idJag.clients.other: the client_id of another platform",
+    ]);
+    expect(mistakes(twoOfOneIssuer({ clients: { build: "other" } }, {}))).toEqual([
+      "identityProviders.corp.idJag.clients.build: the client_id of another platform",
+    ]);
+  });
+
+  it("are not of two tenants: one `sub` is somebody else at each, and a human is known by issuer and `sub`", () => {
+    const tenants = /^identityProviders\.again\.idJag\.tenant: not that of corp, which has the same issuer/;
+    for (const second of [{ tenant: "beta" }, {}])
+      expect(mistakes(twoOfOneIssuer({ tenant: "acme" }, second))).toEqual([expect.stringMatching(tenants)]);
   });
 });
