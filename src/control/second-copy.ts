@@ -44,6 +44,8 @@ export const SPOTS_MAX = 8;
 export const OFFSETS = 5;
 export const OFFSET_GAP_MS = 5_000;
 export const OFFSET_SPREAD_MS = 3_000;
+/** So long after a move a call from before it may still arrive. Proofs name times that are their maker's to choose. */
+export const UNDER_WAY_MS = 10_000;
 /** Calls of the first one after somebody elsewhere has renewed. */
 export const CALLS_AFTER_RENEWAL = 2;
 
@@ -63,18 +65,25 @@ interface Spot {
 export interface CopyState {
   /** The newest first. */
   readonly spots: readonly Spot[];
-  /** Where it is, and since which proof. */
-  readonly stay: { readonly place: Place; readonly lastAtMs: number; readonly sinceIssuedAtMs: number } | null;
+  /** Where it is, and since which call. */
+  readonly stay: { readonly place: Place; readonly lastAtMs: number; readonly since: Moment } | null;
   /** When it came back to a place from another. */
   readonly returns: readonly number[];
   /** One from elsewhere, and calls of the others since. */
   readonly renewal: {
     readonly place: Place;
     readonly atMs: number;
-    readonly issuedAtMs: number;
+    readonly since: Moment;
     readonly calls: number;
   } | null;
 }
+
+/** Of one call, by both clocks. */
+type Moment = Pick<Seen, "issuedAtMs" | "arrivedAtMs">;
+
+/** No younger by its proof than the first one from elsewhere, and soon enough after it. */
+const isUnderWay = (seen: Moment, since: Moment): boolean =>
+  seen.issuedAtMs <= since.issuedAtMs && seen.arrivedAtMs < since.arrivedAtMs + UNDER_WAY_MS;
 
 export const UNSEEN: CopyState = { spots: [], stay: null, returns: [], renewal: null };
 
@@ -127,35 +136,36 @@ export function areApart(a: Place, b: Place): boolean {
   return a.address !== b.address && a.tls !== null && b.tls !== null && a.tls !== b.tls;
 }
 
-function move({ stay, spots, returns }: CopyState, { place, issuedAtMs }: Seen, nowMs: number) {
+function move({ stay, spots, returns }: CopyState, seen: Seen, nowMs: number) {
+  const { place, issuedAtMs, arrivedAtMs } = seen;
+  const here = { place, lastAtMs: nowMs, since: { issuedAtMs, arrivedAtMs } };
   const recent = returns.filter((atMs) => atMs > nowMs - WINDOW_MS);
-  if (stay === null)
-    return { stay: { place, lastAtMs: nowMs, sinceIssuedAtMs: issuedAtMs }, returns: recent, hit: null };
+  if (stay === null) return { stay: here, returns: recent, hit: null };
   if (!areApart(stay.place, place)) return { stay: { ...stay, place, lastAtMs: nowMs }, returns: recent, hit: null };
-  // Its proof is no younger than the first one from where it is now: it was under way when the instance moved.
-  if (issuedAtMs <= stay.sinceIssuedAtMs) return { stay, returns: recent, hit: null };
+  // When the instance moved to where it is now.
+  if (isUnderWay(seen, stay.since)) return { stay, returns: recent, hit: null };
   const wasHere = spots.some((spot) => !areApart(spot.place, place) && spot.lastAtMs > nowMs - RETURN_MS);
   const counted = wasHere ? [...recent, nowMs] : recent;
   const hit: CopyHit | null =
     counted.length < RETURNS
       ? null
       : { seen: "alternating", places: [stay.place, place], value: counted.length, threshold: RETURNS };
-  return { stay: { place, lastAtMs: nowMs, sinceIssuedAtMs: issuedAtMs }, returns: counted, hit };
+  return { stay: here, returns: counted, hit };
 }
 
 function renewalAfter({ stay, renewal }: CopyState, seen: Seen, nowMs: number): CopyState["renewal"] {
-  const { place, issuedAtMs, isRenewal } = seen;
+  const { place, issuedAtMs, arrivedAtMs, isRenewal } = seen;
   if (isRenewal) {
     const isFromElsewhere =
       stay !== null &&
       areApart(stay.place, place) &&
       stay.lastAtMs > nowMs - RETURN_MS &&
-      issuedAtMs > stay.sinceIssuedAtMs;
-    return isFromElsewhere ? { place, atMs: nowMs, issuedAtMs, calls: 0 } : null;
+      !isUnderWay(seen, stay.since);
+    return isFromElsewhere ? { place, atMs: nowMs, since: { issuedAtMs, arrivedAtMs }, calls: 0 } : null;
   }
   // It has moved to where it renewed, or too long ago.
   if (renewal === null || renewal.atMs <= nowMs - RETURN_MS || !areApart(renewal.place, place)) return null;
-  return issuedAtMs > renewal.issuedAtMs ? { ...renewal, calls: renewal.calls + 1 } : renewal;
+  return isUnderWay(seen, renewal.since) ? renewal : { ...renewal, calls: renewal.calls + 1 };
 }
 
 const renewalHit = ({ place, calls }: NonNullable<CopyState["renewal"]>, seen: Seen): CopyHit => ({

@@ -132,6 +132,34 @@ describe("a copy", () => {
     expect(life.hits.length).toBeGreaterThan(0);
   });
 
+  // Its proofs' times are the copy's own to choose. What they say must cover neither its own calls nor those of the first one.
+  it.each<[name: string, iatMs: (life: Life) => number]>([
+    [
+      "as if it had been under way when the first one came",
+      ({ state, nowMs }) => Math.max(state.stay!.since.issuedAtMs, nowMs - 119_000),
+    ],
+    ["as far ahead as a proof may be, and by turns less", ({ nowMs }) => nowMs + 29_000 - (nowMs % 25_000)],
+    ["that go back and forth", ({ nowMs }) => nowMs - (nowMs % 90_000)],
+  ])("that makes proofs %s is noticed within a minute", (_name, iatMs) => {
+    const life = new Life();
+    for (let i = 0; i < 20; i++) life.call(HOME, { afterMs: 1_000 });
+    const fromMs = life.nowMs;
+    while (life.hits.length === 0 && life.nowMs < fromMs + WINDOW_MS) {
+      life.call(HOME, { afterMs: 1_000 });
+      life.call(AWAY, { afterMs: 500, clockMs: iatMs(life) - life.nowMs });
+    }
+    expect(seen(life)).toEqual(["alternating"]);
+    expect(life.nowMs - fromMs).toBeLessThan(60_000);
+  });
+
+  it.each([
+    -50_000, 29_000,
+  ])("that renews by a proof of %d ms from now is noticed when the first one goes on", (clockMs) => {
+    const life = new Life().call(HOME).call(HOME, { afterMs: 30_000 }).call(AWAY, { clockMs, isRenewal: true });
+    for (let i = 0; i < 12; i++) life.call(HOME, { afterMs: 2_000 });
+    expect(seen(life)).toEqual(["renewal"]);
+  });
+
   it("that floods with places drives the first one out of nobody's memory, and fills none", () => {
     const life = new Life();
     for (let i = 0; i < 1_000; i++) life.call(at({ network: 65_000 + i, address: `n${i}` })).call(HOME);
@@ -158,6 +186,21 @@ describe("no copy", () => {
     for (let i = 0; i < 10; i++)
       life.call(HOME, { afterMs: 100, lateMs: 3_500 + i * 100 }).call(AWAY, { afterMs: 900 });
     for (let i = 0; i < 20; i++) life.call(AWAY);
+    quiet(life);
+  });
+
+  it("is who moves while a long upload from before is still being read", () => {
+    const life = new Life().call(HOME).call(HOME);
+    const before = life.nowMs;
+    life.call(AWAY, { afterMs: 3_000 });
+    for (let i = 0; i < 10; i++) {
+      life.call(AWAY, { afterMs: 5_000 });
+      // Its head came in time: when the instance hears of it says nothing.
+      const seen = { place: HOME, arrivedAtMs: before + 3_100 + i, issuedAtMs: before, isRenewal: false };
+      const { state, hit } = observe(life.state, seen, life.nowMs);
+      life.state = state;
+      expect(hit).toBeNull();
+    }
     quiet(life);
   });
 
