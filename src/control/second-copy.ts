@@ -38,7 +38,7 @@ export const RETURN_MS = 60_000;
 export const WINDOW_MS = 600_000;
 /** Within the window. A laptop between two networks comes back once or twice. */
 export const RETURNS = 3;
-/** Of one instance. The oldest goes first: what comes back is not old. */
+/** Of one instance. Whose are more within a minute, and all apart, is in several places whatever comes back. */
 export const SPOTS_MAX = 8;
 /** Of each place, the newest offsets between proof and arrival. `iat` has whole seconds. */
 export const OFFSETS = 5;
@@ -103,12 +103,12 @@ export function observe(
 ): { readonly state: CopyState; readonly hit: CopyHit | null } {
   const spot = spotOf(state, seen, nowMs);
   const others = state.spots.filter(({ key, lastAtMs }) => key !== spot.key && lastAtMs > nowMs - WINDOW_MS);
-  const moved = move(state, seen, nowMs);
+  const { spots, isForgotten } = keep([spot, ...others], nowMs);
+  const moved = move(state, seen, isForgotten, nowMs);
   const renewal = renewalAfter(state, seen, nowMs);
   const hit =
     moved.hit ??
     (renewal !== null && renewal.calls >= CALLS_AFTER_RENEWAL ? renewalHit(renewal, seen) : clocksHit(spot, others));
-  const spots = [spot, ...others].slice(0, SPOTS_MAX);
   const { stay, returns } = moved;
   if (hit === null) return { state: { spots, stay, returns, renewal }, hit };
   // Whoever goes on after it was said is noticed anew.
@@ -136,7 +136,20 @@ export function areApart(a: Place, b: Place): boolean {
   return a.address !== b.address && a.tls !== null && b.tls !== null && a.tls !== b.tls;
 }
 
-function move({ stay, spots, returns }: CopyState, seen: Seen, nowMs: number) {
+/** `isForgotten`: there was no room for one that may well come back. First to go is one that another stands for, the oldest of them. */
+function keep(
+  spots: readonly Spot[],
+  nowMs: number,
+): { readonly spots: readonly Spot[]; readonly isForgotten: boolean } {
+  if (spots.length <= SPOTS_MAX) return { spots, isForgotten: false };
+  const spare = spots.findLastIndex(({ place }, i) => spots.slice(0, i).some((newer) => !areApart(newer.place, place)));
+  const gone = spare === -1 ? spots.length - 1 : spare;
+  const isForgotten = spare === -1 && spots[gone]!.lastAtMs > nowMs - RETURN_MS;
+  return { spots: spots.toSpliced(gone, 1), isForgotten };
+}
+
+/** @param isForgotten counts as a return: of who comes from ever new places none would be known again */
+function move({ stay, spots, returns }: CopyState, seen: Seen, isForgotten: boolean, nowMs: number) {
   const { place, issuedAtMs, arrivedAtMs } = seen;
   const here = { place, lastAtMs: nowMs, since: { issuedAtMs, arrivedAtMs } };
   const recent = returns.filter((atMs) => atMs > nowMs - WINDOW_MS);
@@ -145,7 +158,7 @@ function move({ stay, spots, returns }: CopyState, seen: Seen, nowMs: number) {
   // When the instance moved to where it is now.
   if (isUnderWay(seen, stay.since)) return { stay, returns: recent, hit: null };
   const wasHere = spots.some((spot) => !areApart(spot.place, place) && spot.lastAtMs > nowMs - RETURN_MS);
-  const counted = wasHere ? [...recent, nowMs] : recent;
+  const counted = wasHere || isForgotten ? [...recent, nowMs] : recent;
   const hit: CopyHit | null =
     counted.length < RETURNS
       ? null

@@ -160,6 +160,25 @@ describe("a copy", () => {
     expect(seen(life)).toEqual(["renewal"]);
   });
 
+  it.each([
+    7, 8, 30,
+  ])("that comes from a new place with each of %d calls is noticed, though nothing comes back", (calls) => {
+    const life = new Life().call(HOME);
+    for (let n = 0; n < 3 * calls && life.hits.length === 0; n++) {
+      life.call(at({ network: 65_000 + n, address: `n${n}` }), { afterMs: 500 });
+      if (n % calls === calls - 1) life.call(HOME, { afterMs: 500 });
+    }
+    expect(seen(life)).toEqual(["alternating"]);
+  });
+
+  it("in a large pool of addresses does not drive the first one out of memory", () => {
+    const life = new Life();
+    const far = (n: number): Place => at({ network: 64_999, address: `n${n}`, tls: "python" });
+    for (let n = 0; n < 60; n++) life.call(n % 20 === 0 ? HOME : far(n), { afterMs: 1_000 });
+    life.call(HOME);
+    expect(seen(life)).toEqual(["alternating"]);
+  });
+
   it("that floods with places drives the first one out of nobody's memory, and fills none", () => {
     const life = new Life();
     for (let i = 0; i < 1_000; i++) life.call(at({ network: 65_000 + i, address: `n${i}` })).call(HOME);
@@ -219,6 +238,18 @@ describe("no copy", () => {
   it("is one machine over IPv4 and IPv6, or behind a pool of addresses, by turns", () => {
     const life = new Life();
     for (let i = 0; i < 300; i++) life.call([HOME, HOME_V6, POOL][i % 3]!, { afterMs: 700 });
+    quiet(life);
+  });
+
+  it("is one machine behind a pool of a hundred addresses", () => {
+    const life = new Life();
+    for (let i = 0; i < 500; i++) life.call(at({ address: `n${(i * 37) % 100}` }), { afterMs: 100 });
+    quiet(life);
+  });
+
+  it("is who travels through a dozen networks, a minute in each", () => {
+    const life = new Life();
+    for (let i = 0; i < 60; i++) life.call(at({ network: 65_000 + Math.floor(i / 5) }), { afterMs: 12_000 });
     quiet(life);
   });
 
