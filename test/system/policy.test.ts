@@ -9,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import example from "../../portcullis.config.ts";
 import { runCommand } from "../../scripts/cli/commands.ts";
 import { createIo } from "../../scripts/cli/terminal.ts";
-import { lineageOf, readCall } from "../../scripts/policy/asked.ts";
+import { readCall, whoOf } from "../../scripts/policy/asked.ts";
 import { explainCall } from "../../scripts/policy/explain-call.ts";
 import { approvalPolicy } from "../../src/config/approval.ts";
 import type { Json } from "../../src/scope/call.ts";
@@ -257,7 +257,7 @@ describe("policy explain", () => {
   it("tells an approval from a permission, whichever entry allows the call as well", () => {
     const first = example.boundaries[0]!;
     const config = { ...example, boundaries: [first, { ...first, approval: approvalPolicy.parse({}) }] };
-    const who = lineageOf(config, ENGINEER, 0);
+    const who = whoOf(config, ENGINEER);
     expect(explainCall(config, readCall(READ, config.origin), who, null)).toMatchObject({
       verdict: "approval",
       layer: "boundaries",
