@@ -198,6 +198,8 @@ describe("one call", () => {
     ["another method", request({ method: "POST" })],
     ["another media type", request({ headers: [["content-type", "text/plain"]] })],
     ["a coding", with_(["content-encoding", "gzip"])],
+    // Frameworks read "1.000" in a form by it: as one, or as a thousand.
+    ["another language", with_(["accept-language", "de"])],
     ["a condition", with_(["if-match", '"1"'])],
     ["a header that the configuration lets pass", with_(["x-account", "2"])],
     ["one that does not go on", with_(["connection", "keep-alive, Content-Type"])],
@@ -246,7 +248,7 @@ describe("one call", () => {
         boundDigest(TO, request({ headers: [[name, "1"]] })) === boundDigest(TO, request({ headers: [[name, "2"]] })),
     );
     expect(free.toSorted()).toEqual(
-      "accept-charset accept-encoding accept-language baggage cache-control idempotency-key pragma traceparent tracestate user-agent x-correlation-id x-request-id x-stainless-lang".split(
+      "accept-encoding baggage cache-control idempotency-key pragma traceparent tracestate user-agent x-correlation-id x-request-id x-stainless-lang".split(
         " ",
       ),
     );

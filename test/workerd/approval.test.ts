@@ -183,6 +183,10 @@ describe("an approved call", () => {
     ["a query", (agent) => put(agent, "one", `${VAULT}?x=1`)],
     ["another media type", (agent) => put(agent, "one", VAULT, { headers: { "content-type": "text/html" } })],
     [
+      "another language",
+      (agent) => put(agent, "one", VAULT, { headers: { "content-type": "text/plain", "accept-language": "de" } }),
+    ],
+    [
       "a condition",
       (agent) => put(agent, "one", VAULT, { headers: { "content-type": "text/plain", "if-match": "x" } }),
     ],
