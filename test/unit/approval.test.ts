@@ -59,6 +59,9 @@ describe("who asks for approval", () => {
     ["a path in another case", { x: ["vault"] }, { segments: ["A", "Vault"] }],
     ["a path with a slash at its end", { x: ["vault"] }, { segments: ["a", "vault", ""] }],
     ["a path with parameters", { x: ["vault"] }, { segments: ["a", "vault;v=1"] }],
+    ["a path that is encoded twice", { x: ["vault"] }, { segments: ["%61", "vaul%74"] }],
+    ["a path that is encoded four times, in another case", { x: ["vault"] }, { segments: ["a", "vaul%252554"] }],
+    ["a slash that is encoded twice", { x: ["vault"] }, { segments: ["a%2Fvault"] }],
     ["an encoded slash", { x: ["vault"] }, { segments: ["a/vault"] }],
   ])("doubt asks: %s", (_, where, of) => {
     expect(asks(where, of)).toBe(true);
@@ -71,6 +74,7 @@ describe("who asks for approval", () => {
     ["another prefix", { "query.ref": { prefix: "release/" } }, { query: [["ref", "main"]] }],
     ["something where nothing is asked for", { "body./limit": { absent: true } }, json({ limit: 1 })],
     ["another path", { x: ["vault"] }, { segments: ["a", "vaults"] }],
+    ["a path with a percent sign", { x: ["vault"] }, { segments: ["a", "vault%"] }],
     ["another upstream", {}, { upstream: "slack" }],
     ["another method", {}, { method: "POST" }],
   ])("certainty does not: %s", (_, where, of) => {
