@@ -351,7 +351,7 @@ describe("an answer that echoes the credential", () => {
     expect(text).not.toContain("test-query");
     expect("data: one\n\ndata: ".startsWith(text)).toBe(true);
     expect(text).toContain("data: one");
-    await vi.waitFor(async () => expect(await endingOf(agent)).toMatchObject(ECHOED));
+    await vi.waitFor(async () => expect(await endingOf(agent)).toMatchObject(ECHOED), { timeout: 10_000 });
   });
 
   it("beside its refusal of the credential is on record without it", async () => {
