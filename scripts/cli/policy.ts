@@ -2,6 +2,7 @@
 
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
+import type { Config } from "../../src/config/define.ts";
 import { PolicyTestsError } from "../../src/config/policy-tests.ts";
 import { parseStrictJson } from "../../src/json/strict-json.ts";
 import type { Json } from "../../src/scope/call.ts";
@@ -12,7 +13,7 @@ import { type HeldTable, holdCases } from "../policy/hold-cases.ts";
 import { CONFIG_FILE, configPath, findTable, loadConfig, loadTable } from "../policy/load.ts";
 import { wordCall, wordRequest } from "../policy/wording.ts";
 import { parseArguments } from "./arguments.ts";
-import { type Command, CommandError, EXIT, type Io, UsageError } from "./command.ts";
+import { type Command, EXIT, type Io, UsageError } from "./command.ts";
 import { count } from "./printable.ts";
 
 const OPTIONS = {
@@ -60,9 +61,10 @@ Exit: 0 allowed, or all as expected; 1 refused, awaits approval, or not as expec
       if (what === "explain") return await runExplain(rest, options, io);
     } catch (cause) {
       // The words of a person, in a file or on the command line.
-      if (cause instanceof PolicyError || cause instanceof PolicyTestsError)
-        throw new CommandError(EXIT.usage, cause.message);
-      throw cause;
+      if (!(cause instanceof PolicyError || cause instanceof PolicyTestsError)) throw cause;
+      // A line for each mistake.
+      for (const line of cause.message.split("\n")) io.note(line);
+      return EXIT.usage;
     }
     throw new UsageError("policy what? test, or explain");
   },
@@ -74,10 +76,19 @@ async function runTest(operands: readonly string[], options: Options, io: Io): P
   const table = operands[0] ?? findTable(path);
   if (table === undefined) throw new UsageError(`no portcullis.policy.ts or .json beside ${path}: which file?`);
   const config = await loadConfig(path);
-  const held = holdCases(config, await loadTable(configPath(table)));
+  const cases = await loadTable(configPath(table));
+  const held = holdCases(config, cases);
   const isOk = held.cases.every(({ ok }) => ok) && !(options.strict && held.unexercised.length > 0);
   if (options.json) io.json({ ok: isOk, ...held });
-  else sayHeld(held, options.strict, io);
+  else {
+    sayHeld(held, options.strict, io);
+    // Of a misspelt one everything is refused, as such a case may expect.
+    noteUnknownGroups(
+      config,
+      cases.flatMap((one) => ("request" in one ? one.request : one).groups),
+      io,
+    );
+  }
   return isOk ? EXIT.ok : EXIT.no;
 }
 
@@ -120,15 +131,18 @@ async function runExplain(operands: readonly string[], options: Options, io: Io)
       `${verdict === "approval" ? "awaits approval" : verdict}${layer === null ? "" : ` by ${layer}`}: ${written.call}`,
     );
     for (const line of wordCall(explanation)) io.say(`  ${line}`);
-    for (const group of groups)
-      if (!Object.hasOwn(config.entitlements.groups, group))
-        io.note(`${group}: no such group under entitlements.groups`);
+    noteUnknownGroups(config, groups, io);
     if (request?.verdict === "refused") {
       io.note("The token endpoint would not grant this scope:");
       for (const line of wordRequest(request)) io.note(`  ${line}`);
     }
   }
   return verdict === "allowed" ? EXIT.ok : EXIT.no;
+}
+
+function noteUnknownGroups(config: Config, groups: readonly string[], io: Io): void {
+  for (const group of new Set(groups))
+    if (!Object.hasOwn(config.entitlements.groups, group)) io.note(`${group}: no such group under entitlements.groups`);
 }
 
 async function readDetails(given: string | undefined, option: string): Promise<readonly Json[] | undefined> {

@@ -58,6 +58,13 @@ describe("policy test", () => {
     expect(out.trim().split("\n").at(-1)).toBe("10 cases: all as expected");
   });
 
+  it("notes a group that the configuration does not name: of a misspelt one everything is refused", async () => {
+    const cases = await table([{ ...READ, groups: ["enginering"], expect: "refused" }]);
+    const { code, out, err } = await run("test", cases);
+    expect([code, err]).toEqual([0, "enginering: no such group under entitlements.groups\n"]);
+    expect(out).toMatch(/^ok {4}/);
+  });
+
   it.each<[name: string, fault: object, expected: string, found: string]>([
     ["refused where it is allowed", { ...READ, expect: "refused" }, "refused", "allowed"],
     ["allowed where it is refused", { ...OTHER, expect: "allowed" }, "allowed", "refused by entitlement"],
@@ -160,7 +167,8 @@ describe("policy test", () => {
     );
     const { code, err } = await run("test", await table([READ]), "--config", path);
     expect(code).toBe(2);
-    expect(err).toMatch(/broken\.config\.ts: The configuration is not valid:.*origin: /s);
+    expect(err).toMatch(/broken\.config\.ts: The configuration is not valid:\n {2}[\w.]+: [^\n]+\n/);
+    expect(err).toMatch(/^ {2}origin: an origin, e\.g\. /m);
     expect((await run("test", join(dir, "none.ts"))).err).toMatch(/none\.ts: no such file/);
     expect((await run("test", "--config", path)).err).toMatch(/no portcullis\.policy\.ts or \.json beside/);
     expect((await run("hold")).err).toMatch(/policy what\? test, or explain/);

@@ -99,8 +99,8 @@ describe("who asks for approval", () => {
 describe("the configuration", () => {
   it.each([
     [{ effect: "deny" }, "effect"],
-    [{ approval: {} }, ""],
-    [{ effect: "allow", approval: { waitSeconds: 1 } }, ""],
+    [{ approval: {} }, "approval"],
+    [{ effect: "allow", approval: { waitSeconds: 1 } }, "approval"],
     [{ effect: "approve", approval: { waitSeconds: 61 } }, "approval.waitSeconds"],
     [{ effect: "approve", approval: { validSeconds: 0 } }, "approval.validSeconds"],
     [{ effect: "approve", approval: { groups: [] } }, "approval.groups"],
