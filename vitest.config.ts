@@ -26,6 +26,9 @@ const maxWorkers = Math.ceil(availableParallelism());
 /** Files that starve the machine, or measure what a starved one can't do: one after another, when all others are done. */
 const alone = ["test/system/kill-flood.test.ts", "test/system/slow-fsync.test.ts", "test/system/soak.test.ts"];
 
+/** Of code that waits for nothing but a processor: a busy machine gives it one late. */
+const testTimeout = 30_000;
+
 const system = {
   environment: "node",
   testTimeout: 60_000,
@@ -62,12 +65,12 @@ export default defineConfig({
       {
         // Pure code: nothing of a file stays behind that another could meet, so all of them share one workerd.
         ...insideWorkerd(),
-        test: { name: "unit", include: ["test/unit/**/*.test.ts"], isolate: false, maxWorkers },
+        test: { name: "unit", include: ["test/unit/**/*.test.ts"], isolate: false, testTimeout, maxWorkers },
       },
       {
         // Durable Objects.
         ...insideWorkerd(),
-        test: { name: "workerd", include: ["test/workerd/**/*.test.ts"], maxWorkers },
+        test: { name: "workerd", include: ["test/workerd/**/*.test.ts"], testTimeout, maxWorkers },
       },
       {
         // The running gate, between real parts, from outside.

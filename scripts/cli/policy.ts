@@ -6,7 +6,7 @@ import type { Config } from "../../src/config/define.ts";
 import { PolicyTestsError } from "../../src/config/policy-tests.ts";
 import { parseStrictJson } from "../../src/json/strict-json.ts";
 import type { Json } from "../../src/scope/call.ts";
-import { lineageOf, PolicyError, parseScope, readCall, type WrittenCall } from "../policy/asked.ts";
+import { PolicyError, parseScope, readCall, type WrittenCall, whoOf } from "../policy/asked.ts";
 import { explainCall } from "../policy/explain-call.ts";
 import { explainRequest } from "../policy/explain-request.ts";
 import { type HeldTable, holdCases } from "../policy/hold-cases.ts";
@@ -22,6 +22,7 @@ const OPTIONS = {
   human: { type: "string" },
   group: { type: "string", multiple: true },
   agent: { type: "string" },
+  "agent-above": { type: "string", multiple: true },
   scope: { type: "string" },
   "parent-scope": { type: "string" },
   body: { type: "string" },
@@ -35,8 +36,9 @@ export const policy: Command = {
   summary: "what a configuration allows: hold it to its tests, or explain one call",
   usage: `portcullis policy test [<file>] [--strict] [--config <file>] [--json]
 portcullis policy explain <METHOD> <path at the gate> --agent <name> [--human <e-mail or id>] [--group <name>]…
-                          [--scope <file or JSON>] [--parent-scope <file or JSON>] [--body <file or JSON>]
-                          [--header "<name>: <value>"]… [--config <file>] [--json]
+                          [--scope <file or JSON>] [--parent-scope <file or JSON>] [--agent-above <name>]…
+                          [--body <file or JSON>] [--header "<name>: <value>"]… [--config <file>]
+                          [--json]
 
 test holds the configuration to a table of calls and of requests for grants, with what is expected of each
 (default: portcullis.policy.ts or .json beside the configuration). Entries that no case exercises are noted.
@@ -47,6 +49,7 @@ Neither asks a gate, and neither needs a secret.
   --strict        an entry that no case exercises is a failure
   --scope         authorization_details of the grant; without it the grant is not asked
   --parent-scope  those of the parent's, where a sub-agent calls
+  --agent-above   and which agents stand above it, the root first: their ceilings hold as well
   --body          JSON as it is written; of a file that is not .json say its type with --header "Content-Type: …"
 
 Exit: 0 allowed, or all as expected; 1 refused, awaits approval, or not as expected; 2 usage, or a file that can't be read.`,
@@ -74,7 +77,7 @@ async function runTest(operands: readonly string[], options: Options, io: Io): P
   if (table === undefined) throw new UsageError(`no portcullis.policy.ts or .json beside ${path}: which file?`);
   const config = await loadConfig(path);
   const cases = await loadTable(configPath(table));
-  const held = holdCases(config, cases, Date.now());
+  const held = holdCases(config, cases);
   const isOk = held.cases.every(({ ok }) => ok) && !(options.strict && held.unexercised.length > 0);
   if (options.json) io.json({ ok: isOk, ...held });
   else {
@@ -115,8 +118,8 @@ async function runExplain(operands: readonly string[], options: Options, io: Io)
   const details = await readDetails(options.scope, "--scope");
   const parentScope = await readDetails(options["parent-scope"], "--parent-scope");
   const groups = options.group ?? [];
-  const { human, agent } = options;
-  const who = lineageOf(config, { human, groups, agent, parentScope }, Date.now());
+  const { human, agent, "agent-above": agentsAbove } = options;
+  const who = whoOf(config, { human, groups, agent, agentsAbove, parentScope });
   const scope = details === undefined ? null : parseScope(details, "--scope");
   const written = { call: `${method} ${path}`, ...(await readBody(options.body)), ...readHeaders(options.header) };
   const explanation = explainCall(config, readCall(withType(written), config.origin), who, scope);

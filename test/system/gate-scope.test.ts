@@ -224,14 +224,22 @@ describe("limits", () => {
     const who = await rig.provision();
     let running = 0;
     let most = 0;
+    let refused = 0;
     rig.upstream.on("/concurrent", async (request, answer) => {
       request.resume();
       most = Math.max(most, ++running);
-      await pause(400);
+      // However slow the machine: none is over before all others were refused, and all that were not have come.
+      while (refused < 16 || most < 4) await pause(20);
       running--;
       answer.end("ok");
     });
-    const heard = await Promise.all(Array.from({ length: 20 }, () => rig.call(who, "/hostile/concurrent")));
+    const heard = await Promise.all(
+      Array.from({ length: 20 }, async () => {
+        const one = await rig.call(who, "/hostile/concurrent");
+        if (one.status !== 200) refused++;
+        return one;
+      }),
+    );
     expect(heard.filter(({ status }) => status === 200)).toHaveLength(4);
     expect(heard.filter(({ status, headers }) => status === 429 && headers["retry-after"] === "1")).toHaveLength(16);
     expect(most).toBe(4);
