@@ -1,5 +1,8 @@
 import { type Approval, type ApprovalState, isOpen } from "../src/approval/contract.ts";
 
+import { APPROVAL } from "./instance-shapes.ts";
+import { readStored } from "./stored.ts";
+
 type RequestRow = { no: number; json: string };
 
 const SCHEMA = [
@@ -75,6 +78,6 @@ export class DeskBook {
     return this.#sql
       .exec<RequestRow>(`SELECT no, json FROM requests ${where}`, ...bindings)
       .toArray()
-      .map(({ json }) => JSON.parse(json) as Approval);
+      .map(({ json }) => readStored(APPROVAL, "request for approval", json));
   }
 }

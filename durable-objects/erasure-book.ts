@@ -1,5 +1,7 @@
 import type { ErasureRequest, ErasureState, ErasureStatus, Left } from "../src/retention/contract.ts";
 import { type Extent, NOBODY } from "../src/retention/cover.ts";
+import { ERASURE, EXTENT, PAGE } from "./retention-shapes.ts";
+import { readStored } from "./stored.ts";
 
 type ErasureRow = {
   id: string;
@@ -221,7 +223,7 @@ export class ErasureBook {
       )
       .toArray();
     if (row === undefined) return undefined;
-    return row.extent === null ? null : (JSON.parse(row.extent) as Extent);
+    return row.extent === null ? null : readStored(EXTENT, "extent of an erasure", row.extent);
   }
 
   attempts(erasure: string, instance: string): number {
@@ -289,7 +291,7 @@ export class ErasureBook {
   state(id: string): ErasureState | undefined {
     const [row] = this.#sql.exec<ErasureRow>("SELECT * FROM erasures WHERE id = ?", id).toArray();
     if (row === undefined) return undefined;
-    const { email: _, ...erasure } = JSON.parse(row.json) as Erasure;
+    const { email: _, ...erasure } = readStored(ERASURE, "erasure", row.json);
     const left = this.#sql
       .exec<{ what: string; why: string }>(
         "SELECT what, why FROM left_over WHERE erasure = ? ORDER BY what LIMIT ?",
@@ -315,10 +317,10 @@ export class ErasureBook {
 }
 
 const runningOf = ({ json, stage, cursor, page, page_at }: ErasureRow): Running => ({
-  erasure: JSON.parse(json) as Erasure,
+  erasure: readStored(ERASURE, "erasure", json),
   stage,
   cursor,
-  page: page === null ? null : (JSON.parse(page) as Page),
+  page: page === null ? null : readStored(PAGE, "page of an erasure", page),
   pageAt: page_at,
 });
 
