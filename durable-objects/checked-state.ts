@@ -79,6 +79,9 @@ function readingLater(name: ClassName, Class: ObjectClass): ObjectClass {
   }
   for (const method of methodsOf(Class))
     Object.defineProperty(ReadingLater.prototype, method, {
+      // As a class has its methods.
+      configurable: true,
+      writable: true,
       value(this: ReadingLater, ...args: unknown[]) {
         const found = Reflect.get(Class.prototype, method) as (...args: unknown[]) => unknown;
         return ReadingLater.guarded(this, () => found.apply(this, args));
