@@ -147,11 +147,12 @@ export class SwitchBook {
   /** When the next one opens by itself. */
   get nextUntilMs(): number | null {
     const [row] = this.#sql
-      .exec<{ at: number }>(
+      .exec<{ at: SqlStorageValue }>(
         `SELECT ${UNTIL} AS at FROM switches WHERE opened IS NULL AND ${UNTIL} IS NOT NULL ORDER BY ${UNTIL} LIMIT 1`,
       )
       .toArray();
-    return row?.at ?? null;
+    // What is no number comes behind all numbers, and is no time.
+    return typeof row?.at === "number" ? row.at : null;
   }
 
   /** What a shard that comes up must know: all that is closed, was opened since, or may still be pushed. */

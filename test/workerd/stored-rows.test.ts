@@ -24,6 +24,15 @@ const retention = (): Stub => retentionStub() as unknown as Stub;
 const board = (): Stub => boardStub() as unknown as Stub;
 const desk = (): Stub => deskStub() as unknown as Stub;
 const unreadable = (name: string) => new RegExp(`^${name}: its state is not readable by this release$`);
+/** Awaited here: what is handed on is a promise of the stub's own, and others come of it. */
+async function refusal(asked: Promise<unknown>): Promise<string> {
+  try {
+    await asked;
+    return "none";
+  } catch (error) {
+    return (error as Error).message;
+  }
+}
 const line = (name: string, of: string) =>
   expect.stringMatching(new RegExp(`^state not readable ${name} [0-9a-f]{64} ${of}`));
 
@@ -42,8 +51,8 @@ describe("legal holds and erasures", () => {
     expect(await retention()["erase"]!(erasureOf(human))).toMatchObject({ kind: "accepted" });
     const hold = { id: "hold-1", subject: { kind: "case", id: human }, reason: "r", by: "o", atMs: 1 };
     await exec(retention(), "INSERT INTO holds (id, json) VALUES (?, ?)", hold.id, JSON.stringify(hold));
-    await expect(retention()["erase"]!(erasureOf(human))).rejects.toThrow(unreadable("Retention"));
-    await expect(retention()["holds"]!(null, 10)).rejects.toThrow(unreadable("Retention"));
+    expect(await refusal(retention()["erase"]!(erasureOf(human)))).toMatch(unreadable("Retention"));
+    expect(await refusal(retention()["holds"]!(null, 10))).toMatch(unreadable("Retention"));
     for (let i = 0; i < 3; i++) await runDurableObjectAlarm(retention() as never);
     expect(await bucket.head(key)).not.toBeNull();
     expect(await exec(retention(), "SELECT stage, status FROM erasures")).toEqual([
@@ -102,8 +111,8 @@ describe("the switchboard", () => {
         { id: killed.state.switch.id, done: 1, opened: null },
       ]);
     });
-    await expect(board()["list"]!(null, 10)).rejects.toThrow(unreadable("Switchboard"));
-    await expect(board()["read"]!("spoilt")).rejects.toThrow(unreadable("Switchboard"));
+    expect(await refusal(board()["list"]!(null, 10))).toMatch(unreadable("Switchboard"));
+    expect(await refusal(board()["read"]!("spoilt"))).toMatch(unreadable("Switchboard"));
     expect(await board()["read"]!(killed.state.switch.id)).toMatchObject({ status: "done" });
     expect(told).toEqual([line("Switchboard", "switch is not as this release stores it: untilMs")]);
     expect(await alarmAt(boardStub())).not.toBeNull();
@@ -115,7 +124,7 @@ describe("the switchboard", () => {
       boardStub(),
       "INSERT INTO human_narrowings (name, switch, event_at_ms, kept) VALUES ('h', 's', 1, '[\"a\", null]')",
     );
-    await expect(board()["narrowingsOf"]!(["h"])).rejects.toThrow(unreadable("Switchboard"));
+    expect(await refusal(board()["narrowingsOf"]!(["h"]))).toMatch(unreadable("Switchboard"));
     expect(await board()["narrowingsOf"]!(["somebody else"])).toEqual([]);
     await exec(boardStub(), "DELETE FROM human_narrowings");
   });
@@ -150,8 +159,8 @@ describe("the desk for approvals", () => {
     await exec(deskStub(), put, "spoilt", "asked", null, '{"id":"spoilt","state":"granted"}');
     await exec(deskStub(), put, "old", "denied", 1, '{"id":"old"}');
     await exec(deskStub(), "INSERT INTO hooks (id, attempts, next_at_ms) VALUES ('spoilt', 0, 1)");
-    await expect(desk()["list"]!("open", null, 10)).rejects.toThrow(unreadable("ApprovalDesk"));
-    await expect(desk()["decide"]!("spoilt", { verdict: "approved" })).rejects.toThrow(unreadable("ApprovalDesk"));
+    expect(await refusal(desk()["list"]!("open", null, 10))).toMatch(unreadable("ApprovalDesk"));
+    expect(await refusal(desk()["decide"]!("spoilt", { verdict: "approved" }))).toMatch(unreadable("ApprovalDesk"));
     expect(await desk()["read"]!("another")).toBeNull();
     await evictDurableObject(deskStub() as never);
     told = [];
