@@ -1,7 +1,9 @@
 import type { ErasureRequest, ErasureState, ErasureStatus, Left } from "../src/retention/contract.ts";
 import { type Extent, NOBODY } from "../src/retention/cover.ts";
-import { ERASURE, EXTENT, PAGE } from "./retention-shapes.ts";
+import { type Doomed, ERASURE, type Erasure, EXTENT, PAGE, type Page } from "./retention-shapes.ts";
 import { readStored } from "./stored.ts";
+
+export type { Doomed, Erasure, Page };
 
 type ErasureRow = {
   id: string;
@@ -44,32 +46,6 @@ const SCHEMA = [
  * the bucket is gone through for what came back.
  */
 export type Stage = "certificate" | "instances" | "objects" | "objects-again" | "late" | "over";
-
-/** What an erasure is, fixed when it is asked for. */
-export interface Erasure {
-  readonly id: string;
-  readonly human: string;
-  readonly task: string | null;
-  readonly reason: string;
-  readonly by: string;
-  readonly email: string | null;
-  readonly atMs: number;
-  readonly beforeMs: number;
-  readonly certificate: string;
-}
-
-/** An object of a page. `isWhole`: it goes; else it is written anew without what is meant. */
-export interface Doomed {
-  readonly key: string;
-  readonly bytes: number;
-  readonly isWhole: boolean;
-}
-
-export interface Page {
-  readonly doomed: readonly Doomed[];
-  /** Keys up to this one are decided. */
-  readonly upTo: string;
-}
 
 /** How far it is. */
 export interface Running {

@@ -1,8 +1,33 @@
 import * as z from "zod";
 import type { Hold, Release } from "../src/retention/contract.ts";
 import type { Extent } from "../src/retention/cover.ts";
-import type { Doomed, Erasure, Page } from "./erasure-book.ts";
 import { whole } from "./stored.ts";
+
+/** What an erasure is, fixed when it is asked for. */
+export interface Erasure {
+  readonly id: string;
+  readonly human: string;
+  readonly task: string | null;
+  readonly reason: string;
+  readonly by: string;
+  readonly email: string | null;
+  readonly atMs: number;
+  readonly beforeMs: number;
+  readonly certificate: string;
+}
+
+/** An object of a page. `isWhole`: it goes; else it is written anew without what is meant. */
+export interface Doomed {
+  readonly key: string;
+  readonly bytes: number;
+  readonly isWhole: boolean;
+}
+
+export interface Page {
+  readonly doomed: readonly Doomed[];
+  /** Keys up to this one are decided. */
+  readonly upTo: string;
+}
 
 const number = z.number();
 const text = z.string();

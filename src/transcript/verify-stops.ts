@@ -73,8 +73,8 @@ export class StopReader {
   readDeed({ at }: ReadRecord, upstream: string | null): string | null {
     if (this.#stopped !== null)
       return `stands after the ${this.#stopped.cause === "revoked" ? "revocation" : "kill"} of ${this.#stopped.place}`;
-    for (const of of [null, upstream]) {
-      const [id] = this.#holding.get(of) ?? [];
+    for (const reach of [null, upstream]) {
+      const [id] = this.#holding.get(reach) ?? [];
       const held = id === undefined ? undefined : this.#closed.get(id);
       if (held !== undefined) return `stands after the ${held.act} of ${held.place}`;
     }
