@@ -77,10 +77,11 @@ export class ApprovalDesk extends DurableObject<Env> implements ApprovalDeskCall
 
   override async alarm(): Promise<void> {
     this.#wake.rang();
-    await Promise.all([this.#acts.tellAll(), this.#hooks.send(Date.now())]);
+    const [, sent] = await Promise.allSettled([this.#acts.tellAll(), this.#hooks.send(Date.now())]);
     this.#book.prune(Date.now());
     const next = this.#nextWakeMs();
     if (next !== null) this.#wake.by(next);
+    if (sent.status === "rejected") throw sent.reason;
   }
 
   /** INVARIANT: synchronous. What is new, its act for the journal and its webhook are one commit. */

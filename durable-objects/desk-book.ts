@@ -1,4 +1,7 @@
+import type * as z from "zod";
 import { type Approval, type ApprovalState, type ApprovalSummary, isOpen } from "../src/approval/contract.ts";
+import { APPROVAL, APPROVAL_SUMMARY } from "./instance-shapes.ts";
+import { readStored } from "./stored.ts";
 
 type RequestRow = { json: string };
 
@@ -32,7 +35,7 @@ export class DeskBook {
   }
 
   get(id: string): Approval | undefined {
-    return this.#select<Approval>("json", "WHERE id = ?", id)[0];
+    return this.#select("json", APPROVAL, "WHERE id = ?", id)[0];
   }
 
   /** What was known of it before; null where nothing was. `known` itself where this says nothing new. */
@@ -58,7 +61,7 @@ export class DeskBook {
     ];
     const bindings = before === null ? [limit] : [before, limit];
     const where = `WHERE ${conditions.join(" AND ")} ORDER BY no DESC LIMIT ?`;
-    return this.#select<ApprovalSummary>("json_remove(json, '$.seq', '$.headers', '$.body')", where, ...bindings);
+    return this.#select("json_remove(json, '$.seq', '$.headers', '$.body')", APPROVAL_SUMMARY, where, ...bindings);
   }
 
   prune(nowMs: number): void {
@@ -72,10 +75,15 @@ export class DeskBook {
     return row?.at == null ? null : row.at + RECENT_MS;
   }
 
-  #select<T>(what: "json" | `json_remove(${string})`, where: string, ...bindings: SqlStorageValue[]): T[] {
+  #select<T>(
+    what: "json" | `json_remove(${string})`,
+    shape: z.ZodType<T>,
+    where: string,
+    ...bindings: SqlStorageValue[]
+  ): T[] {
     return this.#sql
       .exec<RequestRow>(`SELECT ${what} AS json FROM requests ${where}`, ...bindings)
       .toArray()
-      .map(({ json }) => JSON.parse(json) as T);
+      .map(({ json }) => readStored(shape, "request for approval", json));
   }
 }

@@ -293,13 +293,14 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
     this.#wake.rang();
     const nowMs = Date.now();
     // Said to the shards below, beside the rest: a shard that is out of reach must not hold up a kill.
-    for (const entry of this.#book.due(nowMs))
+    const due = this.#book.due(nowMs);
+    for (const entry of due.entries)
       this.#bookOpening(entry, { by: "expiry", email: null, reason: "its time is over" }, nowMs);
     const unfinished = this.#book.unfinished();
     const next = this.#nextWakeMs(nowMs);
     if (next !== null) this.#wake.by(next);
     const carrying = Promise.all(
-      unfinished.map(async ({ sw, isDone, isGivenUp, opened, isOpenDone }) => {
+      unfinished.entries.map(async ({ sw, isDone, isGivenUp, opened, isOpenDone }) => {
         if (!isDone && !isGivenUp) await this.#carryOut(sw);
         if (opened !== null && !isOpenDone) await this.#openAtShards(sw);
       }),
@@ -309,6 +310,9 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
     await within(ALARM_WAIT_MS, all);
     // Each flip and each opening rings once at least: what the book is to grow by, it is looked through for.
     this.#book.forget(nowMs - longestReachMs(config) - FORGET_MS);
+    // One that can't be read stays closed, and holds up no other: what could be done has been.
+    const unreadable = due.unreadable ?? unfinished.unreadable;
+    if (unreadable !== null) throw unreadable;
   }
 
   /** What is not through is tried again soon, and nothing is armed for what is. */
