@@ -78,7 +78,7 @@ export const HANDOVER = whole<FlipRequest>({
   idempotencyKey: text.nullable(),
 });
 
-const APPROVAL_SUMMARY_MEMBERS = {
+const APPROVAL_MEMBERS = {
   id: text,
   instance: text,
   human: text,
@@ -89,6 +89,9 @@ const APPROVAL_SUMMARY_MEMBERS = {
   upstream: text,
   method: text,
   url: text,
+  headers: PAIRS,
+  body: json,
+  seq: number,
   entries: texts,
   groups: z.array(texts),
   notDelegator: whether,
@@ -108,9 +111,10 @@ const APPROVAL_SUMMARY_MEMBERS = {
   call: number.nullable(),
 };
 
+export const APPROVAL = whole<Approval>(APPROVAL_MEMBERS);
+const { headers: _, body: __, seq: ___, ...SUMMARY_MEMBERS } = APPROVAL_MEMBERS;
 /** As lists have it. */
-export const APPROVAL_SUMMARY = whole<ApprovalSummary>(APPROVAL_SUMMARY_MEMBERS);
-export const APPROVAL = whole<Approval>({ ...APPROVAL_SUMMARY_MEMBERS, headers: PAIRS, body: json, seq: number });
+export const APPROVAL_SUMMARY = whole<ApprovalSummary>(SUMMARY_MEMBERS);
 
 const CALL = whole<Call>({
   upstream: text,
