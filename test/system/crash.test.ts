@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { pullBucket, verifyFolder } from "../../scripts/local/verify-folder.ts";
 import { parseSealKeys } from "../../src/transcript/verify-keys.ts";
+import { chosen } from "../chosen.ts";
 import { type GateRig, type Instance, type Line, startGateRig } from "./gate-rig.ts";
 import { pause } from "./hostile-upstream.ts";
 
@@ -42,6 +43,7 @@ async function callOnAndOn(who: Instance, name: string, isOver: () => boolean): 
 
 describe("kill -9 under load", () => {
   it("loses no record, and verifies", async () => {
+    const random = chosen();
     const who = await rig.provision();
     const whole: string[] = [];
     rig.upstream.on("/endless", (_request, answer) => {
@@ -53,7 +55,7 @@ describe("kill -9 under load", () => {
       let isOver = false;
       const callers = Array.from({ length: CALLERS }, (_, i) => callOnAndOn(who, `${crash}.${i}`, () => isOver));
       const endless = rig.call(who, `/hostile/endless?n=${crash}`).catch(() => undefined);
-      await pause(200 + Math.random() * 400);
+      await pause(random.between(200, 600));
       rig.crash();
       isOver = true;
       whole.push(...(await Promise.all(callers)).flat());
@@ -92,6 +94,7 @@ describe("kill -9 under load", () => {
   }, 90_000);
 
   it("spends no more of what instances share than there is, and in the end all of it", async () => {
+    const random = chosen();
     const members = [await rig.provision(), await rig.provision()];
     let n = 0;
     /** Its status; 0: nobody answered. */
@@ -104,7 +107,7 @@ describe("kill -9 under load", () => {
       const callers = [...members, ...members].map(async (who) => {
         while ((await ask(who)) !== 0) await pause(40);
       });
-      await pause(150 + Math.random() * 200);
+      await pause(random.between(150, 350));
       rig.crash();
       await Promise.all(callers);
       await rig.restart({});

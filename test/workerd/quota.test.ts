@@ -5,6 +5,7 @@ import { Quota } from "../../durable-objects/quota.ts";
 import { QuotaWaits } from "../../durable-objects/quota-waits.ts";
 import type { Admission } from "../../src/instance/contract.ts";
 import { instanceOf } from "../../src/objects.ts";
+import { chosen } from "../chosen.ts";
 import { type Agent, deployment, enrolAgent, instanceStub, recordsOf, settlement, verdictOf } from "./kit.ts";
 import { abort, abortInstance, ask, count, ofTask, quotaStub, readQuota, team, verdict } from "./quota-kit.ts";
 
@@ -34,16 +35,17 @@ describe("the last ten", () => {
   });
 
   it("are never more while objects die, and none is lost for good", async () => {
+    const random = chosen();
     const { task, members } = await team("ten-bot", 20);
     const name = `ten.${task}`;
     const words: string[] = [];
     const call = async (i: number): Promise<void> => {
-      await new Promise((resolve) => setTimeout(resolve, Math.random() * 400));
+      await new Promise((resolve) => setTimeout(resolve, random.next() * 400));
       words.push(await verdict(ask(members[i % 20]!)));
     };
-    const dying = async (): Promise<void> => {
+    const dying = async (deaths = random.fork()): Promise<void> => {
       for (let i = 0; i < 12; i++) {
-        await new Promise((resolve) => setTimeout(resolve, Math.random() * 40));
+        await new Promise((resolve) => setTimeout(resolve, deaths.next() * 40));
         await (i % 3 === 0 ? abort(quotaStub(name) as DurableObjectStub<undefined>) : abortInstance(members[i % 20]!));
       }
     };
@@ -366,7 +368,7 @@ describe("a deployment", () => {
       // What had been leased before may still be used.
       expect(count(words)["admitted"] ?? 0).toBeLessThanOrEqual(4);
       ten.calls = 30;
-      await vi.waitFor(async () => expect(await verdict(ask(members[0]!))).toBe("admitted"), { timeout: 3_000 });
+      await vi.waitFor(async () => expect(await verdict(ask(members[0]!))).toBe("admitted"));
     } finally {
       ten.calls = 10;
     }

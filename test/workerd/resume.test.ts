@@ -5,6 +5,7 @@ import { Lease } from "../../durable-objects/lease.ts";
 import { Roster } from "../../durable-objects/roster.ts";
 import { instanceOf } from "../../src/objects.ts";
 import {
+  type Agent,
   deployment,
   enrolAgent,
   flip,
@@ -19,11 +20,19 @@ import {
 import { reset } from "./raw-kit.ts";
 import { answerOf, expectRecorded, giveUpOrphans, noiseText, stream, until } from "./resume-kit.ts";
 
-vi.setConfig({ testTimeout: 20_000 });
 afterEach(() => vi.restoreAllMocks());
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 const killOf = (instance: string) => switchOf({ reach: "instance", target: { instance } });
+
+/** Of all answers, as far as they are in the object's storage. */
+const bytesOnRecord = (agent: Agent): Promise<number> =>
+  runInDurableObject(instanceStub(agent.id), async (_instance, { storage }) => {
+    await storage.sync();
+    const newest = "SELECT state FROM log_0 WHERE state IS NOT NULL ORDER BY id DESC LIMIT 1";
+    const { state } = storage.sql.exec<{ state: string }>(newest).one();
+    return (JSON.parse(state) as { readonly usage: { readonly bytes: number } }).usage.bytes;
+  });
 
 /** The state of the object in its present life, as its own methods have it. */
 let living: DurableObjectState | null = null;
@@ -323,8 +332,7 @@ describe("a call that something stopped while its object was away", () => {
     const text = noiseText(1_300_000, 4);
     for (let at = 0; at < text.length; at += 50_000) streaming.say(text.slice(at, at + 50_000));
     await vi.waitFor(() => expect(streaming.got().length).toBe(text.length), { timeout: 10_000 });
-    // The last of it is durable.
-    await pause(1_200);
+    await vi.waitFor(async () => expect(await bytesOnRecord(agent)).toBe(text.length));
     await reset(agent);
     streaming.say("two ");
     expect([await streaming.over, streaming.got() === text]).toEqual(["cut", true]);
