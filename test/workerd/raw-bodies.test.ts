@@ -33,7 +33,7 @@ import {
 import { giveUpOrphans } from "./resume-kit.ts";
 
 /** Large bodies of an instance, whatever happens to the object or to R2 meanwhile. */
-vi.setConfig({ testTimeout: 30_000 });
+vi.setConfig({ testTimeout: 120_000 });
 afterEach(() => vi.restoreAllMocks());
 
 const NO_TAIL = settlement({ tail: new Uint8Array(0), heldBytes: 0 });
@@ -49,7 +49,7 @@ async function expectDone(agent: Agent): Promise<void> {
 }
 
 async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
-  for (let i = 0; i < 400; i++) {
+  for (let i = 0; i < 2_000; i++) {
     if (await holds()) return;
     await pause(10);
   }
@@ -422,15 +422,19 @@ describe("while R2 is slow", () => {
     const watched = watchBucket();
     const { seq, lease } = await begin(agent);
     const keys: string[] = [];
-    watched.before = (key) => {
+    let isLetGo = false;
+    watched.before = async (key) => {
       keys.push(key);
-      return pause(50);
+      while (!isLetGo) await pause(5);
     };
     const bytes = noise(OBJECT + 5);
     await answer(lease, bytes, bytes.length);
     expect(keys.length).toBe(1);
     await lease.settle(NO_TAIL);
-    await flush(agent);
+    const flushing = flush(agent);
+    await pause(50);
+    isLetGo = true;
+    await flushing;
     expect(keys.filter(isRaw)).toEqual([0, 1].map((no) => rawKey(agent, seq, "answer", no)));
     // The last of them became full when the first was on its way: its segment waited for it all the same.
     expect(keys.findIndex((key) => key.startsWith("transcripts/"))).toBe(keys.length - 1);
