@@ -62,7 +62,7 @@ describe("an object that is reset in the middle of raw bodies", () => {
 
   /** Some objects in R2, one in a table, one half full. */
   async function halfWay(agent: Agent) {
-    const watched = watchBucket();
+    const watched = watchBucket(agent);
     const { seq, lease } = await upload(agent, request);
     await answer(lease, came.slice(0, OBJECT + MIB));
     await until(() => watched.stored.length === 2);
@@ -136,7 +136,7 @@ describe("an object that is reset in the middle of raw bodies", () => {
 
   it("between a put and the drop of its table", async () => {
     const agent = await enrolAgent();
-    const watched = watchBucket();
+    const watched = watchBucket(agent);
     const { seq, lease } = await begin(agent);
     watched.after = hang;
     await answer(lease, came.slice(0, OBJECT + 2 * MIB), came.length);
@@ -257,7 +257,7 @@ describe("a write that fails", () => {
 describe("while R2 can't be written", () => {
   it("a body is held up to the bound, then cut, and calls are refused until all of it is stored", async () => {
     const agent = await enrolAgent();
-    const watched = watchBucket();
+    const watched = watchBucket(agent);
     let tries = 0;
     watched.before = () => {
       tries++;
@@ -298,7 +298,7 @@ describe("while R2 can't be written", () => {
 
   it("a kill cuts a raw body, and all of it is stored when R2 is back", async () => {
     const agent = await enrolAgent();
-    const watched = watchBucket();
+    const watched = watchBucket(agent);
     watched.before = R2_DOWN;
     vi.spyOn(console, "error").mockImplementation(() => {});
     const bytes = noise(OBJECT + 2 * MIB);
@@ -350,7 +350,7 @@ describe("while R2 can't be written", () => {
 describe("while R2 is slow", () => {
   it("an upload is slowed, not cut, and little is held", async () => {
     const agent = await enrolAgent();
-    const watched = watchBucket();
+    const watched = watchBucket(agent);
     let appended = 0;
     let mostHeld = 0;
     const held = () => appended - OBJECT * watched.stored.filter(isRaw).length;
@@ -374,7 +374,7 @@ describe("while R2 is slow", () => {
 
   it("who appends is held back for less than its Worker's patience where R2 takes nothing", async () => {
     const agent = await enrolAgent();
-    const watched = watchBucket();
+    const watched = watchBucket(agent);
     const { lease } = await begin(agent);
     const bytes = noise(33 * MIB);
     watched.before = hang;
@@ -389,7 +389,7 @@ describe("while R2 is slow", () => {
 
   it("the alarm comes to its end, and the deadline is kept", async () => {
     const agent = await enrolAgent();
-    const watched = watchBucket();
+    const watched = watchBucket(agent);
     const { seq, lease } = await begin(agent);
     const bytes = noise(OBJECT + 2 * MIB);
     watched.before = hang;
@@ -419,7 +419,7 @@ describe("while R2 is slow", () => {
 
   it("the alarm joins what is being stored already", async () => {
     const agent = await enrolAgent();
-    const watched = watchBucket();
+    const watched = watchBucket(agent);
     const { seq, lease } = await begin(agent);
     const keys: string[] = [];
     let isLetGo = false;
@@ -509,7 +509,7 @@ describe("through the gate", () => {
   ])("an answer of %s costs no raw table and no kept row", async (_name, size) => {
     const agent = await enrolAgent();
     upstream(() => source(noise(size), { "content-length": String(size) }));
-    const watched = watchBucket();
+    const watched = watchBucket(agent);
     const { log, ...raw } = await costOf(agent, async () => (await agent.call(ISSUES)).bytes());
     expect(raw).toEqual({ raw: 0, tables: 0, kept: 0 });
     expect(log).toBeLessThanOrEqual(2 + size / 262_144);
@@ -521,7 +521,7 @@ describe("through the gate", () => {
     const agent = await enrolAgent();
     const size = 10 * MIB;
     upstream(() => source(noise(size), { "content-length": String(size) }));
-    const watched = watchBucket();
+    const watched = watchBucket(agent);
     const cost = await costOf(agent, async () => {
       expect(isSame(await (await agent.call(ISSUES)).bytes(), noise(size))).toBe(true);
       await flush(agent);
