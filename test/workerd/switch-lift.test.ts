@@ -2,9 +2,18 @@ import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { attributesOf } from "../../durable-objects/instance-fields.ts";
 import { Journal } from "../../durable-objects/journal.ts";
-import type { JournalEntry } from "../../src/control/contract.ts";
 import { rosterOf, switchboardOf } from "../../src/objects.ts";
-import { boardStub, deployment, enrolAgent, enrolIdle, flip, flipRequest, operator, verdictOf } from "./kit.ts";
+import {
+  boardStub,
+  deployment,
+  enrolAgent,
+  enrolIdle,
+  flip,
+  flipRequest,
+  journalLines,
+  operator,
+  verdictOf,
+} from "./kit.ts";
 
 afterEach(() => vi.restoreAllMocks());
 
@@ -207,8 +216,4 @@ const alarmOf = () => runInDurableObject(boardStub(), (_board, { storage }) => s
 const untold = () =>
   runInDurableObject(boardStub(), (_board, { storage }) => storage.sql.exec("SELECT 1 FROM acts").toArray().length);
 
-async function journalled(): Promise<readonly JournalEntry["fields"][]> {
-  const { journalOf } = await import("../../src/objects.ts");
-  const lines = await journalOf(deployment, "admin", Date.now()).read(0, 10_000);
-  return lines.map((line) => JSON.parse(line) as JournalEntry["fields"]);
-}
+const journalled = () => journalLines("admin");
