@@ -12,7 +12,7 @@ const JSON_TYPE = { "content-type": "application/json" };
 const FORM_TYPE = { "content-type": "application/x-www-form-urlencoded" };
 
 beforeAll(async () => {
-  rig = await startGateRig({ limits: LIMITS, firstByteTimeoutMs: 8_000 }, { burst: 30, callsPerSecond: 2 });
+  rig = await startGateRig({ limits: LIMITS, firstByteTimeoutMs: 8_000 }, { burst: 30, callsPerSecond: 1 });
 });
 
 const GET_ONE = { type: "http", upstream: "hostile", operations: ["GET /one/{name}"], where: { name: ["a", "b/c"] } };
@@ -214,7 +214,7 @@ describe("limits", () => {
       title: "Too Many Requests",
       status: 429,
     });
-    await pause(1_000);
+    await pause(1_100);
     expect((await rig.call(who, "/hostile/burst")).status).toBe(200);
     expect((await rig.refused(who, "/hostile/burst"))["decision"]).toMatchObject({ kind: "limited", limit: "rate" });
     expect(rig.upstream.requests("/burst")).toHaveLength(heard.length - limited.length + 1);
@@ -224,14 +224,22 @@ describe("limits", () => {
     const who = await rig.provision();
     let running = 0;
     let most = 0;
+    let refused = 0;
+    const allRefused = Promise.withResolvers<void>();
     rig.upstream.on("/concurrent", async (request, answer) => {
       request.resume();
       most = Math.max(most, ++running);
-      await pause(400);
+      await Promise.race([allRefused.promise, pause(20_000)]);
       running--;
       answer.end("ok");
     });
-    const heard = await Promise.all(Array.from({ length: 20 }, () => rig.call(who, "/hostile/concurrent")));
+    const heard = await Promise.all(
+      Array.from({ length: 20 }, async () => {
+        const one = await rig.call(who, "/hostile/concurrent");
+        if (one.status === 429 && ++refused === 16) allRefused.resolve();
+        return one;
+      }),
+    );
     expect(heard.filter(({ status }) => status === 200)).toHaveLength(4);
     expect(heard.filter(({ status, headers }) => status === 429 && headers["retry-after"] === "1")).toHaveLength(16);
     expect(most).toBe(4);

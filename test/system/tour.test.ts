@@ -89,7 +89,7 @@ const alive = (pids: readonly number[]) => processes().filter(({ pid }) => pids.
 
 async function expectNothingLeft(run: Run, children: readonly number[]): Promise<void> {
   expect(children).not.toEqual([]);
-  await expect.poll(() => alive([run.pid, ...children]), { timeout: 2_000 }).toEqual([]);
+  await expect.poll(() => alive([run.pid, ...children]), { timeout: 10_000 }).toEqual([]);
 }
 
 describe("npm start", () => {
