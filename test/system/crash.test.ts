@@ -29,16 +29,14 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-/** Calls until told to stop; gives the targets whose answer came in full. */
-async function callOnAndOn(who: Instance, name: string, isOver: () => boolean): Promise<string[]> {
-  const whole: string[] = [];
+/** Calls until told to stop; notes the targets whose answer came in full. */
+async function callOnAndOn(who: Instance, name: string, isOver: () => boolean, whole: string[]): Promise<void> {
   for (let n = 0; !isOver(); n++) {
     const target = `/hostile/work?by=${name}&n=${n}`;
     const heard = await rig.call(who, target, { method: "PUT", body: `${name} ${n}` }).catch(() => undefined);
-    if (heard === undefined) return whole;
+    if (heard === undefined) return;
     if (heard.status === 200 && heard.isWhole) whole.push(target);
   }
-  return whole;
 }
 
 describe("kill -9 under load", () => {
@@ -53,16 +51,19 @@ describe("kill -9 under load", () => {
     });
     for (let crash = 0; crash < CRASHES; crash++) {
       let isOver = false;
-      const callers = Array.from({ length: CALLERS }, (_, i) => callOnAndOn(who, `${crash}.${i}`, () => isOver));
+      const before = whole.length;
+      const callers = Array.from({ length: CALLERS }, (_, i) => callOnAndOn(who, `${crash}.${i}`, () => isOver, whole));
       const endless = rig.call(who, `/hostile/endless?n=${crash}`).catch(() => undefined);
-      await pause(random.between(200, 600));
+      // In any moment, once calls come through.
+      await rig.upstream.until("/endless", ({ target }) => target.endsWith(`n=${crash}`));
+      await expect.poll(() => whole.length, { timeout: 20_000 }).toBeGreaterThan(before + CALLERS);
+      await pause(random.between(0, 400));
       rig.crash();
       isOver = true;
-      whole.push(...(await Promise.all(callers)).flat());
+      await Promise.all(callers);
       expect((await endless)?.isWhole ?? false).toBe(false);
       await rig.restart({});
     }
-    expect(whole.length).toBeGreaterThan(CRASHES);
 
     // A call wakes the object; whatever it left without an end is lost, and says so.
     await rig.call(who, "/hostile/last");
