@@ -224,19 +224,23 @@ describe("limits", () => {
     const who = await rig.provision();
     let running = 0;
     let most = 0;
-    let refused = 0;
-    const allRefused = Promise.withResolvers<void>();
+    let [arrived, refused] = [0, 0];
+    const all = Promise.withResolvers<void>();
+    const noted = () => arrived === 4 && refused === 16 && all.resolve();
     rig.upstream.on("/concurrent", async (request, answer) => {
       request.resume();
       most = Math.max(most, ++running);
-      await Promise.race([allRefused.promise, pause(20_000)]);
+      arrived++;
+      noted();
+      await Promise.race([all.promise, pause(20_000)]);
       running--;
       answer.end("ok");
     });
     const heard = await Promise.all(
       Array.from({ length: 20 }, async () => {
         const one = await rig.call(who, "/hostile/concurrent");
-        if (one.status === 429 && ++refused === 16) allRefused.resolve();
+        if (one.status === 429) refused++;
+        noted();
         return one;
       }),
     );

@@ -5,7 +5,7 @@ import { cp, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { runCommand } from "../../scripts/cli/commands.ts";
 import { createIo } from "../../scripts/cli/terminal.ts";
 import { humans } from "../../scripts/local/humans.ts";
@@ -61,7 +61,7 @@ beforeAll(async () => {
     while (!whileItRan.out.includes("on and on"));
     following = run([id, "--follow", "--interval", "0.1", "--json"], token, false, followed);
     // It has told of the stream as running before the kill comes.
-    await expect.poll(() => toldSoFar().map(({ outcome }) => outcome), WAITING).toContain("running");
+    await vi.waitFor(() => expect(toldSoFar().map(({ outcome }) => outcome)).toContain("running"), WAITING);
   });
   copy = await mkdtemp(join(tmpdir(), "portcullis-show-"));
   const bucket = await incident.rig.bucket();

@@ -14,7 +14,7 @@ import { claimFolder, findRunning } from "../../scripts/local/run-file.ts";
 import { Narrator } from "../../scripts/tour/narrator.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
-const tourMs = 100_000;
+const tourMs = 240_000;
 let dir: string;
 const runs: Run[] = [];
 
