@@ -52,11 +52,12 @@ describe("dying between the parent's reservation and the child's enrolment", () 
     around("disown", async () => {
       throw new Error("the Worker is gone");
     });
+    const beforeMs = Date.now();
     expect(said(await askFor(root, { key, form: ALL }))).toBe(AGAIN);
     expect(said(await askFor(root, { form: ALL }))).toBe(
       "invalid_request: task_limits: calls exceeds what the parent has left",
     );
-    await alarmAt(root.id, Date.now() + 59_000);
+    await alarmAt(root.id, beforeMs + 59_000);
     expect(await types(root.id)).toEqual(["enrolled", "delegate"]);
     await alarmAt(root.id, Date.now() + 61_000);
     const clock = vi.spyOn(Date, "now").mockReturnValue(Date.now() + 61_000);

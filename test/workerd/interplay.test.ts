@@ -213,12 +213,14 @@ describe("a call that waits for a lease", () => {
   it("is no replay because its proof was older by then, and is one when it comes again", async () => {
     const agent = await enrolAgent(ofTask("ten-bot"));
     const held = heldQuotas();
-    const proof = { jti: crypto.randomUUID(), issuedAtMs: Date.now() - PROOF_MAX_AGE_MS + 4_000 };
+    const beforeMs = Date.now();
+    const clock = vi.spyOn(Date, "now").mockReturnValue(beforeMs);
+    const proof = { jti: crypto.randomUUID(), issuedAtMs: beforeMs - PROOF_MAX_AGE_MS + 4_000 };
     const admit = () => instanceOf(deployment, agent.id).admit(agent.admission({ proof }));
     const asked = admit();
     await vi.waitFor(() => expect(held.asked).toBe(1));
-    const nowMs = Date.now() + 5_000;
-    const clock = vi.spyOn(Date, "now").mockReturnValue(nowMs);
+    const nowMs = beforeMs + 5_000;
+    clock.mockReturnValue(nowMs);
     held.release();
     expect(await asked).toMatchObject({ admitted: true });
     for (const atMs of [nowMs, nowMs - 5_000]) {
