@@ -9,7 +9,7 @@ import { instanceOf } from "../../src/objects.ts";
 import { decide, fileIn, put, storyOf } from "./approval-kit.ts";
 import { childOf, LEAD, rootOf } from "./family-kit.ts";
 import { type Agent, deployment, enrolAgent, recordsOf, settlement, upstream } from "./kit.ts";
-import { abortInstance, ask, count, ofTask, readQuota, team, verdict } from "./quota-kit.ts";
+import { abortInstance, ask, count, decided, ofTask, readQuota, team, verdict } from "./quota-kit.ts";
 
 vi.setConfig({ testTimeout: 30_000 });
 afterEach(() => vi.restoreAllMocks());
@@ -36,7 +36,7 @@ describe("a tree", () => {
     const ids = [root.id, child.id, grandchild.id];
     const words = await Promise.all(
       Array.from({ length: 1_000 }, (_, i) =>
-        verdict(instanceOf(deployment, ids[i % 3]!).admit(root.agent.admission())),
+        decided(() => instanceOf(deployment, ids[i % 3]!).admit(root.agent.admission())),
       ),
     );
     expect(count(words)).toEqual({ admitted: 10, "exhausted by ten": 990 });

@@ -7,7 +7,7 @@ import type { Admission } from "../../src/instance/contract.ts";
 import { instanceOf } from "../../src/objects.ts";
 import { chosen } from "../chosen.ts";
 import { type Agent, deployment, enrolAgent, instanceStub, recordsOf, settlement, verdictOf } from "./kit.ts";
-import { abort, abortInstance, ask, count, ofTask, quotaStub, readQuota, team, verdict } from "./quota-kit.ts";
+import { abort, abortInstance, ask, count, decided, ofTask, quotaStub, readQuota, team, verdict } from "./quota-kit.ts";
 
 vi.setConfig({ testTimeout: 60_000 });
 afterEach(() => vi.restoreAllMocks());
@@ -23,14 +23,14 @@ const later = (ms: number) => vi.spyOn(Date, "now").mockReturnValue(Date.now() +
 describe("the last ten", () => {
   it("of a thousand calls at once of one instance are ten", async () => {
     const { task, members } = await team("ten-bot", 1);
-    const words = await Promise.all(Array.from({ length: 1_000 }, () => verdict(ask(members[0]!))));
+    const words = await Promise.all(Array.from({ length: 1_000 }, () => decided(() => ask(members[0]!))));
     expect(count(words)).toEqual({ admitted: 10, "exhausted by ten": 990 });
     expect(await readQuota(`ten.${task}`)).toMatchObject({ quota: "ten", key: task, period: null, instances: 1 });
   });
 
   it("of a thousand calls at once of fifty instances are ten", async () => {
     const { members } = await team("ten-bot", 50);
-    const words = await Promise.all(Array.from({ length: 1_000 }, (_, i) => verdict(ask(members[i % 50]!))));
+    const words = await Promise.all(Array.from({ length: 1_000 }, (_, i) => decided(() => ask(members[i % 50]!))));
     expect(count(words)).toEqual({ admitted: 10, "exhausted by ten": 990 });
   });
 
