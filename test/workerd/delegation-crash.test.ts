@@ -44,6 +44,7 @@ async function givesAllAgain(root: Node, laterMs = 0): Promise<void> {
 
 describe("dying between the parent's reservation and the child's enrolment", () => {
   it("of the Worker: the child can't come any more, and its share is back after a minute", async () => {
+    const beforeMs = Date.now();
     const root = await rootOf20();
     const key = await createInstanceKey();
     around("enrol", async () => {
@@ -52,7 +53,6 @@ describe("dying between the parent's reservation and the child's enrolment", () 
     around("disown", async () => {
       throw new Error("the Worker is gone");
     });
-    const beforeMs = Date.now();
     expect(said(await askFor(root, { key, form: ALL }))).toBe(AGAIN);
     expect(said(await askFor(root, { form: ALL }))).toBe(
       "invalid_request: task_limits: calls exceeds what the parent has left",
