@@ -1,6 +1,6 @@
 import { evictDurableObject, runInDurableObject } from "cloudflare:test";
 import { env, exports } from "cloudflare:workers";
-import { vi } from "vitest";
+import { onTestFinished, vi } from "vitest";
 import type { AgentInstance } from "../../durable-objects/agent-instance.ts";
 import type { ApprovalDesk } from "../../durable-objects/approval-desk.ts";
 import type { Retention } from "../../durable-objects/retention.ts";
@@ -183,6 +183,16 @@ export async function verdictOf(agent: Agent): Promise<string> {
   await admission.lease.settle(settlement());
   admission.lease[Symbol.dispose]?.();
   return "admitted";
+}
+
+/** Until the test is over runs are appended by their size alone, and not because a second has passed: a busy machine takes longer. */
+export function appendBySizeAlone(): void {
+  const transcripts = deployment.config.transcripts as { streamLeadMs: number };
+  const { streamLeadMs } = transcripts;
+  transcripts.streamLeadMs = 60_000;
+  onTestFinished(() => {
+    transcripts.streamLeadMs = streamLeadMs;
+  });
 }
 
 export const settlement = (change: Partial<Settlement> = {}): Settlement => ({

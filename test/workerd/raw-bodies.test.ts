@@ -4,7 +4,17 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import { Lease } from "../../durable-objects/lease.ts";
 import { LEASE_ANSWER_MS } from "../../src/gate/held-lease.ts";
 import { instanceOf } from "../../src/objects.ts";
-import { type Agent, deployment, enrolAgent, ISSUES, instanceStub, settlement, switchOf, upstream } from "./kit.ts";
+import {
+  type Agent,
+  appendBySizeAlone,
+  deployment,
+  enrolAgent,
+  ISSUES,
+  instanceStub,
+  settlement,
+  switchOf,
+  upstream,
+} from "./kit.ts";
 import {
   answer,
   begin,
@@ -507,6 +517,7 @@ describe("through the gate", () => {
     ["64 KiB", 65_536],
     ["1 MiB", MIB],
   ])("an answer of %s costs no raw table and no kept row", async (_name, size) => {
+    appendBySizeAlone();
     const agent = await enrolAgent();
     upstream(() => source(noise(size), { "content-length": String(size) }));
     const watched = watchBucket(agent);
@@ -518,6 +529,7 @@ describe("through the gate", () => {
   });
 
   it("an answer of 10 MiB costs a row for each run, and a put for each object", async () => {
+    appendBySizeAlone();
     const agent = await enrolAgent();
     const size = 10 * MIB;
     upstream(() => source(noise(size), { "content-length": String(size) }));
