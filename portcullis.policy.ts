@@ -50,7 +50,7 @@ export default definePolicyTests([
   {
     name: "nothing for who is in no group",
     call: "GET /github/repos/acme/widgets/issues",
-    groups: ["sales"],
+    groups: [],
     agent: "triage-bot",
     expect: "refused",
     layer: "entitlement",

@@ -1,11 +1,20 @@
+import * as z from "zod";
 import type { JournalEntry } from "../src/control/contract.ts";
 import type { Deployment } from "../src/deployment.ts";
 import { journalOf } from "../src/objects.ts";
 import type { Fields } from "../src/transcript/envelope.ts";
 import { within } from "../src/within.ts";
+import { readStored, UnreadableState, whole } from "./stored.ts";
 
 const JOURNAL_TIMEOUT_MS = 5_000;
 const AT_ONCE = 100;
+
+/** What it says goes on record as it is. */
+export const ACT = whole<JournalEntry>({
+  type: z.custom<JournalEntry["type"]>((value) => value === "act"),
+  fields: z.custom<Fields>((value) => typeof value === "object" && value !== null),
+  deployment: z.string(),
+});
 
 /**
  * Acts of admins: on record with the act itself, in one commit, and in the journal as soon as it can be written. A
@@ -15,6 +24,8 @@ export class ActOutbox {
   readonly #sql: SqlStorage;
   readonly #deployment: () => Deployment;
   #telling: Promise<void> | null = null;
+  /** Those that can't be read, and of which the operator has heard. */
+  readonly #unreadable = new Set<number>();
 
   /** @param deployment throws while a secret is missing */
   constructor(sql: SqlStorage, deployment: () => Deployment) {
@@ -47,11 +58,15 @@ export class ActOutbox {
   }
 
   async #tellNow(): Promise<void> {
-    for (let untold = this.#untold(); untold.length > 0; untold = this.#untold())
+    let after = -1;
+    for (let untold = this.#untold(after); untold.length > 0; untold = this.#untold(after))
       for (const { no, json } of untold) {
+        after = no;
+        const entry = this.#read(no, json);
+        if (entry === null) continue;
         try {
           const journal = journalOf(this.#deployment(), "admin", Date.now());
-          const telling = journal.append(JSON.parse(json) as JournalEntry);
+          const telling = journal.append(entry);
           if ((await within(JOURNAL_TIMEOUT_MS, telling)) !== true) return;
         } catch {
           return;
@@ -60,8 +75,20 @@ export class ActOutbox {
       }
   }
 
-  #untold(): { no: number; json: string }[] {
-    const query = "SELECT no, json FROM acts ORDER BY no LIMIT ?";
-    return this.#sql.exec<{ no: number; json: string }>(query, AT_ONCE).toArray();
+  /** Null: it stays until it can be read, and holds up no other. */
+  #read(no: number, json: string): JournalEntry | null {
+    try {
+      return readStored(ACT, "act", json);
+    } catch (error) {
+      if (!(error instanceof UnreadableState)) throw error;
+      if (!this.#unreadable.has(no)) console.error("state not readable", `${error.message}. The journal is not told`);
+      this.#unreadable.add(no);
+      return null;
+    }
+  }
+
+  #untold(after: number): { no: number; json: string }[] {
+    const query = "SELECT no, json FROM acts WHERE no > ? ORDER BY no LIMIT ?";
+    return this.#sql.exec<{ no: number; json: string }>(query, after, AT_ONCE).toArray();
   }
 }

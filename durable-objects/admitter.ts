@@ -23,15 +23,17 @@ import { callFields, delegationFacts } from "./instance-fields.ts";
 import { Lease } from "./lease.ts";
 import type { Ledger } from "./ledger.ts";
 import { jtiOf } from "./proof-mark.ts";
-import { QuotaWaits } from "./quota-waits.ts";
 import type { RefusedCalls } from "./refused-calls.ts";
 import type { RunningCalls } from "./running-calls.ts";
 import { SecondCopy } from "./second-copy.ts";
 import type { InstanceShares } from "./shares.ts";
 import { CallTicket } from "./ticket.ts";
+import { WaitingCalls } from "./waiting-calls.ts";
 
 /** So long a call waits for shared limits; below the gate's own patience. */
 const QUOTA_PATIENCE_MS = 6_000;
+/** What a request takes beside its body, target and headers. */
+const REQUEST_BYTES = 1_024;
 /** So many calls at most wait for a person in this object. Others are pending at once. */
 const MAX_WAITING = 10;
 
@@ -50,7 +52,8 @@ export interface AdmitterOptions {
 export class Admitter {
   readonly #options: AdmitterOptions;
   readonly #copies = new SecondCopy();
-  readonly #waits = new QuotaWaits();
+  readonly #quotaWaits = new WaitingCalls();
+  readonly #rosterWaits = new WaitingCalls();
 
   constructor(options: AdmitterOptions) {
     this.#options = options;
@@ -64,8 +67,7 @@ export class Admitter {
     let endWait = (): void => {};
     try {
       for (let verdict: Denial | null = null; ; ) {
-        if (!(await this.#options.control.isConfirmed()))
-          return refused(unavailable("no confirmation from the roster"));
+        if (!(await this.#isConfirmed(request.request))) return refused(unavailable("no confirmation from the roster"));
         const nowMs = Date.now();
         if (nowMs >= untilMs) verdict ??= unavailable("the shared limits did not answer in time");
         // Not before: nobody else gets the place for which it waited.
@@ -73,10 +75,22 @@ export class Admitter {
         const admission = this.#admitNow(request, nowMs, verdict, { isClaim, isAgain });
         isAgain = true;
         if ("admitted" in admission) return admission;
-        endWait = this.#waits.begin(request.request.body.length);
+        endWait = this.#quotaWaits.begin(request.request.body.length);
         // Dying here, nothing is on record, and nothing of a lease was used.
         verdict = await this.#options.shares.extend(admission.uncovered);
       }
+    } finally {
+      endWait();
+    }
+  }
+
+  /** Who has no confirmation waits for the roster, with others as far as there is room for their requests. */
+  async #isConfirmed(sent: RecordedRequest): Promise<boolean> {
+    const bytes = bytesHeld(sent);
+    if (!this.#rosterWaits.hasRoom(bytes)) return false;
+    const endWait = this.#rosterWaits.begin(bytes);
+    try {
+      return await this.#options.control.isConfirmed();
     } finally {
       endWait();
     }
@@ -117,7 +131,7 @@ export class Admitter {
     const { config } = this.#options.deployment();
     const units = unitsOf(config, call);
     const leadBytes = config.transcripts.streamLeadBytes;
-    const places = { running: this.#options.calls.runningAt(nowMs), waiting: this.#waits.calls };
+    const places = { running: this.#options.calls.runningAt(nowMs), waiting: this.#quotaWaits.calls };
     const wanted = { ...places, bytes: bytesSent(sent), leadBytes, units, nowMs };
     const reserved = reserve(usage, this.#options.family.limits(enrolment), wanted);
     if (!reserved.ok) return this.#refuse(request, nowMs, reserved.denial);
@@ -128,7 +142,7 @@ export class Admitter {
     const shared = wantedOf(config.quotas, enrolment, about);
     const uncovered = this.#options.shares.uncovered(shared, nowMs);
     if (uncovered.length > 0) {
-      const hasRoom = this.#waits.hasRoom(sent.body.length);
+      const hasRoom = this.#quotaWaits.hasRoom(sent.body.length);
       const denial = verdict ?? (hasRoom ? null : unavailable("too much waits for shared limits"));
       return denial === null ? { uncovered } : this.#refuse(request, nowMs, denial);
     }
@@ -137,7 +151,8 @@ export class Admitter {
     const seq = this.#options.ledger.nextSeq();
     const body = requestBody(sent, seq);
     const approved = asked.kind === "approved" ? this.#options.approvals.use(asked.id, seq, nowMs) : {};
-    this.#options.ledger.change({ usage: reserved.usage, open: [...open, seq] });
+    this.#options.ledger.change({ open: [...open, seq] });
+    this.#options.ledger.holdAhead(seq, reserved.usage, aheadBytes);
     const tickets = this.#options.shares.take(shared, untoldBytes, nowMs);
     const runBytes = sent.bodyFollows ? sent.body.length : 0;
     if (runBytes > 0 || countingBytes(tickets).length > 0) this.#options.ledger.countPassing(seq, runBytes, tickets);
@@ -231,6 +246,10 @@ export class Admitter {
 
 /** A rule may have made the recorded body shorter or longer than the one that passes. */
 const bytesSent = ({ body, redaction }: RecordedRequest): number => redaction?.body?.trueBytes ?? body.length;
+
+/** About what a request takes of this object's memory. */
+const bytesHeld = ({ body, target, headers }: RecordedRequest): number =>
+  headers.reduce((sum, [name, value]) => sum + name.length + value.length, REQUEST_BYTES + target.length + body.length);
 
 /** Shared limits that no lease covers yet. */
 interface Uncovered {

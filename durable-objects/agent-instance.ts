@@ -151,8 +151,6 @@ export class AgentInstance extends DurableObject<Env> implements AgentInstanceCa
       shares: this.#shares,
       calls: this.#calls,
       orphans: this.#orphans,
-      limits: () => this.#family.limits(this.#ledger.enrolment!),
-      deployment,
     });
     this.#alarm = new InstanceAlarm({
       ledger: this.#ledger,

@@ -1,6 +1,12 @@
 import { DurableObject } from "cloudflare:workers";
 import config from "#config";
-import type { Approval, ApprovalDeskCalls, DecideAnswer, DecideRequest } from "../src/approval/contract.ts";
+import type {
+  Approval,
+  ApprovalDeskCalls,
+  ApprovalSummary,
+  DecideAnswer,
+  DecideRequest,
+} from "../src/approval/contract.ts";
 import { isRepeatOf } from "../src/approval/policy.ts";
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
 import { instanceOf } from "../src/objects.ts";
@@ -61,7 +67,7 @@ export class ApprovalDesk extends DurableObject<Env> implements ApprovalDeskCall
     return isRepeated ? { kind: "decided", isRepeated, approval: known } : { kind: "over", approval: known };
   }
 
-  async list(which: "open" | "all", before: string | null, limit: number): Promise<readonly Approval[]> {
+  async list(which: "open" | "all", before: string | null, limit: number): Promise<readonly ApprovalSummary[]> {
     return this.#book.list(which, before, limit);
   }
 
@@ -71,10 +77,11 @@ export class ApprovalDesk extends DurableObject<Env> implements ApprovalDeskCall
 
   override async alarm(): Promise<void> {
     this.#wake.rang();
-    await Promise.all([this.#acts.tellAll(), this.#hooks.send(Date.now())]);
+    const [, sent] = await Promise.allSettled([this.#acts.tellAll(), this.#hooks.send(Date.now())]);
     this.#book.prune(Date.now());
     const next = this.#nextWakeMs();
     if (next !== null) this.#wake.by(next);
+    if (sent.status === "rejected") throw sent.reason;
   }
 
   /** INVARIANT: synchronous. What is new, its act for the journal and its webhook are one commit. */

@@ -1,6 +1,9 @@
-import { type Approval, type ApprovalState, isOpen } from "../src/approval/contract.ts";
+import type * as z from "zod";
+import { type Approval, type ApprovalState, type ApprovalSummary, isOpen } from "../src/approval/contract.ts";
+import { APPROVAL, APPROVAL_SUMMARY } from "./instance-shapes.ts";
+import { readStored } from "./stored.ts";
 
-type RequestRow = { no: number; json: string };
+type RequestRow = { json: string };
 
 const SCHEMA = [
   `CREATE TABLE IF NOT EXISTS requests (no INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, state TEXT NOT NULL,
@@ -32,7 +35,7 @@ export class DeskBook {
   }
 
   get(id: string): Approval | undefined {
-    return this.#select("WHERE id = ?", id)[0];
+    return this.#select("json", APPROVAL, "WHERE id = ?", id)[0];
   }
 
   /** What was known of it before; null where nothing was. `known` itself where this says nothing new. */
@@ -51,13 +54,14 @@ export class DeskBook {
   }
 
   /** Newest first. */
-  list(which: "open" | "all", before: string | null, limit: number): Approval[] {
+  list(which: "open" | "all", before: string | null, limit: number): ApprovalSummary[] {
     const conditions = [
       which === "open" ? "state = 'asked'" : "1",
       before === null ? "1" : "no < coalesce((SELECT no FROM requests WHERE id = ?), 0)",
     ];
     const bindings = before === null ? [limit] : [before, limit];
-    return this.#select(`WHERE ${conditions.join(" AND ")} ORDER BY no DESC LIMIT ?`, ...bindings);
+    const where = `WHERE ${conditions.join(" AND ")} ORDER BY no DESC LIMIT ?`;
+    return this.#select("json_remove(json, '$.seq', '$.headers', '$.body')", APPROVAL_SUMMARY, where, ...bindings);
   }
 
   prune(nowMs: number): void {
@@ -71,10 +75,15 @@ export class DeskBook {
     return row?.at == null ? null : row.at + RECENT_MS;
   }
 
-  #select(where: string, ...bindings: SqlStorageValue[]): Approval[] {
+  #select<T>(
+    what: "json" | `json_remove(${string})`,
+    shape: z.ZodType<T>,
+    where: string,
+    ...bindings: SqlStorageValue[]
+  ): T[] {
     return this.#sql
-      .exec<RequestRow>(`SELECT no, json FROM requests ${where}`, ...bindings)
+      .exec<RequestRow>(`SELECT ${what} AS json FROM requests ${where}`, ...bindings)
       .toArray()
-      .map(({ json }) => JSON.parse(json) as Approval);
+      .map(({ json }) => readStored(shape, "request for approval", json));
   }
 }

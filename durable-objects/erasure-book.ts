@@ -1,5 +1,9 @@
 import type { ErasureRequest, ErasureState, ErasureStatus, Left } from "../src/retention/contract.ts";
 import { type Extent, NOBODY } from "../src/retention/cover.ts";
+import { type Doomed, ERASURE, type Erasure, EXTENT, PAGE, type Page } from "./retention-shapes.ts";
+import { readStored } from "./stored.ts";
+
+export type { Doomed, Erasure, Page };
 
 type ErasureRow = {
   id: string;
@@ -42,32 +46,6 @@ const SCHEMA = [
  * the bucket is gone through for what came back.
  */
 export type Stage = "certificate" | "instances" | "objects" | "objects-again" | "late" | "over";
-
-/** What an erasure is, fixed when it is asked for. */
-export interface Erasure {
-  readonly id: string;
-  readonly human: string;
-  readonly task: string | null;
-  readonly reason: string;
-  readonly by: string;
-  readonly email: string | null;
-  readonly atMs: number;
-  readonly beforeMs: number;
-  readonly certificate: string;
-}
-
-/** An object of a page. `isWhole`: it goes; else it is written anew without what is meant. */
-export interface Doomed {
-  readonly key: string;
-  readonly bytes: number;
-  readonly isWhole: boolean;
-}
-
-export interface Page {
-  readonly doomed: readonly Doomed[];
-  /** Keys up to this one are decided. */
-  readonly upTo: string;
-}
 
 /** How far it is. */
 export interface Running {
@@ -221,7 +199,7 @@ export class ErasureBook {
       )
       .toArray();
     if (row === undefined) return undefined;
-    return row.extent === null ? null : (JSON.parse(row.extent) as Extent);
+    return row.extent === null ? null : readStored(EXTENT, "extent of an erasure", row.extent);
   }
 
   attempts(erasure: string, instance: string): number {
@@ -289,7 +267,7 @@ export class ErasureBook {
   state(id: string): ErasureState | undefined {
     const [row] = this.#sql.exec<ErasureRow>("SELECT * FROM erasures WHERE id = ?", id).toArray();
     if (row === undefined) return undefined;
-    const { email: _, ...erasure } = JSON.parse(row.json) as Erasure;
+    const { email: _, ...erasure } = readStored(ERASURE, "erasure", row.json);
     const left = this.#sql
       .exec<{ what: string; why: string }>(
         "SELECT what, why FROM left_over WHERE erasure = ? ORDER BY what LIMIT ?",
@@ -315,10 +293,10 @@ export class ErasureBook {
 }
 
 const runningOf = ({ json, stage, cursor, page, page_at }: ErasureRow): Running => ({
-  erasure: JSON.parse(json) as Erasure,
+  erasure: readStored(ERASURE, "erasure", json),
   stage,
   cursor,
-  page: page === null ? null : (JSON.parse(page) as Page),
+  page: page === null ? null : readStored(PAGE, "page of an erasure", page),
   pageAt: page_at,
 });
 

@@ -1,5 +1,7 @@
 import type { ErasureRequest, HeldSubject, Hold, HoldState, Release } from "../src/retention/contract.ts";
 import { forbids } from "../src/retention/cover.ts";
+import { HOLD, RELEASE } from "./retention-shapes.ts";
+import { readStored } from "./stored.ts";
 
 type HoldRow = { no: number; json: string; released: string | null };
 
@@ -35,7 +37,7 @@ export class HoldBook {
   /** The first standing hold of whom this is true. */
   standing(keeps: (subject: HeldSubject) => boolean): Hold | undefined {
     for (const { json } of this.#sql.exec<HoldRow>("SELECT * FROM holds WHERE released IS NULL ORDER BY no")) {
-      const hold = JSON.parse(json) as Hold;
+      const hold = readStored(HOLD, "hold", json);
       if (keeps(hold.subject)) return hold;
     }
     return undefined;
@@ -60,13 +62,13 @@ export class HoldBook {
       .exec<HoldRow>(`SELECT * FROM holds WHERE ${where}`, ...bindings)
       .toArray()
       .map(({ json, released }) => {
-        const hold = JSON.parse(json) as Hold;
+        const hold = readStored(HOLD, "hold", json);
         const asked = this.#sql
           .exec<{ by: string }>("SELECT by FROM releases WHERE hold = ? AND at_ms > ? ORDER BY at_ms", hold.id, sinceMs)
           .toArray();
         return {
           ...hold,
-          released: released === null ? null : (JSON.parse(released) as Release),
+          released: released === null ? null : readStored(RELEASE, "release of a hold", released),
           releaseAskedBy: asked.map(({ by }) => by),
         };
       });

@@ -1,5 +1,5 @@
 import * as z from "zod";
-import type { Approval, ApprovalState, Decision } from "../src/approval/contract.ts";
+import type { Approval, ApprovalState, ApprovalSummary, Decision } from "../src/approval/contract.ts";
 import type { Demand } from "../src/approval/policy.ts";
 import type { Limits } from "../src/config/define.ts";
 import type { FlipRequest } from "../src/control/contract.ts";
@@ -78,7 +78,7 @@ export const HANDOVER = whole<FlipRequest>({
   idempotencyKey: text.nullable(),
 });
 
-export const APPROVAL = whole<Approval>({
+const APPROVAL_SUMMARY_MEMBERS = {
   id: text,
   instance: text,
   human: text,
@@ -89,9 +89,6 @@ export const APPROVAL = whole<Approval>({
   upstream: text,
   method: text,
   url: text,
-  headers: PAIRS,
-  body: json,
-  seq: number,
   entries: texts,
   groups: z.array(texts),
   notDelegator: whether,
@@ -109,7 +106,11 @@ export const APPROVAL = whole<Approval>({
   endedAtMs: number.nullable(),
   cause: text.nullable(),
   call: number.nullable(),
-});
+};
+
+/** As lists have it. */
+export const APPROVAL_SUMMARY = whole<ApprovalSummary>(APPROVAL_SUMMARY_MEMBERS);
+export const APPROVAL = whole<Approval>({ ...APPROVAL_SUMMARY_MEMBERS, headers: PAIRS, body: json, seq: number });
 
 const CALL = whole<Call>({
   upstream: text,
@@ -184,6 +185,7 @@ export const TOTALS = whole<State>({
   shares: z
     .record(text, whole<Share>({ period: number, used: z.record(text, number), lost: LOST.exactOptional() }))
     .exactOptional(),
+  ahead: numbers.exactOptional(),
   passing: z.record(text, whole<Passing>({ bytes: number, quotas: texts })).exactOptional(),
 });
 

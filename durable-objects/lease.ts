@@ -204,6 +204,8 @@ export class Lease extends RpcTarget implements LeaseCalls {
   abandon(): void {
     if (this.#isDone) return;
     this.#host.recordLost(this);
+    // No switch reaches it from here on. A Worker that is there after all hears that at once, and not with its next append.
+    this.#broken.resolve("ended");
     this.#finish();
   }
 

@@ -1,6 +1,6 @@
 import type { Deployment } from "../src/deployment.ts";
 import type { Enrolment, ErasedBodies, UnstoredBody } from "../src/instance/contract.ts";
-import { chargeAhead, type Usage } from "../src/instance/limits.ts";
+import type { Usage } from "../src/instance/limits.ts";
 import { addUnits, own, type Units } from "../src/metering/amounts.ts";
 import type { Ticket } from "../src/quota/contract.ts";
 import { countingBytes, type Shares } from "../src/quota/shares.ts";
@@ -40,6 +40,8 @@ export interface State {
   readonly orphaned?: { readonly calls: number; readonly untilMs: number };
   /** What was used of shared limits. */
   readonly shares?: Shares;
+  /** Of open calls, by `seq`: what of `usage.bytesAhead` each of them holds. */
+  readonly ahead?: Readonly<Record<string, number>>;
   /** Of open calls, by `seq`: how much of their long bodies is counted, and by which quotas. What came after that is counted when they are lost. */
   readonly passing?: Readonly<Record<string, Passing>>;
 }
@@ -55,12 +57,6 @@ const NEW: State = {
   grantsExpireAtMs: 0,
   stopped: null,
 };
-
-/** As an object finds it that starts anew: whatever calls may have passed ahead of the count, nobody will count any more. */
-const withoutWorkers = ({ usage, ...state }: State): State => ({
-  ...state,
-  usage: chargeAhead(usage, usage.bytesAhead),
-});
 
 /** What shares a record's row. */
 export interface Beside {
@@ -96,7 +92,7 @@ export class Ledger {
     this.#options = options;
     this.log = new TranscriptLog(options.ctx.storage.sql, options.kept);
     const found = this.log.state;
-    this.#state = found === undefined ? NEW : withoutWorkers(options.readTotals(found));
+    this.#state = found === undefined ? NEW : options.readTotals(found);
     this.raw = new RawBodies(options.ctx.storage.sql, options.kept);
     // Of calls that were answered, nothing waits but their bytes.
     for (const call of this.raw.openCalls) if (!this.#state.open.includes(call)) this.raw.close(call);
@@ -120,6 +116,12 @@ export class Ledger {
   /** In memory until the next record, which carries it. */
   change(part: Partial<State>): void {
     this.#state = { ...this.#state, ...part };
+  }
+
+  /** @param aheadBytes what the call may pass from here on before it is counted; `usage` is with that */
+  holdAhead(call: number, usage: Usage, aheadBytes: number): void {
+    const { [String(call)]: _before, ...others } = this.#state.ahead ?? {};
+    this.change({ usage, ahead: aheadBytes > 0 ? { ...others, [call]: aheadBytes } : others });
   }
 
   /** The record of a call's end: one commit with what ends with it. */

@@ -1,6 +1,7 @@
 import type { Limits } from "../src/config/define.ts";
 import { SILENT_WORKER_CUT_MS } from "../src/control/acknowledgement.ts";
 import type { Deployment } from "../src/deployment.ts";
+import { chargeAhead, isAheadKept } from "../src/instance/limits.ts";
 import type { Units } from "../src/metering/amounts.ts";
 import { chargesOf } from "../src/metering/charge.ts";
 import { plus } from "../src/quota/dimensions.ts";
@@ -73,17 +74,32 @@ export class Orphans {
       if (!known.delete(String(seq))) kept.put("orphan", String(seq), nowMs);
       const isLarge = raw.openCalls.has(seq);
       this.#found.set(seq, { atMs, isLarge, asked: 0, isStopped: false });
-      // From here on nobody is to believe that it is still there.
-      if (!isLarge) this.#countDurable(seq);
     }
     for (const seq of known.keys()) kept.delete("orphan", seq);
+    // Also of what must be read from R2 before it is on record: from here on nobody is to believe that it is still there.
+    if (this.#found.size > 0) this.#countDurable();
   }
 
-  #countDurable(seq: number): void {
-    let bytes = 0;
-    for (const run of this.#ledger.log.bodyRuns(seq, "answer")) bytes += run.bytes.length;
-    const missed = this.#charge(seq, bytes);
-    if (missed > 0) this.#ledger.countPassing(seq, missed, []);
+  /**
+   * Before anything else is admitted. What each of them held ahead of the count it holds on, until it is recorded, or by a lease of
+   * this life; but at the end of the budget all of that is charged.
+   */
+  #countDurable(): void {
+    const missed = new Map([...this.#found.keys()].map((seq) => [seq, this.#missedOf(seq)]));
+    const { usage, ahead = {} } = this.#ledger.state;
+    const held = Object.values(ahead).reduce((sum, bytes) => sum + bytes, 0);
+    const uncounted = [...missed.values()].reduce((sum, bytes) => sum + bytes, 0);
+    const isKept = held === usage.bytesAhead && isAheadKept(usage, this.#options.limits(), uncounted);
+    if (!isKept) this.#ledger.change({ usage: chargeAhead(usage, usage.bytesAhead), ahead: {} });
+    for (const [seq, bytes] of missed) if (bytes > 0) this.#charge(seq, bytes);
+  }
+
+  /** What is durable of it, and was counted in memory alone. */
+  #missedOf(seq: number): number {
+    const { log, raw, state } = this.#ledger;
+    let bytes = raw.mostBytesOf(seq);
+    for (const run of log.bodyRuns(seq, "answer")) bytes += run.bytes.length;
+    return Math.max(0, bytes - (state.passing?.[seq]?.bytes ?? 0));
   }
 
   #forget(seq: number): void {
@@ -193,23 +209,24 @@ export class Orphans {
     const call = this.#ledger.log.recordOf(seq);
     const sent = call?.["body"] as BodyReference | null | undefined;
     const requestBody = sent?.digest === null ? request.reference(0, sent) : null;
-    this.#charge(seq, answer.bytes + (sent?.digest === null ? request.bytes : 0));
+    this.#tellApart(seq, answer.bytes + (sent?.digest === null ? request.bytes : 0));
     const reserved = (call?.["reserved"] ?? {}) as Units;
     const beside = typeof call?.["grant"] === "string" ? { grant: call["grant"] } : {};
     const fields = orphanFields(seq, answer.reference(streamLeadBytes, null), requestBody, chargesOf(reserved, null));
     this.#forget(seq);
+    // It may have passed that, and nobody will say so.
+    const { usage, ahead = {} } = this.#ledger.state;
+    this.#ledger.holdAhead(seq, chargeAhead(usage, ahead[seq] ?? 0), 0);
     // Durable with the record: another reset must not make it look confirmed.
     if (!one.isStopped) this.#addUnheard(1, one.atMs + SILENT_WORKER_CUT_MS, nowMs);
     if (!one.isStopped) this.#unheard.add(seq);
     this.#ledger.recordAnswer(seq, nowMs, fields, beside);
   }
 
-  /** What is durable of it, and was counted in memory alone. How much that was. */
-  #charge(seq: number, durableBytes: number): number {
+  #charge(seq: number, missed: number): void {
     const { state } = this.#ledger;
     const { usage, shares = {}, passing = {} } = state;
-    const { bytes = 0, quotas = [] } = passing[seq] ?? {};
-    const missed = Math.max(0, durableBytes - bytes);
+    const { quotas = [] } = passing[seq] ?? {};
     // Some of it may be what it held ahead of the count, which is charged already. What its children have, it did not pass.
     const all = Math.max(usage.bytes, Math.min(usage.bytes + missed, this.#options.limits().bytes));
     const charged: Shares = Object.fromEntries(
@@ -222,7 +239,14 @@ export class Orphans {
       usage: { ...usage, bytes: all },
       ...(quotas.length > 0 ? { shares: { ...shares, ...charged } } : {}),
     });
-    return missed;
+    this.#ledger.countPassing(seq, missed, []);
+  }
+
+  /** What was counted of it for want of knowing better stays charged, and is said to be nothing that is on record. */
+  #tellApart(seq: number, durableBytes: number): void {
+    const { usage, passing = {} } = this.#ledger.state;
+    const more = Math.max(0, (passing[seq]?.bytes ?? 0) - durableBytes);
+    if (more > 0) this.#ledger.change({ usage: { ...usage, bytesUnheard: (usage.bytesUnheard ?? 0) + more } });
   }
 
   // --- their places -----------------------------------------------------------------------------------------------

@@ -210,6 +210,18 @@ export class RawBodies {
     return this.#bodies.get(idOf(of, part))?.objects ?? 0;
   }
 
+  /** No less than a call's bodies hold. More only where the last of their objects left with an earlier life: it counts as full. */
+  mostBytesOf(of: number): number {
+    let bytes = 0;
+    for (const part of PARTS) {
+      const body = this.#bodies.get(idOf(of, part));
+      if (body === undefined) continue;
+      bytes += (body.objects - body.unstored.length) * RAW_OBJECT_MAX_BYTES;
+      for (const no of body.unstored) bytes += this.#bytesOf(tableOf(body, no));
+    }
+    return bytes;
+  }
+
   /** What is here of an object that is not in R2, at most 8 MiB; null: it is. */
   unstored(of: number, part: RawPart, no: number): Uint8Array | null {
     const body = this.#bodies.get(idOf(of, part));

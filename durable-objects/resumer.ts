@@ -1,7 +1,4 @@
-import type { Limits } from "../src/config/define.ts";
-import type { Deployment } from "../src/deployment.ts";
 import type { Cause, Outcome, ResumeRequest, Resumption } from "../src/instance/contract.ts";
-import { takeAhead } from "../src/instance/limits.ts";
 import type { Units } from "../src/metering/amounts.ts";
 import type { BodyReference } from "../src/transcript/envelope.ts";
 import { BodyWriter } from "./bodies.ts";
@@ -18,9 +15,6 @@ export interface ResumerOptions {
   readonly shares: InstanceShares;
   readonly calls: RunningCalls;
   readonly orphans: Orphans;
-  /** What the instance may still use by itself. */
-  readonly limits: () => Limits;
-  readonly deployment: () => Deployment;
 }
 
 /**
@@ -57,10 +51,7 @@ export class Resumer {
     const answerBytes = answer?.bytes ?? 0;
     orphans.takeUp(seq);
     shares.takeUp(tickets, nowMs);
-    const leadBytes = this.#options.deployment().config.transcripts.streamLeadBytes;
-    const others = { running: calls.runningAt(nowMs), leadBytes };
-    const { usage, aheadBytes } = takeAhead(ledger.state.usage, this.#options.limits(), others);
-    ledger.change({ usage });
+    const aheadBytes = ledger.state.ahead?.[seq] ?? 0;
     const units = (record["reserved"] ?? {}) as Units;
     const lease = new Lease(
       calls,

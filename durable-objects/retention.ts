@@ -21,6 +21,7 @@ import { type Erasure, ErasureBook } from "./erasure-book.ts";
 import { HeldError } from "./erasure-guard.ts";
 import { ErasureRun } from "./erasure-run.ts";
 import { HoldBook } from "./hold-book.ts";
+import { UnreadableState } from "./stored.ts";
 import { Wake } from "./wake.ts";
 
 /** What waits for an instance, or for the journal, is tried again after this; where the bucket fails, after five of it. */
@@ -131,8 +132,12 @@ export class Retention extends DurableObject<Env> implements RetentionCalls {
   /** Runs again from where the book stands, after any failure. */
   override async alarm(): Promise<void> {
     this.#wake.rang();
-    const pauseMs = await this.#carryOn();
-    await this.#acts.tellAll();
+    let pauseMs: number;
+    try {
+      pauseMs = await this.#carryOn();
+    } finally {
+      await this.#acts.tellAll();
+    }
     if (this.#book.hasRunning) this.#wake.by(Date.now() + pauseMs);
     else if (this.#acts.hasUntold) this.#wake.by(Date.now() + RETRY_MS);
     const sweepAtMs = this.#book.sweepAtMs;
@@ -153,6 +158,8 @@ export class Retention extends DurableObject<Env> implements RetentionCalls {
         else if (step === "over")
           this.#end(running.erasure, this.#book.leftCount(id) === 0 ? "done" : "incomplete", null);
       } catch (error) {
+        // A hold, or how far it is, says nothing that could be gone by: nothing goes.
+        if (error instanceof UnreadableState) throw error;
         if (!(error instanceof HeldError)) {
           console.error("erasure stands still", error instanceof Error ? error.message : "unknown");
           return FAILED_MS;

@@ -10,7 +10,7 @@ import type {
   RosterCalls,
   ShardProgress,
 } from "../src/control/contract.ts";
-import { PROVIDER_AHEAD_MS } from "../src/control/narrowing.ts";
+import { longestReachMs, PROVIDER_AHEAD_MS } from "../src/control/narrowing.ts";
 import { type Attributes, isInReach, isWhole, refusesNewcomer, type Switch } from "../src/control/switch.ts";
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
 import { instanceOf, switchboardOf } from "../src/objects.ts";
@@ -199,8 +199,9 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
     const shard = Number(this.ctx.id.name);
     const booked = await within(JOIN_TIMEOUT_MS, switchboardOf(this.#deployment).join(shard)).catch(() => undefined);
     if (booked === undefined) return false;
-    for (const { switch: sw, isOpen } of booked as readonly BookedSwitch[])
-      this.#keep({ sw, openedAtMs: isOpen ? this.#nowAfterAllMs() : null });
+    // As the switchboard has it: nobody is here yet who could have come before or after, and by whom it was opened is told by when.
+    for (const { switch: sw, isOpen, openedAtMs } of booked as readonly BookedSwitch[])
+      this.#keep({ sw, openedAtMs: isOpen ? (openedAtMs ?? this.#nowAfterAllMs()) : null });
     this.ctx.storage.sql.exec("INSERT OR IGNORE INTO joined (id) VALUES (0)");
     this.#hasJoined = true;
     return true;
@@ -243,11 +244,11 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
   }
 
   #forgetOpened(nowMs: number): void {
-    const longestTaskMs = config.grants.taskSeconds * 1_000;
-    // The longest task of now: who came while tasks could last longer is here still.
+    const longestMs = longestReachMs(config);
+    // As the configuration is now: who came while tasks could last longer is here still.
     const { firstEnlistedAtMs } = this.#members;
     for (const [id, { openedAtMs }] of this.#book) {
-      if (openedAtMs === null || openedAtMs > nowMs - longestTaskMs - FORGET_MS) continue;
+      if (openedAtMs === null || openedAtMs > nowMs - longestMs - FORGET_MS) continue;
       if (firstEnlistedAtMs <= openedAtMs) continue;
       this.ctx.storage.sql.exec("DELETE FROM switches WHERE id = ?", id);
       this.#book.delete(id);

@@ -69,8 +69,11 @@ export class RunningCalls implements LeaseHost {
   #count(lease: Lease, part: BodyPart, bytes: number): boolean {
     const ahead = part === "answer" ? lease.aheadBytes : 0;
     const counted = countBytes(this.#ledger.state.usage, this.#options.limits(), ahead, bytes);
-    this.#ledger.change({ usage: counted.usage });
-    if (part === "answer") lease.aheadBytes = counted.aheadBytes ?? 0;
+    if (part === "request") this.#ledger.change({ usage: counted.usage });
+    else {
+      lease.aheadBytes = counted.aheadBytes ?? 0;
+      this.#ledger.holdAhead(lease.seq, counted.usage, lease.aheadBytes);
+    }
     return counted.aheadBytes !== null;
   }
 
@@ -82,7 +85,7 @@ export class RunningCalls implements LeaseHost {
 
   #giveBackAhead(lease: Lease): void {
     const { usage } = this.#ledger.state;
-    this.#ledger.change({ usage: { ...usage, bytesAhead: usage.bytesAhead - lease.aheadBytes } });
+    this.#ledger.holdAhead(lease.seq, { ...usage, bytesAhead: usage.bytesAhead - lease.aheadBytes }, 0);
     lease.aheadBytes = 0;
   }
 
@@ -108,7 +111,7 @@ export class RunningCalls implements LeaseHost {
     const lead = this.#options.deployment().config.transcripts.streamLeadBytes;
     const fields = lostFields(lease, lead, chargesOf(units, null));
     // It may have passed them, and nobody will say so.
-    this.#ledger.change({ usage: chargeAhead(this.#ledger.state.usage, lease.aheadBytes) });
+    this.#ledger.holdAhead(lease.seq, chargeAhead(this.#ledger.state.usage, lease.aheadBytes), 0);
     lease.aheadBytes = 0;
     this.#options.shares().settle(tickets, null);
     this.#ledger.recordAnswer(lease.seq, Date.now(), fields, { grant: lease.grant });

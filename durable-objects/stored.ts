@@ -41,15 +41,17 @@ export function holdTo<T>(shape: z.ZodType<T>, name: string, value: unknown): T 
 }
 
 /** What was stored as JSON. */
-export function readStored<T>(shape: z.ZodType<T>, name: string, json: string): T {
-  let value: unknown;
+export const readStored = <T>(shape: z.ZodType<T>, name: string, json: string): T =>
+  holdTo(shape, name, parseStored(name, json));
+
+/** The same, where its owner holds it to its shape. */
+export function parseStored(name: string, json: string): unknown {
   try {
-    value = JSON.parse(json);
+    return JSON.parse(json);
   } catch {
     // The error would quote it.
     throw new UnreadableState(`${name} is no JSON`);
   }
-  return holdTo(shape, name, value);
 }
 
 /** Names that the code has given; what else stands in a path may be an id. */

@@ -1,7 +1,10 @@
+import * as z from "zod";
 import type { Reached } from "../src/control/acknowledgement.ts";
 import type { FlipRequest, Opening } from "../src/control/contract.ts";
 import type { Narrowing } from "../src/control/narrowing.ts";
 import type { Switch } from "../src/control/switch.ts";
+import { readStored, UnreadableState } from "./stored.ts";
+import { OPENING, REACHED, SWITCH } from "./switch-shape.ts";
 
 type SwitchRow = {
   no: number;
@@ -56,6 +59,13 @@ export interface Entry {
   readonly isGivenUp: boolean;
   readonly opened: Opening | null;
   readonly isOpenDone: boolean;
+}
+
+/** Where some can't be read, the others are all the same to be carried on. */
+export interface Readable {
+  readonly entries: readonly Entry[];
+  /** Why one of the others can't be; null: there is none. */
+  readonly unreadable: UnreadableState | null;
 }
 
 export interface ShardOutcome {
@@ -117,8 +127,8 @@ export class SwitchBook {
   }
 
   /** Not through: to be pushed, or to be opened at the shards. */
-  unfinished(): Entry[] {
-    return this.#select(UNFINISHED);
+  unfinished(): Readable {
+    return this.#selectReadable(UNFINISHED);
   }
 
   get hasUnfinished(): boolean {
@@ -130,18 +140,19 @@ export class SwitchBook {
   }
 
   /** Closed, and their time is over. */
-  due(nowMs: number): Entry[] {
-    return this.#select(`opened IS NULL AND ${UNTIL} IS NOT NULL AND ${UNTIL} <= ?`, nowMs);
+  due(nowMs: number): Readable {
+    return this.#selectReadable(`opened IS NULL AND ${UNTIL} IS NOT NULL AND ${UNTIL} <= ?`, nowMs);
   }
 
   /** When the next one opens by itself. */
   get nextUntilMs(): number | null {
     const [row] = this.#sql
-      .exec<{ at: number }>(
+      .exec<{ at: SqlStorageValue }>(
         `SELECT ${UNTIL} AS at FROM switches WHERE opened IS NULL AND ${UNTIL} IS NOT NULL ORDER BY ${UNTIL} LIMIT 1`,
       )
       .toArray();
-    return row?.at ?? null;
+    // What is no number comes behind all numbers, and is no time.
+    return typeof row?.at === "number" ? row.at : null;
   }
 
   /** What a shard that comes up must know: all that is closed, was opened since, or may still be pushed. */
@@ -213,7 +224,10 @@ export class SwitchBook {
       id,
     )) {
       const before = outcomes.get(shard)?.reached ?? [];
-      outcomes.set(shard, { idle, reached: [...before, ...(JSON.parse(reached) as Reached[])] });
+      outcomes.set(shard, {
+        idle,
+        reached: [...before, ...readStored(REACHED_LIST, "what a shard has reached", reached)],
+      });
     }
     return outcomes;
   }
@@ -255,7 +269,10 @@ export class SwitchBook {
           name,
         )
         .toArray()
-        .map(({ event_at_ms, kept }) => ({ eventAtMs: event_at_ms, groups: JSON.parse(kept) as string[] })),
+        .map(({ event_at_ms, kept }) => ({
+          eventAtMs: event_at_ms,
+          groups: readStored(GROUPS, "what a human has lost", kept),
+        })),
     );
   }
 
@@ -270,20 +287,41 @@ export class SwitchBook {
       .map(({ shard }) => shard);
   }
 
+  /** Throws where one of them can't be read: whatever hangs on all of them is not decided. */
   #select(where: string, ...bindings: (string | number)[]): Entry[] {
-    return this.#sql
-      .exec<SwitchRow>(`SELECT * FROM switches WHERE ${where}`, ...bindings)
-      .toArray()
-      .map(({ no, json, done, opened, open_done }) => ({
-        no,
-        sw: JSON.parse(json) as Switch,
-        isDone: done === 1,
-        isGivenUp: done === 2,
-        opened: opened === null ? null : (JSON.parse(opened) as Opening),
-        isOpenDone: open_done === 1,
-      }));
+    return this.#rows(where, bindings).map(entryOf);
+  }
+
+  #selectReadable(where: string, ...bindings: (string | number)[]): Readable {
+    let unreadable: UnreadableState | null = null;
+    const entries = this.#rows(where, bindings).flatMap((row) => {
+      try {
+        return [entryOf(row)];
+      } catch (error) {
+        if (!(error instanceof UnreadableState)) throw error;
+        unreadable = error;
+        return [];
+      }
+    });
+    return { entries, unreadable };
+  }
+
+  #rows(where: string, bindings: readonly (string | number)[]): SwitchRow[] {
+    return this.#sql.exec<SwitchRow>(`SELECT * FROM switches WHERE ${where}`, ...bindings).toArray();
   }
 }
+
+const GROUPS = z.array(z.string());
+const REACHED_LIST = z.array(REACHED);
+
+const entryOf = ({ no, json, done, opened, open_done }: SwitchRow): Entry => ({
+  no,
+  sw: readStored(SWITCH, "switch", json),
+  isDone: done === 1,
+  isGivenUp: done === 2,
+  opened: opened === null ? null : readStored(OPENING, "opening of a switch", opened),
+  isOpenDone: open_done === 1,
+});
 
 const keyOf = ({ by, idempotencyKey }: FlipRequest): string => JSON.stringify([by, idempotencyKey]);
 

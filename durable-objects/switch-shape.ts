@@ -1,4 +1,6 @@
 import * as z from "zod";
+import type { Reached } from "../src/control/acknowledgement.ts";
+import type { Opening } from "../src/control/contract.ts";
 import { ALL_ACTS, REACHES, type Reach, type Switch, type SwitchCause, type Target } from "../src/control/switch.ts";
 import { whole } from "./stored.ts";
 
@@ -30,3 +32,17 @@ export const SWITCH_MEMBERS = {
 };
 
 export const SWITCH = whole<Switch>({ ...SWITCH_MEMBERS, atMs: z.number() });
+
+/** In the switchboard's book. */
+export const OPENING = whole<Opening>({ atMs: z.number(), by: text, reason: text });
+
+export const REACHED = whole<Reached>({
+  instance: text,
+  answer: whole<NonNullable<Reached["answer"]>>({
+    cut: z.number(),
+    unconfirmed: z.number(),
+    acknowledgedAtMs: z.number(),
+    lastByteAtMs: z.number().nullable(),
+  }).nullable(),
+  stoppedByMs: z.number(),
+});

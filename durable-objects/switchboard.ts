@@ -13,7 +13,7 @@ import type {
   SwitchboardCalls,
 } from "../src/control/contract.ts";
 import type { Narrowing } from "../src/control/narrowing.ts";
-import { narrowingUntilMs } from "../src/control/narrowing.ts";
+import { longestReachMs, narrowingUntilMs } from "../src/control/narrowing.ts";
 import { progressOf } from "../src/control/receipt.ts";
 import { needsTwoToLift, type Switch, switchFields } from "../src/control/switch.ts";
 import { type Deployment, type Env, parseDeployment } from "../src/deployment.ts";
@@ -38,8 +38,7 @@ const ALARM_WAIT_MS = 2_000;
 const FLIP_WAIT_MS = 8_000;
 /** Two operators who agree do so within this. */
 const LIFT_WINDOW_MS = 3_600_000;
-const LONGEST_TASK_MS = config.grants.taskSeconds * 1_000;
-/** After the longest task, as at the shards. Longer than anybody asks again with the same idempotency key. */
+/** After the longest reach, as at the shards. Longer than anybody asks again with the same idempotency key. */
 const FORGET_MS = 604_800_000;
 
 /** A switch on its way to the shards. */
@@ -196,9 +195,13 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
   /** INVARIANT: synchronous. Of a flip and a shard that comes up, one finds the other. */
   async join(shard: number): Promise<readonly BookedSwitch[]> {
     this.#book.join(shard);
-    // What was opened before the oldest task began is nothing to anybody who may come.
-    const sinceMs = Date.now() - LONGEST_TASK_MS;
-    return this.#book.standing(sinceMs).map(({ sw, opened }) => ({ switch: sw, isOpen: opened !== null }));
+    // What was opened before the oldest task began, and the oldest identity token was issued, is nothing to anybody who may come.
+    const sinceMs = Date.now() - longestReachMs(config);
+    return this.#book.standing(sinceMs).map(({ sw, opened }) => ({
+      switch: sw,
+      isOpen: opened !== null,
+      openedAtMs: opened?.atMs ?? null,
+    }));
   }
 
   /** Runs as often as needed: shards and instances know a switch by its id. */
@@ -290,13 +293,14 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
     this.#wake.rang();
     const nowMs = Date.now();
     // Said to the shards below, beside the rest: a shard that is out of reach must not hold up a kill.
-    for (const entry of this.#book.due(nowMs))
+    const due = this.#book.due(nowMs);
+    for (const entry of due.entries)
       this.#bookOpening(entry, { by: "expiry", email: null, reason: "its time is over" }, nowMs);
     const unfinished = this.#book.unfinished();
     const next = this.#nextWakeMs(nowMs);
     if (next !== null) this.#wake.by(next);
     const carrying = Promise.all(
-      unfinished.map(async ({ sw, isDone, isGivenUp, opened, isOpenDone }) => {
+      unfinished.entries.map(async ({ sw, isDone, isGivenUp, opened, isOpenDone }) => {
         if (!isDone && !isGivenUp) await this.#carryOut(sw);
         if (opened !== null && !isOpenDone) await this.#openAtShards(sw);
       }),
@@ -305,7 +309,10 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
     this.ctx.waitUntil(all);
     await within(ALARM_WAIT_MS, all);
     // Each flip and each opening rings once at least: what the book is to grow by, it is looked through for.
-    this.#book.forget(nowMs - LONGEST_TASK_MS - FORGET_MS);
+    this.#book.forget(nowMs - longestReachMs(config) - FORGET_MS);
+    // One that can't be read stays closed, and holds up no other: what could be done has been.
+    const unreadable = due.unreadable ?? unfinished.unreadable;
+    if (unreadable !== null) throw unreadable;
   }
 
   /** What is not through is tried again soon, and nothing is armed for what is. */

@@ -1,3 +1,4 @@
+import * as z from "zod";
 import type { KeyRing } from "../src/grant/keys.ts";
 import type { ErasedBodies } from "../src/instance/contract.ts";
 import { extentOf } from "../src/retention/cover.ts";
@@ -15,6 +16,7 @@ import { writeSealLine } from "../src/transcript/seal.ts";
 import type { Kept } from "./kept.ts";
 import { LogSegments, type StoredSegment } from "./log-segments.ts";
 import { type BodyRun, LogTable } from "./log-table.ts";
+import { parseStored, readStored, whole } from "./stored.ts";
 
 /** The table that is written to. */
 interface Open {
@@ -99,14 +101,14 @@ export class TranscriptLog {
     this.#head = sha256Hex(newest.line);
     this.#state = newest.state;
     const { line } = firstSeq === lastSeq ? newest : table.record(firstSeq)!;
-    return { ...open, ...contents, firstSeq, oldestAtMs: (JSON.parse(line) as { at: number }).at };
+    return { ...open, ...contents, firstSeq, oldestAtMs: readStored(FRAME, "record", line).at };
   }
 
   get nextSeq(): number {
     return this.#nextSeq;
   }
   get state(): Json | undefined {
-    return this.#state === null ? undefined : (JSON.parse(this.#state) as Json);
+    return this.#state === null ? undefined : (parseStored("running totals", this.#state) as Json);
   }
   /** Bytes that are not in R2. */
   get heldBytes(): number {
@@ -279,6 +281,9 @@ export class TranscriptLog {
     return [...this.#segments.tables(), this.#open.table];
   }
 }
+
+/** What a start needs of a record. */
+const FRAME = whole<{ readonly at: number }>({ at: z.number() });
 
 /** As its signature states; it is our own. */
 const sealedAtMs = (sealLine: string): number => {

@@ -2,6 +2,7 @@ import type { Approval } from "../src/approval/contract.ts";
 import { webhookBody, webhookPauseMs } from "../src/approval/webhook.ts";
 import type { Deployment } from "../src/deployment.ts";
 import { postWebhook } from "../src/upstream/webhook.ts";
+import { UnreadableState } from "./stored.ts";
 
 const AT_ONCE = 20;
 
@@ -42,15 +43,26 @@ export class WebhookOutbox {
   }
 
   async #sendOne(id: string, attempts: number): Promise<void> {
-    const approval = this.#find(id);
+    const found = this.#read(id);
+    const approval = found instanceof UnreadableState ? null : found;
     // Nobody need come any more.
-    if (approval?.state !== "asked" || (await this.#post(approval))) return this.#strike(id);
+    if (approval !== null && (approval?.state !== "asked" || (await this.#post(approval)))) return this.#strike(id);
     const pauseMs = webhookPauseMs(attempts);
     if (pauseMs === null) {
       console.error("the webhook for approvals took no request: given up");
       return this.#strike(id);
     }
     this.#sql.exec("UPDATE hooks SET attempts = ?, next_at_ms = ? WHERE id = ?", attempts, Date.now() + pauseMs, id);
+    if (found instanceof UnreadableState) throw found;
+  }
+
+  #read(id: string): Approval | undefined | UnreadableState {
+    try {
+      return this.#find(id);
+    } catch (error) {
+      if (error instanceof UnreadableState) return error;
+      throw error;
+    }
   }
 
   async #post(approval: Approval): Promise<boolean> {

@@ -47,11 +47,15 @@ function explain({ href }: URL, cause: unknown): CommandError {
   } = cause as Error & {
     error?: string;
     error_description?: string;
-    cause?: { code?: string; message?: string };
+    cause?: { code?: string; message?: string; status?: number };
   };
   if (error !== undefined) {
     const said = error_description === undefined ? error : `${error}: ${error_description}`;
     return new CommandError(EXIT.forbidden, `${href} does not sign in: ${said}`);
   }
-  return new CommandError(EXIT.unreachable, `No sign-in at ${href}: ${inner?.code ?? inner?.message ?? message}`);
+  // The library's own codes say less than its messages, and those of an answer less than its status.
+  const { code } = inner ?? {};
+  const why = code === undefined || code.startsWith("OAUTH_") ? (inner?.message ?? message) : code;
+  const status = inner?.status === undefined ? "" : ` ${inner.status}`;
+  return new CommandError(EXIT.unreachable, `No sign-in at ${href}: ${why}${status}`);
 }

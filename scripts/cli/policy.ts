@@ -2,17 +2,18 @@
 
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
+import type { Config } from "../../src/config/define.ts";
 import { PolicyTestsError } from "../../src/config/policy-tests.ts";
 import { parseStrictJson } from "../../src/json/strict-json.ts";
 import type { Json } from "../../src/scope/call.ts";
-import { lineageOf, PolicyError, parseScope, readCall, type WrittenCall } from "../policy/asked.ts";
+import { PolicyError, parseScope, readCall, type WrittenCall, whoOf } from "../policy/asked.ts";
 import { explainCall } from "../policy/explain-call.ts";
 import { explainRequest } from "../policy/explain-request.ts";
 import { type HeldTable, holdCases } from "../policy/hold-cases.ts";
 import { CONFIG_FILE, configPath, findTable, loadConfig, loadTable } from "../policy/load.ts";
 import { wordCall, wordRequest } from "../policy/wording.ts";
 import { parseArguments } from "./arguments.ts";
-import { type Command, CommandError, EXIT, type Io, UsageError } from "./command.ts";
+import { type Command, EXIT, type Io, UsageError } from "./command.ts";
 import { count } from "./printable.ts";
 
 const OPTIONS = {
@@ -21,6 +22,7 @@ const OPTIONS = {
   human: { type: "string" },
   group: { type: "string", multiple: true },
   agent: { type: "string" },
+  "agent-above": { type: "string", multiple: true },
   scope: { type: "string" },
   "parent-scope": { type: "string" },
   body: { type: "string" },
@@ -34,8 +36,9 @@ export const policy: Command = {
   summary: "what a configuration allows: hold it to its tests, or explain one call",
   usage: `portcullis policy test [<file>] [--strict] [--config <file>] [--json]
 portcullis policy explain <METHOD> <path at the gate> --agent <name> [--human <e-mail or id>] [--group <name>]…
-                          [--scope <file or JSON>] [--parent-scope <file or JSON>] [--body <file or JSON>]
-                          [--header "<name>: <value>"]… [--config <file>] [--json]
+                          [--scope <file or JSON>] [--parent-scope <file or JSON>] [--agent-above <name>]…
+                          [--body <file or JSON>] [--header "<name>: <value>"]… [--config <file>]
+                          [--json]
 
 test holds the configuration to a table of calls and of requests for grants, with what is expected of each
 (default: portcullis.policy.ts or .json beside the configuration). Entries that no case exercises are noted.
@@ -46,6 +49,7 @@ Neither asks a gate, and neither needs a secret.
   --strict        an entry that no case exercises is a failure
   --scope         authorization_details of the grant; without it the grant is not asked
   --parent-scope  those of the parent's, where a sub-agent calls
+  --agent-above   and which agents stand above it, the root first: their ceilings hold as well
   --body          JSON as it is written; of a file that is not .json say its type with --header "Content-Type: …"
 
 Exit: 0 allowed, or all as expected; 1 refused, awaits approval, or not as expected; 2 usage, or a file that can't be read.`,
@@ -57,9 +61,10 @@ Exit: 0 allowed, or all as expected; 1 refused, awaits approval, or not as expec
       if (what === "explain") return await runExplain(rest, options, io);
     } catch (cause) {
       // The words of a person, in a file or on the command line.
-      if (cause instanceof PolicyError || cause instanceof PolicyTestsError)
-        throw new CommandError(EXIT.usage, cause.message);
-      throw cause;
+      if (!(cause instanceof PolicyError || cause instanceof PolicyTestsError)) throw cause;
+      // A line for each mistake.
+      for (const line of cause.message.split("\n")) io.note(line);
+      return EXIT.usage;
     }
     throw new UsageError("policy what? test, or explain");
   },
@@ -71,10 +76,19 @@ async function runTest(operands: readonly string[], options: Options, io: Io): P
   const table = operands[0] ?? findTable(path);
   if (table === undefined) throw new UsageError(`no portcullis.policy.ts or .json beside ${path}: which file?`);
   const config = await loadConfig(path);
-  const held = holdCases(config, await loadTable(configPath(table)), Date.now());
+  const cases = await loadTable(configPath(table));
+  const held = holdCases(config, cases);
   const isOk = held.cases.every(({ ok }) => ok) && !(options.strict && held.unexercised.length > 0);
   if (options.json) io.json({ ok: isOk, ...held });
-  else sayHeld(held, options.strict, io);
+  else {
+    sayHeld(held, options.strict, io);
+    // Of a misspelt one everything is refused, as such a case may expect.
+    noteUnknownGroups(
+      config,
+      cases.flatMap((one) => ("request" in one ? one.request : one).groups),
+      io,
+    );
+  }
   return isOk ? EXIT.ok : EXIT.no;
 }
 
@@ -104,8 +118,8 @@ async function runExplain(operands: readonly string[], options: Options, io: Io)
   const details = await readDetails(options.scope, "--scope");
   const parentScope = await readDetails(options["parent-scope"], "--parent-scope");
   const groups = options.group ?? [];
-  const { human, agent } = options;
-  const who = lineageOf(config, { human, groups, agent, parentScope }, Date.now());
+  const { human, agent, "agent-above": agentsAbove } = options;
+  const who = whoOf(config, { human, groups, agent, agentsAbove, parentScope });
   const scope = details === undefined ? null : parseScope(details, "--scope");
   const written = { call: `${method} ${path}`, ...(await readBody(options.body)), ...readHeaders(options.header) };
   const explanation = explainCall(config, readCall(withType(written), config.origin), who, scope);
@@ -117,15 +131,18 @@ async function runExplain(operands: readonly string[], options: Options, io: Io)
       `${verdict === "approval" ? "awaits approval" : verdict}${layer === null ? "" : ` by ${layer}`}: ${written.call}`,
     );
     for (const line of wordCall(explanation)) io.say(`  ${line}`);
-    for (const group of groups)
-      if (!Object.hasOwn(config.entitlements.groups, group))
-        io.note(`${group}: no such group under entitlements.groups`);
+    noteUnknownGroups(config, groups, io);
     if (request?.verdict === "refused") {
       io.note("The token endpoint would not grant this scope:");
       for (const line of wordRequest(request)) io.note(`  ${line}`);
     }
   }
   return verdict === "allowed" ? EXIT.ok : EXIT.no;
+}
+
+function noteUnknownGroups(config: Config, groups: readonly string[], io: Io): void {
+  for (const group of new Set(groups))
+    if (!Object.hasOwn(config.entitlements.groups, group)) io.note(`${group}: no such group under entitlements.groups`);
 }
 
 async function readDetails(given: string | undefined, option: string): Promise<readonly Json[] | undefined> {

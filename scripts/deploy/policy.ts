@@ -11,7 +11,7 @@ export async function findPolicyFault(config: Config): Promise<string | undefine
   const table = findTable(configPath(undefined));
   if (table === undefined) return undefined;
   try {
-    const failed = holdCases(config, await loadTable(table), Date.now()).cases.filter(({ ok }) => !ok);
+    const failed = holdCases(config, await loadTable(table)).cases.filter(({ ok }) => !ok);
     if (failed.length === 0) return undefined;
     const lines = failed.map(({ name, expected, found }) => `  ${name}: expected ${expected}, found ${found}`);
     return `the configuration is not as ${table} expects (npx portcullis policy test says why):\n${lines.join("\n")}`;

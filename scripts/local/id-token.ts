@@ -1,8 +1,11 @@
-// Prints the ID token that the platform of the local organisation gets of a human: `node id-token.ts <issuer> <human>`.
+// Prints the ID token that a client of the local organisation gets of a human, the platform's where none is named:
+// `node id-token.ts <issuer> <human> [<client>]`.
 
-import { type Human, humans } from "./humans.ts";
+import { type Human, humans, oidcClients } from "./humans.ts";
 import { signInAt } from "./sign-in.ts";
 
-const [issuer = "", human = ""] = process.argv.slice(2);
+const [issuer = "", human = "", named = "build-platform-app"] = process.argv.slice(2);
 if (!Object.hasOwn(humans, human)) throw new Error(`${human} is nobody here: ${Object.keys(humans).join(", ")}`);
-console.log(await signInAt(issuer, human as Human, "build-platform-app"));
+const client = oidcClients.find((one) => one === named);
+if (client === undefined) throw new Error(`${named} is no client here: ${oidcClients.join(", ")}`);
+console.log(await signInAt(issuer, human as Human, client));

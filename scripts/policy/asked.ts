@@ -4,7 +4,7 @@ import type { Config } from "../../src/config/define.ts";
 import type { RequestHead } from "../../src/gate/describe.ts";
 import { parseTarget } from "../../src/gate/target.ts";
 import { emailDigest } from "../../src/identity/email-digest.ts";
-import type { Lineage } from "../../src/instance/contract.ts";
+import type { Bounded } from "../../src/instance/ceilings.ts";
 import type { Json } from "../../src/scope/call.ts";
 import { type Entry, parseAuthorizationDetails } from "../../src/scope/entry.ts";
 
@@ -17,27 +17,30 @@ export interface Who {
   readonly human?: string | undefined;
   readonly groups: readonly string[];
   readonly agent: string;
+  /** Of a sub-agent: which stand above it, the root first. */
+  readonly agentsAbove?: readonly string[] | undefined;
   readonly parentScope?: readonly Json[] | undefined;
 }
 
-/** All that ceilings could ask of somebody whom this agent works for. No such agent is a slip, and not a refusal. */
-export function lineageOf(config: Config, { human = "", groups, agent, parentScope }: Who, nowMs: number): Lineage {
-  if (!Object.hasOwn(config.agents, agent)) throw new PolicyError(`no agent "${agent}" under agents`);
+/** All that ceilings ask of somebody whom this agent works for. No such agent is a slip, and not a refusal. */
+export function whoOf(config: Config, { human = "", groups, agent, agentsAbove = [], parentScope }: Who): Bounded {
+  const chain = [...agentsAbove, agent];
+  for (const [i, name] of chain.entries()) {
+    if (!Object.hasOwn(config.agents, name)) throw new PolicyError(`no agent "${name}" under agents`);
+    const { agents, depth } = config.agents[name]!.delegation;
+    const [below, levels] = [chain[i + 1], chain.length - 1 - i];
+    if (below !== undefined && !agents.includes(below)) throw new PolicyError(`${name} may not provision ${below}`);
+    if (levels > depth) throw new PolicyError(`${levels} levels below ${name}, whose delegation.depth is ${depth}`);
+  }
   if (parentScope !== undefined) parseScope(parentScope, "the parent's scope");
-  const [client = ""] = Object.entries(config.platforms).find(([, platform]) => platform.agent === agent) ?? [];
   const isAddress = human.includes("@");
   return {
     human: isAddress ? "" : human,
     emailDigest: isAddress ? emailDigest(human) : null,
     agent,
-    client,
-    // No ceiling asks for it.
-    chain: [],
-    ancestors: [],
+    agentsAbove,
     parentScope: parentScope ?? null,
     groups,
-    groupsAtMs: nowMs,
-    mandate: null,
   };
 }
 

@@ -19,8 +19,7 @@ import type { RequestHead } from "../../src/gate/describe.ts";
 import { FIRST_RUN_BYTES } from "../../src/gate/first-run.ts";
 import { recordedHeaders } from "../../src/gate/headers.ts";
 import { resourceOf } from "../../src/grant/claims.ts";
-import { ceilingsOf, permitsOf } from "../../src/instance/ceilings.ts";
-import type { Lineage } from "../../src/instance/contract.ts";
+import { type Bounded, ceilingsOf, permitsOf } from "../../src/instance/ceilings.ts";
 import { err, type Result } from "../../src/result.ts";
 import type { Call, Json } from "../../src/scope/call.ts";
 import type { Entry } from "../../src/scope/entry.ts";
@@ -64,7 +63,7 @@ export interface CallExplanation {
 export function explainCall(
   config: Config,
   { head, body }: Asked,
-  who: Lineage,
+  who: Bounded,
   scope: readonly Entry[] | null,
 ): CallExplanation {
   const grant = heldOf(config, scope);
@@ -72,7 +71,7 @@ export function explainCall(
   const described = describe(head, hasBody, grant, config);
   if (!described.ok) return refusedBefore(described.error, hasBody);
   const whole = readWhole(head, body, described.value);
-  const granted = scope === null ? whole : grantedBy(head, body, grant, config);
+  const granted = scope === null ? byAnyGrant(whole, described.value) : grantedBy(head, body, grant, config);
   if (!granted.ok && layerOf(granted.error) === "describe") return refusedBefore(granted.error, hasBody);
 
   // Refused by the head alone, nobody would look at a body that can't be read. Here its layers are told all the same.
@@ -89,7 +88,7 @@ export function explainCall(
   const layers: LayerVerdict[] = [
     { layer: "route", verdict: "allowed", misses: [] },
     { layer: "describe", verdict: "allowed", misses: [] },
-    ...(scope === null ? [{ layer: "grant", verdict: "not asked", misses: [] } as const] : []),
+    ...(scope === null ? [unasked(granted)] : []),
     ...bounds.map(({ name, entries, places }): LayerVerdict => {
       const layer = verdictOf(name, entries, places, call);
       const isUncredentialed = name === "grant" && layer.verdict === "allowed" && !granted.ok;
@@ -128,6 +127,17 @@ function readWhole(head: Asked["head"], body: Asked["body"], described: Describe
   const tooLarge = findTooLarge(body?.length ?? 0, described.route);
   return tooLarge === undefined ? describeWhole(head, firstRunOf(body), described) : err(tooLarge);
 }
+
+/** Which credential a call can have the grant says, as far as any could. */
+function byAnyGrant(whole: Result<Call, Denial>, { route, call }: Described): Result<unknown, Denial> {
+  const fault = findCredentialFault(route.config, call, null);
+  return fault === undefined ? whole : err(absent("grant", fault));
+}
+
+const unasked = (granted: Result<unknown, Denial>): LayerVerdict =>
+  granted.ok
+    ? { layer: "grant", verdict: "not asked", misses: [] }
+    : { layer: "grant", verdict: "refused", reason: reasonOf(granted.error), misses: [] };
 
 function grantedBy(head: Asked["head"], body: Asked["body"], grant: Held, config: Config): Result<unknown, Denial> {
   const path = authorizeHead(head, body !== null, grant, config);

@@ -2,8 +2,7 @@
 
 import type { Config } from "../../src/config/define.ts";
 import type { RequestLayer } from "../../src/config/policy-tests.ts";
-import { ceilingsOf, findExcess } from "../../src/instance/ceilings.ts";
-import type { Lineage } from "../../src/instance/contract.ts";
+import { type Bounded, ceilingsOf, findExcess } from "../../src/instance/ceilings.ts";
 import type { Json } from "../../src/scope/call.ts";
 import { coveredBy } from "../../src/scope/decide.ts";
 import { parseAuthorizationDetails } from "../../src/scope/entry.ts";
@@ -27,7 +26,7 @@ export interface RequestExplanation {
   readonly heldBy: readonly string[];
 }
 
-export function explainRequest(config: Config, details: readonly Json[], who: Lineage): RequestExplanation {
+export function explainRequest(config: Config, details: readonly Json[], who: Bounded): RequestExplanation {
   const parsed = parseAuthorizationDetails(JSON.stringify(details));
   if (!parsed.ok) {
     const { path, message } = parsed.error;
@@ -42,7 +41,9 @@ export function explainRequest(config: Config, details: readonly Json[], who: Li
     };
   }
   const ceilings = ceilingsOf(config, who);
-  const excess = findExcess(parsed.value, ceilings);
+  // In the order of the token endpoint: those of the agents above come last.
+  const own = ceilingsOf(config, { ...who, agentsAbove: [] });
+  const excess = findExcess(parsed.value, own) ?? findExcess(parsed.value, ceilings);
   const asked = parsed.value.flatMap((entry, place) => ceilings.map((ceiling) => ({ entry, place, ceiling })));
   return {
     verdict: excess === null ? "granted" : "refused",

@@ -3,7 +3,7 @@
 import type { Config } from "../../src/config/define.ts";
 import type { CallCase, PolicyCase, RequestCase } from "../../src/config/policy-tests.ts";
 import { emailDigest } from "../../src/identity/email-digest.ts";
-import { lineageOf, PolicyError, parseScope, readCall } from "./asked.ts";
+import { PolicyError, parseScope, readCall, whoOf } from "./asked.ts";
 import { type CallExplanation, explainCall } from "./explain-call.ts";
 import { explainRequest, type RequestExplanation } from "./explain-request.ts";
 
@@ -22,11 +22,11 @@ export interface HeldTable {
 }
 
 /** Throws a `PolicyError` that names the case where one can't be judged. */
-export function holdCases(config: Config, cases: readonly PolicyCase[], nowMs: number): HeldTable {
+export function holdCases(config: Config, cases: readonly PolicyCase[]): HeldTable {
   const exercised = new Set<string>();
   const held = cases.map((one, i) => {
     try {
-      const { places, ...result } = "request" in one ? holdRequest(config, one, nowMs) : holdCall(config, one, nowMs);
+      const { places, ...result } = "request" in one ? holdRequest(config, one) : holdCall(config, one);
       if (result.ok) for (const place of places) exercised.add(place);
       return result;
     } catch (cause) {
@@ -40,9 +40,9 @@ export function holdCases(config: Config, cases: readonly PolicyCase[], nowMs: n
 
 type Held = HeldCase & { readonly places: readonly string[] };
 
-function holdCall(config: Config, one: CallCase, nowMs: number): Held {
+function holdCall(config: Config, one: CallCase): Held {
   const scope = one.scope === undefined ? null : parseScope(one.scope, "scope");
-  const who = lineageOf(config, one, nowMs);
+  const who = whoOf(config, one);
   const explanation = explainCall(config, readCall(one, config.origin), who, scope);
   const { verdict, layer, layers } = explanation;
   const places = layers.flatMap(({ at }) => (at === undefined ? [] : [at]));
@@ -74,8 +74,8 @@ function holdCall(config: Config, one: CallCase, nowMs: number): Held {
 const say = (verdict: CallExplanation["verdict"], layer: string | null): string =>
   verdict === "refused" ? `refused by ${layer}` : verdict;
 
-function holdRequest(config: Config, { name, request, expect, entry, layer }: RequestCase, nowMs: number): Held {
-  const explanation = explainRequest(config, request.authorization_details, lineageOf(config, request, nowMs));
+function holdRequest(config: Config, { name, request, expect, entry, layer }: RequestCase): Held {
+  const explanation = explainRequest(config, request.authorization_details, whoOf(config, request));
   const spell = (by: string | null | undefined, at: number | null | undefined): string =>
     `refused${by == null ? "" : ` by ${by}`}${at == null ? "" : `, authorization_details[${at}]`}`;
   const isThere =

@@ -1,5 +1,4 @@
 import * as z from "zod";
-import type { Approval } from "../approval/contract.ts";
 
 /** What the admin's door says of requests for approval. */
 
@@ -51,8 +50,3 @@ export const approvalPageShape = z.strictObject({
   approvals: z.array(approvalSummaryShape).describe("Newest first"),
   next: z.string().nullable().describe("For `before`; null: the last page"),
 });
-
-export function summaryOf(approval: Approval): object {
-  const { seq: _, headers: __, body: ___, ...summary } = approval;
-  return summary;
-}

@@ -1,7 +1,6 @@
 import * as z from "zod";
 import type { Approval, Verdict } from "../approval/contract.ts";
 import { approvalDeskOf } from "../objects.ts";
-import { summaryOf } from "./approval-shapes.ts";
 import type { AdminRole } from "./authenticate.ts";
 import { readBody } from "./bodies.ts";
 import {
@@ -52,7 +51,7 @@ async function list(c: AdminContext): Promise<Response> {
     await record(deployment, "read", { by: who.id, email: who.email, ...shown });
   }
   return c.json({
-    approvals: found.map(summaryOf),
+    approvals: found,
     next: found.length === limit ? (found.at(-1)?.id ?? null) : null,
   });
 }

@@ -12,8 +12,10 @@ export function quotaRoutes(admin: AdminHono): void {
     // Of a pair, two ids with a dot. What is no key leads to no object.
     const parts = key.split(".");
     const config = Object.hasOwn(deployment.config.quotas, quota) ? deployment.config.quotas[quota] : undefined;
-    const isKey = config !== undefined && parts.length === config.per.length && parts.every((id) => KEY_ID.test(id));
+    if (config === undefined) return problem(404, "Not Found", `no quota "${quota}" in the configuration`);
+    const isKey = parts.length === config.per.length && parts.every((id) => KEY_ID.test(id));
     const found = isKey ? await quotaOf(deployment, `${quota}.${key}`).read() : null;
-    return found === null ? problem(404, "Not Found", "no quota with this name and key") : c.json(found);
+    const unknown = `no such key: the quota is per ${config.per.join(" and ")}, by id as in records`;
+    return found === null ? problem(404, "Not Found", unknown) : c.json(found);
   });
 }

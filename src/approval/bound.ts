@@ -10,11 +10,11 @@ import { sha256Hex } from "../transcript/envelope.ts";
 export const APPROVABLE_MAX_BYTES = 262_144;
 
 /**
- * Headers that go to upstreams and say what the bytes are, or what is to be done with them. What names the client, the
+ * Headers that go to upstreams and say what the bytes are, how they are read, or what is to be done with them. What names the client, the
  * attempt or the trace may differ between the call that asked and the one that is approved.
  */
 const MEANING =
-  /^(?:accept|content-(?!length$).+|digest|repr-digest|if-.+|range|prefer|anthropic-.+|notion-version|openai-beta|stripe-version|x-github-.+)$/;
+  /^(?:accept(?:-charset|-language)?|content-(?!length$).+|digest|repr-digest|if-.+|range|prefer|anthropic-.+|notion-version|openai-beta|stripe-version|x-github-.+)$/;
 
 /** Where a call goes, besides what it says itself. */
 export interface Destination {

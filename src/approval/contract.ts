@@ -52,6 +52,9 @@ export interface Approval {
   readonly call: number | null;
 }
 
+/** In a list. An agent's headers are as long as it likes: a page of them would be more than an RPC carries. */
+export type ApprovalSummary = Omit<Approval, "seq" | "headers" | "body">;
+
 /** Who decides, at the admin's door, and what. */
 export interface DecideRequest {
   readonly verdict: Verdict;
@@ -76,7 +79,7 @@ export interface ApprovalDeskCalls {
   report(approval: Approval): Promise<true>;
   decide(id: string, request: DecideRequest): Promise<DecideAnswer>;
   /** Newest first; those before this one. */
-  list(which: "open" | "all", before: string | null, limit: number): Promise<readonly Approval[]>;
+  list(which: "open" | "all", before: string | null, limit: number): Promise<readonly ApprovalSummary[]>;
   read(id: string): Promise<Approval | null>;
 }
 

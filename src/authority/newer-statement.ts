@@ -60,8 +60,8 @@ async function narrowBy(
   if (human.issuedAtMs <= enrolment.groupsAtMs)
     return failed("invalid_request", "subject_token: it is not newer than the one that the instance was enrolled on");
   const { entitlements } = deployment.config;
-  const left = groupsThatCount(entitlements, human.groups);
-  if (groupsThatCount(entitlements, groups).every((group) => left.includes(group))) return ok(null);
+  // Also of a group that entitles to nothing as yet: a later deployment may have it count, and it is lost all the same.
+  if (groups.every((group) => human.groups.includes(group))) return ok(null);
   const request: FlipRequest = {
     id: crypto.randomUUID(),
     reach: "human",
@@ -72,7 +72,7 @@ async function narrowBy(
     email: null,
     cause: { kind: "renewal", client: client.id, instance },
     untilMs: null,
-    groups: left,
+    groups: groupsThatCount(entitlements, human.groups),
     eventAtMs: endOfSecondMs(human.issuedAtMs / 1_000),
     // Asked again, the groups are lost already, and nothing is left to do.
     idempotencyKey: null,

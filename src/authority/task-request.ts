@@ -10,14 +10,21 @@ import type { Form } from "./form.ts";
 import { failed, type OAuthError } from "./oauth-error.ts";
 
 const whole = z.number().int().positive().optional();
+/** As shares of it are cut (`carve`). Of less, `Retry-After` would come to be no number of seconds. */
+const SLOWEST = 0.000_001;
+/** Each is said in every answer's `RateLimit`. */
+const UNITS_MAX = 64;
 /** Each as `limits` of an agent has it; asked for, it only ever lowers. */
 const taskLimits = z.strictObject({
   calls: whole,
   bytes: whole,
   concurrency: whole,
   burst: whole,
-  callsPerSecond: z.number().positive().optional(),
-  units: z.record(unitName, z.number().positive().max(MAX_AMOUNT)).optional(),
+  callsPerSecond: z.number().min(SLOWEST).optional(),
+  units: z
+    .record(unitName, z.number().positive().max(MAX_AMOUNT))
+    .refine((units) => Object.keys(units).length <= UNITS_MAX)
+    .optional(),
 });
 type TaskLimits = z.output<typeof taskLimits>;
 

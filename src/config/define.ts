@@ -58,7 +58,13 @@ export function defineConfig(source: ConfigSource): Config {
   const parsed = configSchema.safeParse(source);
   if (parsed.success) return parsed.data;
   const lines = parsed.error.issues.map(
-    (issue) => `  ${issue.path.map(String).join(".") || "(top)"}: ${issue.message}`,
+    (issue) => `  ${issue.path.map(String).join(".") || "(top)"}: ${messageOf(issue)}`,
   );
   throw new ConfigError(`The configuration is not valid:\n${lines.join("\n")}`);
 }
+
+/** Of a name that can't be one: what a name must be. */
+const messageOf = (issue: z.core.$ZodIssue): string =>
+  issue.code === "invalid_key"
+    ? [issue.message, ...issue.issues.map(({ message }) => message)].join(": ")
+    : issue.message;

@@ -4,8 +4,9 @@ import { credentialHeaderOf, tokenEndpointOf } from "./credential.ts";
 import { findDelegationFaults } from "./delegation.ts";
 import { findForwardingFault } from "./forward-headers.ts";
 import { findIdJagFaults } from "./id-jag.ts";
+import { leastReserveOf } from "./least-reserve.ts";
 import { findMandateFaults } from "./mandates.ts";
-import { findMeterFaults } from "./meters.ts";
+import { findMeterFaults, type Metering } from "./meters.ts";
 import { findRangeFaults } from "./ranges.ts";
 import type { Config } from "./shape.ts";
 
@@ -172,25 +173,41 @@ function findMeteringFaults({ upstreams }: Config): Fault[] {
   );
 }
 
-/** A budget of a unit that nothing meters would bound nothing. */
 function findQuotaFaults({ quotas, agents, upstreams }: Config): Fault[] {
-  const metered = new Set(
-    Object.values(upstreams).flatMap(({ meters, prices }) => [...Object.keys(meters), ...Object.keys(prices)]),
-  );
-  const unmetered = (path: Fault["path"], units: object) =>
-    Object.keys(units)
-      .filter((unit) => !metered.has(unit))
-      .map((unit) => fault([...path, unit], `no upstream has a meter or a price "${unit}"`));
   return [
     ...Object.entries(agents).flatMap(([name, { limits }]) =>
-      unmetered(["agents", name, "limits", "units"], limits.units),
+      findBudgetFaults(["agents", name, "limits", "units"], limits.units, Object.values(upstreams)),
     ),
-    ...Object.entries(quotas).flatMap(([name, { agents: ofAgents = [], upstreams: ofUpstreams = [], units }]) => [
-      ...ofAgents.flatMap((one, i) => unknown(["quotas", name, "agents", i], "agent", one, agents, "agents")),
-      ...ofUpstreams.flatMap((one, i) =>
-        unknown(["quotas", name, "upstreams", i], "upstream", one, upstreams, "upstreams"),
-      ),
-      ...unmetered(["quotas", name, "units"], units),
-    ]),
+    ...Object.entries(quotas).flatMap(([name, { agents: ofAgents = [], upstreams: ofUpstreams, units }]) => {
+      const own = Object.entries(upstreams).filter(([upstream]) => ofUpstreams?.includes(upstream) ?? true);
+      return [
+        ...ofAgents.flatMap((one, i) => unknown(["quotas", name, "agents", i], "agent", one, agents, "agents")),
+        ...(ofUpstreams ?? []).flatMap((one, i) =>
+          unknown(["quotas", name, "upstreams", i], "upstream", one, upstreams, "upstreams"),
+        ),
+        ...findBudgetFaults(
+          ["quotas", name, "units"],
+          units,
+          own.map(([, upstream]) => upstream),
+        ),
+      ];
+    }),
   ];
+}
+
+/** A budget of a unit that none of these meters would bound nothing, and one below what a single call reserves would let none through. */
+function findBudgetFaults(
+  path: Fault["path"],
+  units: Readonly<Record<string, number>>,
+  of: readonly Metering[],
+): Fault[] {
+  return Object.entries(units).flatMap(([unit, budget]) => {
+    const reserves = of.map((metering) => leastReserveOf(metering, unit)).filter((reserve) => reserve !== undefined);
+    if (reserves.length === 0)
+      return [fault([...path, unit], `no upstream that counts here has a meter or a price "${unit}"`)];
+    const least = Math.min(...reserves);
+    return budget < least
+      ? [fault([...path, unit], `less than one call reserves, ${least}: it would let none through`)]
+      : [];
+  });
 }

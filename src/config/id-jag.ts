@@ -19,19 +19,42 @@ type IdJag = z.output<typeof idJag>;
 export const takesIdJag = ({ idJag }: { readonly idJag?: IdJag | undefined }): boolean => idJag?.enabled === true;
 
 interface Parts {
-  readonly identityProviders: Readonly<Record<string, { readonly idJag?: IdJag | undefined }>>;
+  readonly identityProviders: Readonly<Record<string, { readonly issuer: string; readonly idJag?: IdJag | undefined }>>;
   readonly platforms: Readonly<Record<string, { readonly identityProvider: string }>>;
   readonly upstreams: Readonly<Record<string, unknown>>;
 }
 
-/** Each `client_id` means one platform, and each entry an upstream that there is. */
+/**
+ * Each `client_id` of an issuer means one platform, whatever the provider is called here; of an issuer's tenants there is one; and each
+ * entry is of an upstream that there is.
+ */
 export function findIdJagFaults({ identityProviders, platforms, upstreams }: Parts) {
+  const issuerOf = (provider: string) => own(identityProviders, provider)?.issuer;
+  const idOf = (name: string) =>
+    own(own(identityProviders, platforms[name]!.identityProvider)?.idJag?.clients ?? {}, name) ?? name;
   return Object.entries(identityProviders).flatMap(([provider, { idJag }]) => {
     const at = ["identityProviders", provider, "idJag"];
     const clients = idJag?.clients ?? {};
     const ofProvider = Object.keys(platforms).filter((name) => platforms[name]!.identityProvider === provider);
-    const namesOf = (id: string) => ofProvider.filter((name) => (own(clients, name) ?? name) === id);
+    const ofIssuer = Object.keys(platforms).filter(
+      (name) => issuerOf(platforms[name]!.identityProvider) === issuerOf(provider),
+    );
+    const namesOf = (id: string) => ofIssuer.filter((name) => idOf(name) === id);
+    // A human is known by issuer and `sub`, and one `sub` is somebody else at each tenant (draft-ietf-oauth-identity-assertion-authz-grant).
+    const first = Object.keys(identityProviders).find(
+      (other) => takesIdJag(identityProviders[other]!) && issuerOf(other) === issuerOf(provider),
+    );
+    const isOfAnother =
+      idJag?.enabled === true && first !== undefined && identityProviders[first]!.idJag?.tenant !== idJag.tenant;
     return [
+      ...(isOfAnother
+        ? [
+            {
+              path: [...at, "tenant"],
+              message: `not that of ${first}, which has the same issuer: one sub is two people`,
+            },
+          ]
+        : []),
       ...Object.entries(clients).flatMap(([name, id]) =>
         !ofProvider.includes(name)
           ? [{ path: [...at, "clients", name], message: `no platform "${name}" with this provider` }]

@@ -8,7 +8,8 @@ import { type ApprovalPolicy, approvalPolicy } from "./approval.ts";
 export const entries = z.unknown().transform((value, ctx): readonly Entry[] => {
   const parsed = parseEntries(value, "");
   if (parsed.ok) return parsed.value;
-  ctx.addIssue({ code: "custom", message: `${parsed.error.path.replace(/^\./, "")}: ${parsed.error.message}` });
+  const { path, message } = parsed.error;
+  ctx.addIssue({ code: "custom", message: path === "" ? message : `${path.replace(/^\./, "")}: ${message}` });
   return z.NEVER;
 });
 
@@ -32,7 +33,10 @@ export interface BoundarySource extends ScopeEntry {
 }
 
 const effect = z.discriminatedUnion("effect", [
-  z.strictObject({ effect: z.literal("allow") }),
+  z.strictObject({
+    effect: z.literal("allow"),
+    approval: z.undefined({ error: 'only with effect: "approve"; without it nobody is asked' }).optional(),
+  }),
   z.strictObject({ effect: z.literal("approve"), approval: approvalPolicy.prefault({}) }),
 ]);
 

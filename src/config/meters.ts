@@ -65,6 +65,7 @@ const price = z.strictObject({
 export const meters = z.record(unitName, meter).default({});
 export const prices = z.record(unitName, price).default({});
 
+type PriceList = z.output<typeof priceList>;
 export type Meter = z.output<typeof meter>;
 export type Price = z.output<typeof price>;
 /** The parts of an upstream that say what its calls cost. */
@@ -87,5 +88,23 @@ export function findMeterFaults({ meters, prices }: Metering): { readonly path: 
         path: ["prices", unit, place, part],
         message: `no meter "${part}" of this upstream`,
       })),
+    ...findUnpriced(unit, of, by?.table ?? {}),
   ]);
+}
+
+/** What a list leaves out would cost nothing, and the answer itself says which list it is. */
+function findUnpriced(unit: string, of: PriceList, table: Readonly<Record<string, PriceList>>) {
+  const lists = [
+    ["of", of] as const,
+    ...Object.entries(table).map(([row, list]) => [`by.table.${row}`, list] as const),
+  ];
+  const parts = new Set(lists.flatMap(([, list]) => Object.keys(list)));
+  return lists.flatMap(([place, list]) =>
+    [...parts]
+      .filter((part) => !Object.hasOwn(list, part))
+      .map((part) => ({
+        path: ["prices", unit, place, part],
+        message: "another list has a price of it: say one here, 0 where it costs nothing",
+      })),
+  );
 }

@@ -21,6 +21,8 @@ const who = {
   human: z.string().min(1).optional(),
   groups: z.array(z.string()),
   agent: z.string(),
+  /** Of a sub-agent: the agents above it, the root first. Their ceilings hold for it as well. */
+  agentsAbove: z.array(z.string()).optional(),
   /** Of the grant that a sub-agent's is derived from. */
   parentScope: scope.optional(),
 };

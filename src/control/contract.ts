@@ -45,6 +45,8 @@ export interface ShardProgress {
 export interface BookedSwitch {
   readonly switch: Switch;
   readonly isOpen: boolean;
+  /** Null while it is closed; left out by a switchboard of an older release. */
+  readonly openedAtMs?: number | null;
 }
 
 export interface RosterCalls {

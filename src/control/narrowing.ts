@@ -37,11 +37,18 @@ export const narrowed = ({ groups, groupsAtMs }: Stated, narrowings: readonly Na
     groups,
   );
 
-/** From then on no identity token that is older than the narrowing is taken any more: no newcomer can be in its reach. */
-export const narrowingUntilMs = ({ identityProviders }: Pick<Config, "identityProviders">, eventAtMs: number): number =>
-  eventAtMs +
+/** So long an identity token is taken, by a clock that is off. */
+const longestTokenMs = ({ identityProviders }: Pick<Config, "identityProviders">): number =>
   SKEW_MS +
   Math.max(0, ...Object.values(identityProviders).map(({ maxTokenAgeSeconds }) => maxTokenAgeSeconds)) * 1_000;
+
+/** From then on no identity token that is older than the narrowing is taken any more: no newcomer can be in its reach. */
+export const narrowingUntilMs = (config: Pick<Config, "identityProviders">, eventAtMs: number): number =>
+  eventAtMs + longestTokenMs(config);
+
+/** What was opened longer ago than this concerns nobody: who was there is over, and whoever comes has a later word of the provider. */
+export const longestReachMs = (config: Pick<Config, "grants" | "identityProviders">): number =>
+  Math.max(config.grants.taskSeconds * 1_000, longestTokenMs(config));
 
 /** The last moment of a second: what a provider says in whole seconds was said at no later one. */
 export const endOfSecondMs = (seconds: number): number => Math.floor(seconds) * 1_000 + 999;

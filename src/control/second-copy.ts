@@ -38,12 +38,14 @@ export const RETURN_MS = 60_000;
 export const WINDOW_MS = 600_000;
 /** Within the window. A laptop between two networks comes back once or twice. */
 export const RETURNS = 3;
-/** Of one instance. The oldest goes first: what comes back is not old. */
+/** Of one instance. Whose are more within a minute, and all apart, is in several places whatever comes back. */
 export const SPOTS_MAX = 8;
 /** Of each place, the newest offsets between proof and arrival. `iat` has whole seconds. */
 export const OFFSETS = 5;
 export const OFFSET_GAP_MS = 5_000;
 export const OFFSET_SPREAD_MS = 3_000;
+/** So long after a move a call from before it may still arrive. Proofs name times that are their maker's to choose. */
+export const UNDER_WAY_MS = 10_000;
 /** Calls of the first one after somebody elsewhere has renewed. */
 export const CALLS_AFTER_RENEWAL = 2;
 
@@ -63,18 +65,25 @@ interface Spot {
 export interface CopyState {
   /** The newest first. */
   readonly spots: readonly Spot[];
-  /** Where it is, and since which proof. */
-  readonly stay: { readonly place: Place; readonly lastAtMs: number; readonly sinceIssuedAtMs: number } | null;
+  /** Where it is, and since which call. */
+  readonly stay: { readonly place: Place; readonly lastAtMs: number; readonly since: Moment } | null;
   /** When it came back to a place from another. */
   readonly returns: readonly number[];
   /** One from elsewhere, and calls of the others since. */
   readonly renewal: {
     readonly place: Place;
     readonly atMs: number;
-    readonly issuedAtMs: number;
+    readonly since: Moment;
     readonly calls: number;
   } | null;
 }
+
+/** Of one call, by both clocks. */
+type Moment = Pick<Seen, "issuedAtMs" | "arrivedAtMs">;
+
+/** No younger by its proof than the first one from elsewhere, and soon enough after it. */
+const isUnderWay = (seen: Moment, since: Moment): boolean =>
+  seen.issuedAtMs <= since.issuedAtMs && seen.arrivedAtMs < since.arrivedAtMs + UNDER_WAY_MS;
 
 export const UNSEEN: CopyState = { spots: [], stay: null, returns: [], renewal: null };
 
@@ -94,12 +103,12 @@ export function observe(
 ): { readonly state: CopyState; readonly hit: CopyHit | null } {
   const spot = spotOf(state, seen, nowMs);
   const others = state.spots.filter(({ key, lastAtMs }) => key !== spot.key && lastAtMs > nowMs - WINDOW_MS);
-  const moved = move(state, seen, nowMs);
+  const { spots, isForgotten } = keep([spot, ...others], nowMs);
+  const moved = move(state, seen, isForgotten, nowMs);
   const renewal = renewalAfter(state, seen, nowMs);
   const hit =
     moved.hit ??
     (renewal !== null && renewal.calls >= CALLS_AFTER_RENEWAL ? renewalHit(renewal, seen) : clocksHit(spot, others));
-  const spots = [spot, ...others].slice(0, SPOTS_MAX);
   const { stay, returns } = moved;
   if (hit === null) return { state: { spots, stay, returns, renewal }, hit };
   // Whoever goes on after it was said is noticed anew.
@@ -127,35 +136,49 @@ export function areApart(a: Place, b: Place): boolean {
   return a.address !== b.address && a.tls !== null && b.tls !== null && a.tls !== b.tls;
 }
 
-function move({ stay, spots, returns }: CopyState, { place, issuedAtMs }: Seen, nowMs: number) {
+/** `isForgotten`: there was no room for one that may well come back. First to go is one that another stands for, the oldest of them. */
+function keep(
+  spots: readonly Spot[],
+  nowMs: number,
+): { readonly spots: readonly Spot[]; readonly isForgotten: boolean } {
+  if (spots.length <= SPOTS_MAX) return { spots, isForgotten: false };
+  const spare = spots.findLastIndex(({ place }, i) => spots.slice(0, i).some((newer) => !areApart(newer.place, place)));
+  const gone = spare === -1 ? spots.length - 1 : spare;
+  const isForgotten = spare === -1 && spots[gone]!.lastAtMs > nowMs - RETURN_MS;
+  return { spots: spots.toSpliced(gone, 1), isForgotten };
+}
+
+/** @param isForgotten counts as a return: of who comes from ever new places none would be known again */
+function move({ stay, spots, returns }: CopyState, seen: Seen, isForgotten: boolean, nowMs: number) {
+  const { place, issuedAtMs, arrivedAtMs } = seen;
+  const here = { place, lastAtMs: nowMs, since: { issuedAtMs, arrivedAtMs } };
   const recent = returns.filter((atMs) => atMs > nowMs - WINDOW_MS);
-  if (stay === null)
-    return { stay: { place, lastAtMs: nowMs, sinceIssuedAtMs: issuedAtMs }, returns: recent, hit: null };
+  if (stay === null) return { stay: here, returns: recent, hit: null };
   if (!areApart(stay.place, place)) return { stay: { ...stay, place, lastAtMs: nowMs }, returns: recent, hit: null };
-  // Its proof is no younger than the first one from where it is now: it was under way when the instance moved.
-  if (issuedAtMs <= stay.sinceIssuedAtMs) return { stay, returns: recent, hit: null };
+  // When the instance moved to where it is now.
+  if (isUnderWay(seen, stay.since)) return { stay, returns: recent, hit: null };
   const wasHere = spots.some((spot) => !areApart(spot.place, place) && spot.lastAtMs > nowMs - RETURN_MS);
-  const counted = wasHere ? [...recent, nowMs] : recent;
+  const counted = wasHere || isForgotten ? [...recent, nowMs] : recent;
   const hit: CopyHit | null =
     counted.length < RETURNS
       ? null
       : { seen: "alternating", places: [stay.place, place], value: counted.length, threshold: RETURNS };
-  return { stay: { place, lastAtMs: nowMs, sinceIssuedAtMs: issuedAtMs }, returns: counted, hit };
+  return { stay: here, returns: counted, hit };
 }
 
 function renewalAfter({ stay, renewal }: CopyState, seen: Seen, nowMs: number): CopyState["renewal"] {
-  const { place, issuedAtMs, isRenewal } = seen;
+  const { place, issuedAtMs, arrivedAtMs, isRenewal } = seen;
   if (isRenewal) {
     const isFromElsewhere =
       stay !== null &&
       areApart(stay.place, place) &&
       stay.lastAtMs > nowMs - RETURN_MS &&
-      issuedAtMs > stay.sinceIssuedAtMs;
-    return isFromElsewhere ? { place, atMs: nowMs, issuedAtMs, calls: 0 } : null;
+      !isUnderWay(seen, stay.since);
+    return isFromElsewhere ? { place, atMs: nowMs, since: { issuedAtMs, arrivedAtMs }, calls: 0 } : null;
   }
   // It has moved to where it renewed, or too long ago.
   if (renewal === null || renewal.atMs <= nowMs - RETURN_MS || !areApart(renewal.place, place)) return null;
-  return issuedAtMs > renewal.issuedAtMs ? { ...renewal, calls: renewal.calls + 1 } : renewal;
+  return isUnderWay(seen, renewal.since) ? renewal : { ...renewal, calls: renewal.calls + 1 };
 }
 
 const renewalHit = ({ place, calls }: NonNullable<CopyState["renewal"]>, seen: Seen): CopyHit => ({

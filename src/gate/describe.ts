@@ -22,6 +22,8 @@ export interface RuleFacts {
 const METHOD_OVERRIDES = ["x-http-method-override", "x-http-method", "x-method-override"];
 /** Other names for the path, honoured by some servers. */
 const PATH_OVERRIDES = ["x-original-url", "x-rewrite-url"];
+/** RFC 9110 §7.6.1: what it names goes no further. The body would be read here by a type that the upstream never sees. */
+const DROPS_CONTENT = /(?:^|,)\s*content-/i;
 
 /** Pure. Turns a request's head into the facts that rules speak of, and refuses what two readers could read in two ways. */
 export function describeHead(
@@ -31,6 +33,8 @@ export function describeHead(
   if (!/^[A-Z]+$/.test(request.method)) return err("a method that is not upper-case letters");
   for (const name of [...METHOD_OVERRIDES, ...PATH_OVERRIDES])
     if (request.headers.has(name)) return err(`the header ${name}`);
+  if (DROPS_CONTENT.test(request.headers.get("connection") ?? ""))
+    return err("a Connection header that would drop a header of the body");
   const segments = describePath(request.target.rawRest, options.encodedSlash);
   if (!segments.ok) return segments;
   const query = describeQuery(request.target.rawQuery);

@@ -132,8 +132,9 @@ export class HeldLease {
       return;
     }
     this.#resuming = this.#takeUp(this.#resume).then((isHeld) => {
+      if (isHeld) return;
       this.#resuming = null;
-      if (!isHeld) this.#lose();
+      this.#lose();
     });
   }
 
@@ -163,8 +164,14 @@ export class HeldLease {
       if (this.#isListening) this.#hear(given.lease);
       if (given.cause !== null) this.#stop.stop({ kind: "cut", cause: given.cause });
       if (!(await this.#appendAgain(given.answerBytes))) return false;
-      // It may have gone while that was on its way.
-      if (!this.#isBroken) return true;
+      // What came in the turns since then is the next one's as well.
+      while (!this.#isBroken && this.#unanswered.length > 0)
+        if (!(await this.#appendAgain(this.#durableBytes))) return false;
+      // It may have gone while that was on its way. If not it is held from this turn on: what breaks or comes now finds it so.
+      if (!this.#isBroken) {
+        this.#resuming = null;
+        return true;
+      }
       if (Date.now() >= untilMs) return false;
     }
     return false;
@@ -250,8 +257,10 @@ export class HeldLease {
     // What was answered too late, by a lease that is gone, the next one has said better.
     const at = this.#unanswered.indexOf(run);
     if (lease !== this.#lease || at < 0) return;
+    // Nobody waits for it any more, nor knows where it is: should this lease go as well, the next one is to get it before the rest.
+    if (kept === undefined) return run.answered(undefined);
     this.#unanswered.splice(at, 1);
-    if (kept !== undefined) this.#durableBytes = Math.max(this.#durableBytes, run.endByte);
+    this.#durableBytes = Math.max(this.#durableBytes, run.endByte);
     // It only ever shrinks, and answers may come out of turn: the least is the newest.
     if (typeof kept === "number") this.aheadBytes = Math.min(this.aheadBytes, kept);
     run.answered(kept);
@@ -273,7 +282,7 @@ export class HeldLease {
       if (settled !== GONE) return settled;
       this.#break(lease);
       // Nobody waits for another one any more.
-      if (this.isHeld) return undefined;
+      if (this.#isOver) return undefined;
     }
   }
 }

@@ -18,6 +18,8 @@ export class Unrecorded {
   /** An append is to come within `#leadMs`. */
   #isAppendDue = false;
   #isSettled = false;
+  /** The lease broke, or is no more. Why is on its way. */
+  #isRefused = false;
 
   constructor(call: Pick<Admitted, "lease" | "stop">, leadMs: number) {
     this.#call = call;
@@ -68,13 +70,15 @@ export class Unrecorded {
   isPassable(): boolean {
     const { stop, lease } = this.#call;
     if (stop.reason !== null) return true;
+    if (this.#isRefused) return false;
     const ahead = this.#pendingBytes + this.#appendingBytes;
     return lease.isHeld && (ahead === 0 || ahead <= lease.aheadBytes);
   }
 
   async untilPassable(): Promise<void> {
     const { stop, lease } = this.#call;
-    if (lease.isHeld) await this.#append();
+    if (this.#isRefused) await stop.stopped();
+    else if (lease.isHeld) await this.#append();
     else await stop.orStopped(lease.holding());
   }
 
@@ -95,7 +99,8 @@ export class Unrecorded {
     const kept = await lease.append(bytes, this.declaredBytes);
     this.#appendingBytes -= bytes.byteLength;
     if (typeof kept === "number" || this.#isSettled) return;
-    // `null`: the lease broke, and its cause is on its way. Nothing heard: nobody could cut this call.
+    // `null`: the lease broke, and its cause is on its way. Until it is here nothing passes. Nothing heard: nobody could cut this call.
+    this.#isRefused = true;
     if (kept === null) await within(LEASE_ANSWER_MS, stop.stopped());
     stop.stop({ kind: "lease-lost" });
   }

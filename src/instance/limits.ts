@@ -90,17 +90,12 @@ const aheadOf = (
 ): number => Math.min(leadBytes, Math.floor(Math.max(0, freeBytes) / Math.max(1, concurrency - running)));
 
 /**
- * Pure. For a call that runs and whose ahead died with its object: another, out of what is left.
- * @param others what beside it `running` calls hold
+ * Pure. Of calls that ran when their object died: whether each still holds ahead of the count what it held as on record. It does where
+ * that and all that was counted since are within the limit, so that nothing of it was used up. Where they are not, nobody knows whose was.
+ * @param uncountedBytes what is durable of them, and was counted in memory alone
  */
-export function takeAhead(
-  usage: Usage,
-  limits: Limits,
-  others: { readonly running: number; readonly leadBytes: number },
-): { readonly usage: Usage; readonly aheadBytes: number } {
-  const aheadBytes = aheadOf(limits.bytes - usage.bytes - usage.bytesAhead, limits, others);
-  return { aheadBytes, usage: { ...usage, bytesAhead: usage.bytesAhead + aheadBytes } };
-}
+export const isAheadKept = (usage: Usage, limits: Limits, uncountedBytes: number): boolean =>
+  usage.bytes + usage.bytesAhead + uncountedBytes <= limits.bytes;
 
 /**
  * Pure. So many bytes more of a running call that holds `aheadBytes` of the budget: what it holds afterwards, or null where

@@ -29,7 +29,7 @@ export function mandateOf(
     return err(`agent: ${body.platform} does not provision "${body.agent}"`);
 
   const notBeforeMs = body.notBeforeMs ?? nowMs;
-  if (body.expiresAtMs <= nowMs) return err("expiresAtMs: it is over already");
+  if (body.expiresAtMs <= nowMs) return err("expiresAtMs: it is over already (in milliseconds since 1970)");
   if (body.expiresAtMs <= notBeforeMs) return err("expiresAtMs: not later than notBeforeMs");
   if (body.expiresAtMs > nowMs + mandates.longestSeconds * 1_000)
     return err(`expiresAtMs: later than ${mandates.longestSeconds} seconds from now`);

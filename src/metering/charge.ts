@@ -25,10 +25,16 @@ export function meteredOf({ meters, prices }: Metering, call: Pick<Call, "method
   const concerned = Object.entries(meters).filter(
     ([, { operations }]) => operations === undefined || operations.some((operation) => mayBeOperation(operation, call)),
   );
-  if (concerned.length === 0) return null;
-  const names = new Set(concerned.map(([unit]) => unit));
-  const priced = Object.entries(prices).filter(([, { of }]) => Object.keys(of).some((part) => names.has(part)));
-  return { meters: concerned, prices: priced };
+  return concerned.length === 0 ? null : pricedBy(concerned, prices);
+}
+
+/** Meters of one call, with the prices that are made of any of them. */
+export function pricedBy(meters: Metered["meters"], prices: Metering["prices"]): Metered {
+  const names = new Set(meters.map(([unit]) => unit));
+  return {
+    meters,
+    prices: Object.entries(prices).filter(([, { of }]) => Object.keys(of).some((part) => names.has(part))),
+  };
 }
 
 /** Taken before the call leaves. Money is reserved at the dearest list. */

@@ -14,8 +14,32 @@ export const folded = (operation: Operation): Operation => ({ ...operation, part
 
 const foldPart = (part: Part): Part => (part.kind === "literal" ? { ...part, text: part.text.toLowerCase() } : part);
 
-/** As some upstream may read a path: whatever its case, with or without a slash at its end, `%2F` as a slash, without `;parameters`. */
+/** What the layers of an upstream may decode besides. Of a path that is encoded more often `describe` makes no call. */
+const MORE_DECODINGS = 3;
+
+/**
+ * As some upstream may read a path: whatever its case, with or without a slash at its end, `%2F` as a slash, without
+ * `;parameters`, decoded once more than it was.
+ */
 export function readingsOf(segments: readonly string[]): readonly (readonly string[])[] {
+  const readings = [...readingsAsDecoded(segments)];
+  let last = segments;
+  for (let round = 0; round < MORE_DECODINGS && last.some((segment) => segment.includes("%")); round++) {
+    last = last.map(decodedAgain);
+    readings.push(...readingsAsDecoded(last));
+  }
+  return readings;
+}
+
+function decodedAgain(segment: string): string {
+  try {
+    return decodeURIComponent(segment);
+  } catch {
+    return segment;
+  }
+}
+
+function readingsAsDecoded(segments: readonly string[]): readonly (readonly string[])[] {
   const lower = segments.map((segment) => segment.toLowerCase());
   const parted = lower.flatMap((segment) => segment.split("/")).map((segment) => segment.split(";")[0]!);
   return [lower, parted].flatMap((reading) => [

@@ -23,6 +23,8 @@ const METHOD = /^[A-Z]+$/;
 const PARAMETER = /^\{(\+?)([A-Za-z_][A-Za-z0-9_]*)\}$/;
 /** Decoded text of one segment. `%` is refused, so that nobody takes a literal for percent-encoded. */
 const LITERAL = /^[^\p{C}\p{Z}{}?#%\\]+(?: [^\p{C}\p{Z}{}?#%\\]+)*$/u;
+/** What other routers take for a wildcard. As text it would match nothing that anybody meant: of an entry that asks for approval, nothing is ever asked. */
+const FOREIGN_WILDCARD = /^(?:\*+|:[A-Za-z_]\w*[?*+]?)$/;
 /** `.` and `..` as a segment, or as a piece of one between slashes that were encoded; `..;x` is one to Java servers. */
 const DOT_SEGMENT = /(?:^|[/\\])\.\.?(?:$|[/\\;])/;
 
@@ -57,6 +59,8 @@ const parsePart = (text: string, isLast: boolean): Result<Part, string> => {
     return isLast ? ok({ kind: "rest", name }) : err("{+name} must be the last segment");
   }
   if (!LITERAL.test(text)) return err("a segment is neither plain text nor {name} nor {+name}");
+  if (FOREIGN_WILDCARD.test(text))
+    return err("* and :name are no wildcards here: {name} is one segment, {+name} is all that follow");
   if (DOT_SEGMENT.test(text)) return err("a dot segment in the path");
   return ok({ kind: "literal", text });
 };

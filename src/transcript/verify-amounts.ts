@@ -9,6 +9,10 @@ export const millionths = (amount: number): number => Math.round(amount * MILLIO
 
 export const spell = (ofMillionths: number): string => String(ofMillionths / MILLION);
 
+/** Of a unit that is not there nothing, whatever it is called: `constructor` is a name as well. */
+export const own = (units: Readonly<Record<string, number>>, unit: string): number =>
+  Object.hasOwn(units, unit) ? units[unit]! : 0;
+
 /** Sums of units, by name, in millionths. */
 export class Sums {
   readonly #sums = new Map<string, number>();
@@ -28,7 +32,7 @@ export class Sums {
 export function otherUnit(said: Readonly<Record<string, number>>, sums: Sums): string | null {
   const names = new Set([...Object.keys(said), ...sums.names]);
   for (const unit of names) {
-    const amount = Object.hasOwn(said, unit) ? millionths(said[unit]!) : 0;
+    const amount = millionths(own(said, unit));
     if (amount !== sums.of(unit)) return `${unit} is ${spell(amount)}, and the records say ${spell(sums.of(unit))}`;
   }
   return null;

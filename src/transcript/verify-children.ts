@@ -1,6 +1,6 @@
 import { findUncovered } from "../scope/decide.ts";
 import { type Entry, parseEntries } from "../scope/entry.ts";
-import { millionths, Sums } from "./verify-amounts.ts";
+import { millionths, own, Sums } from "./verify-amounts.ts";
 import type { Delegation, Enrolled, LimitsSaid, Return } from "./verify-shapes.ts";
 
 /** Limits that are taken out of a parent's, and whether what was used of them is gone for good. */
@@ -20,21 +20,21 @@ export interface Used {
 /** What a parent's own records say of its children: limits that are carved out, and what came back. */
 export class ChildrenReader {
   readonly #out = new Map<string, Delegation>();
+  /** Of those that are out, added up: it is asked for with every call. */
+  readonly #carved: Record<Carved, number> = { calls: 0, bytes: 0, concurrency: 0, burst: 0, callsPerSecond: 0 };
+  readonly #carvedUnits = new Sums();
   readonly #spent = { calls: 0, bytes: 0, units: new Sums() };
 
   /** What is left to the instance itself of one limit. */
   left(limits: LimitsSaid, name: Carved): number {
     const spent = name === "calls" || name === "bytes" ? this.#spent[name] : 0;
-    const taken = [...this.#out.values()].reduce((sum, child) => sum + child.limits[name], spent);
-    return Math.max(0, limits[name] - taken);
+    return Math.max(0, limits[name] - spent - this.#carved[name]);
   }
 
   /** The same of a unit, in millionths. Null: not bounded. */
   leftOfUnit({ units }: LimitsSaid, unit: string): number | null {
     if (!Object.hasOwn(units, unit)) return null;
-    let left = millionths(units[unit]!) - this.#spent.units.of(unit);
-    for (const child of this.#out.values()) left -= millionths(own(child.limits.units, unit));
-    return Math.max(0, left);
+    return Math.max(0, millionths(units[unit]!) - this.#spent.units.of(unit) - this.#carvedUnits.of(unit));
   }
 
   /** Children that have not come back. */
@@ -49,6 +49,7 @@ export class ChildrenReader {
     const { child } = said;
     if (this.#out.has(child)) return `delegates to ${child}, which has not come back`;
     const beyond = this.#beyond(said, parent, used);
+    this.#carve(said, 1);
     this.#out.set(child, said);
     if (said.deadline > parent.deadline) return "delegates beyond its own deadline";
     if (beyond !== null) return `delegates more of ${beyond} than it has left`;
@@ -56,6 +57,11 @@ export class ChildrenReader {
     if (!entries.ok) return `delegates a scope that is none: ${entries.error.path} ${entries.error.message}`;
     const at = scope === null ? -1 : entries.value.findIndex((entry) => findUncovered(scope, entry) !== undefined);
     return at === -1 ? null : `delegates what its own scope does not cover: entry ${at}`;
+  }
+
+  #carve({ limits }: Delegation, sign: 1 | -1): void {
+    for (const name of NAMES) this.#carved[name] += sign * limits[name];
+    this.#carvedUnits.add(limits.units, sign);
   }
 
   #beyond({ limits }: Delegation, parent: Enrolled, used: Used): string | null {
@@ -73,6 +79,7 @@ export class ChildrenReader {
   giveBack({ child, spent }: Return): string | null {
     const said = this.#out.get(child);
     if (said === undefined) return `takes back ${child}, to which nothing was delegated`;
+    this.#carve(said, -1);
     this.#out.delete(child);
     this.#spent.calls += spent.calls;
     this.#spent.bytes += spent.bytes;
@@ -82,6 +89,3 @@ export class ChildrenReader {
     return over === undefined ? null : `says that ${child} has spent more ${over} than were delegated to it`;
   }
 }
-
-const own = (units: Readonly<Record<string, number>>, unit: string): number =>
-  Object.hasOwn(units, unit) ? units[unit]! : 0;

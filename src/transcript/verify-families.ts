@@ -1,5 +1,5 @@
 import type { JsonObject } from "../grant/compact.ts";
-import { MILLION, millionths, Sums } from "./verify-amounts.ts";
+import { MILLION, millionths, own, Sums } from "./verify-amounts.ts";
 import type { ChildrenReader } from "./verify-children.ts";
 import type { Finding } from "./verify-findings.ts";
 import type { ReadRecord } from "./verify-segment.ts";
@@ -126,11 +126,14 @@ function findOfBirth(parent: Member, { instance, enrolled }: Member): string | n
     ["limits", child.limits, said.limits],
     ["client", envelope["client"], above["client"]],
     ["mandate", envelope["mandate"], above["mandate"]],
-    ["chain", (envelope["chain"] as readonly unknown[]).slice(0, -1), above["chain"]],
+    ["chain", aboveOf(envelope["chain"]), above["chain"]],
   ];
   const other = pairs.find(([, mine, theirs]) => !isSame(mine, theirs));
   return other === undefined ? null : `its ${other[0]} is not what was delegated (${place})`;
 }
+
+/** No list is a finding of its own. */
+const aboveOf = (chain: unknown): unknown => (Array.isArray(chain) ? chain.slice(0, -1) : null);
 
 /** What came back is what the child has spent, and all below it. What its own children did not say by its end may be more. */
 function findOfReturn({ child: id, spent }: Return, child: Member): string | null {
@@ -148,7 +151,7 @@ function findOfReturn({ child: id, spent }: Return, child: Member): string | nul
   units.add(ended.units);
   for (const unit of new Set([...Object.keys(spent.units), ...Object.keys(ended.units), ...below.units.names])) {
     const least = units.of(unit) + below.units.of(unit);
-    const said = millionths(spent.units[unit] ?? 0);
+    const said = millionths(own(spent.units, unit));
     if (said < least || (out.length === 0 && said > least))
       return `takes back ${id} with ${said / MILLION} ${unit} spent, and its transcript says ${least / MILLION}`;
   }

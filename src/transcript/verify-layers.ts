@@ -5,7 +5,7 @@ import type { CallSaid } from "./verify-shapes.ts";
 export function findOfLayers(envelope: JsonObject, { decision }: CallSaid): string | null {
   const due = layersOf(envelope);
   const said = decision.ceilings.map(({ layer }) => layer);
-  if (said.join() !== due.map(({ layer }) => layer).join())
+  if (said.length !== due.length || due.some(({ layer }, i) => said[i] !== layer))
     return `was allowed by the layers ${said.join(", ") || "of nobody"}, and is bounded by ${due.map(({ layer }) => layer).join(", ")}`;
   const wrong = decision.ceilings.find(({ at }, i) => !at.startsWith(due[i]!.at) || !/\[\d+\]$/.test(at));
   return wrong === undefined ? null : `was allowed by ${wrong.at}, which is not of the layer ${wrong.layer}`;

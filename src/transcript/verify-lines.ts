@@ -5,6 +5,15 @@ import { err, ok, type Result } from "../result.ts";
  * byte with at most six: 37 MB. A segment's envelopes are far below.
  */
 export const OBJECT_MAX_BYTES = 67_108_864;
+/**
+ * Of one line. A run of 1.9 MB is spelled with at most 3.6 MB, and a record is a value of SQLite's, which holds 2 MB. JSON of empty
+ * containers takes some thirty times its length once it is read: of one line, not of a whole object.
+ */
+export const LINE_MAX_BYTES = 4_194_304;
+/** The shortest line that is written, with its newline: an empty run. A view of a line takes more than that. */
+const LINE_LEAST_BYTES = '{"v":1,"seq":0,"part":"answer","index":1,"text":""}\n'.length;
+/** Of lines that are too short, so many are told one by one. */
+const SHORT_LINES_MAX = 1_000;
 const NEWLINE = 0x0a;
 
 export interface Lines {
@@ -22,14 +31,18 @@ export interface Lines {
 export async function readLines(object: AsyncIterable<Uint8Array>): Promise<Result<Lines, string>> {
   const plain = await gunzip(object);
   if (!plain.ok) return plain;
+  const { value } = plain;
+  const terminated = value.length === 0 || value.at(-1) === NEWLINE;
   const lines: Uint8Array[] = [];
-  let start = 0;
-  for (let end = plain.value.indexOf(NEWLINE); end !== -1; end = plain.value.indexOf(NEWLINE, start)) {
-    lines.push(plain.value.subarray(start, end));
+  const most = SHORT_LINES_MAX + Math.floor(value.length / LINE_LEAST_BYTES);
+  for (let start = 0; start < value.length; ) {
+    const newline = value.indexOf(NEWLINE, start);
+    const end = newline === -1 ? value.length : newline;
+    if (end - start > LINE_MAX_BYTES) return err(`a line of more than ${LINE_MAX_BYTES} bytes`);
+    if (lines.length === most) return err(`more lines than were ever written of ${value.length} bytes`);
+    lines.push(value.subarray(start, end));
     start = end + 1;
   }
-  const terminated = start === plain.value.length;
-  if (!terminated) lines.push(plain.value.subarray(start));
   return ok({ lines, terminated });
 }
 

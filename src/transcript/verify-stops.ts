@@ -29,8 +29,8 @@ export class StopReader {
     string,
     { readonly act: string; readonly upstream: string | null; readonly place: string }
   >();
-  /** Ids of those that hold. */
-  readonly #holding = new Set<string>();
+  /** Ids of those that hold, by the upstream that each closes; null: all. Each deed asks for two of these, however many there are. */
+  readonly #holding = new Map<string | null, Set<string>>();
   /** Groups that the human still had; null: all. */
   #groups: ReadonlySet<string> | null = null;
 
@@ -47,7 +47,8 @@ export class StopReader {
     const { switch: id, switchTarget: target } = said;
     const isKnown = this.#closed.has(id);
     if (act === "resume") {
-      const isPause = this.#holding.delete(id) && this.#closed.get(id)?.act === "pause";
+      const known = this.#closed.get(id);
+      const isPause = known?.act === "pause" && this.#holding.get(known.upstream)?.delete(id) === true;
       return isPause ? null : `resumes the pause ${id}, which does not hold`;
     }
     this.#close(said, id, place);
@@ -58,9 +59,12 @@ export class StopReader {
     const { act } = said;
     const upstream = said.switchTarget["upstream"] ?? null;
     this.#closed.set(id, { act, upstream, place });
-    this.#holding.add(id);
-    if (act === "kill" && upstream === null) this.#stopped ??= { cause: "switched", place };
-    if (act !== "narrow") return;
+    if (act !== "narrow") {
+      const held = this.#holding.get(upstream) ?? new Set<string>();
+      this.#holding.set(upstream, held.add(id));
+      if (act === "kill" && upstream === null) this.#stopped ??= { cause: "switched", place };
+      return;
+    }
     const before = this.#groups;
     this.#groups = new Set(before === null ? said.groups : said.groups.filter((group) => before.has(group)));
   }
@@ -69,9 +73,10 @@ export class StopReader {
   readDeed({ at }: ReadRecord, upstream: string | null): string | null {
     if (this.#stopped !== null)
       return `stands after the ${this.#stopped.cause === "revoked" ? "revocation" : "kill"} of ${this.#stopped.place}`;
-    for (const id of this.#holding) {
-      const { act, upstream: of, place } = this.#closed.get(id)!;
-      if (act !== "narrow" && (of === null || of === upstream)) return `stands after the ${act} of ${place}`;
+    for (const reach of [null, upstream]) {
+      const [id] = this.#holding.get(reach) ?? [];
+      const held = id === undefined ? undefined : this.#closed.get(id);
+      if (held !== undefined) return `stands after the ${held.act} of ${held.place}`;
     }
     return at >= this.#deadlineMs ? "stands after the deadline" : null;
   }

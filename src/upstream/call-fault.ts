@@ -2,7 +2,7 @@ import type { UpstreamConfig } from "../config/define.ts";
 import type { Call } from "../scope/call.ts";
 import type { Entry } from "../scope/entry.ts";
 import { readFact } from "../scope/fact.ts";
-import { isCovered, narrowToGrant } from "./credentials/github-narrowing.ts";
+import { isCoverable, isCovered, narrowToGrant } from "./credentials/github-narrowing.ts";
 
 /**
  * Pure, and without a deployment: why a call can't have its upstream's credential. Policy tests ask it of a call that is
@@ -14,14 +14,15 @@ type Asked = Omit<Call, "body">;
 export const NOT_COVERED = "no permission in the configuration is for this operation";
 export const notNarrowed = (why: string): string => `the credential can't be narrowed: ${why}`;
 
-/** @param entries the grant's */
+/** @param entries the grant's; null: what no grant could make right */
 export function findCredentialFault(
   { credential }: UpstreamConfig,
   call: Asked,
-  entries: readonly Entry[],
+  entries: readonly Entry[] | null,
 ): string | undefined {
   if (credential.kind === "query") return findSecondKey(credential.parameter, call);
   if (credential.kind !== "github-app") return undefined;
+  if (entries === null) return isCoverable(credential, call) ? undefined : NOT_COVERED;
   const narrowing = narrowToGrant(credential, call.upstream, entries);
   if (!narrowing.ok) return notNarrowed(narrowing.error);
   return isCovered(credential, call, entries) ? undefined : NOT_COVERED;

@@ -64,11 +64,14 @@ function isPrivateJwk(text: string): boolean {
   }
 }
 
+/** By name and form: what one use takes may be no secret for another. */
 const known = new Map<string, { readonly secret: Secret; readonly readAtMs: number }>();
+
+const keyOf = ({ name, form }: SecretUse): string => `${form} ${name}`;
 
 /** The same object for the same text, so that what is derived from it is derived once. An error never says anything of the value. */
 export async function readSecret(env: Bindings, use: SecretUse, nowMs: number): Promise<Result<Secret, string>> {
-  const cached = known.get(use.name);
+  const cached = known.get(keyOf(use));
   const value = env[use.name];
   if (typeof value === "string") return remember(use, value, cached?.secret, nowMs);
   if (!isStoreBinding(value)) return err(`secret ${use.name} is not set`);
@@ -87,6 +90,6 @@ function remember(use: SecretUse, value: string, cached: Secret | undefined, now
   const fault = isKnown ? undefined : faultOf(value, use);
   if (fault !== undefined) return err(`secret ${use.name} ${fault}`);
   const secret = isKnown && cached !== undefined ? cached : new Secret(value);
-  known.set(use.name, { secret, readAtMs: nowMs });
+  known.set(keyOf(use), { secret, readAtMs: nowMs });
   return ok(secret);
 }

@@ -89,9 +89,11 @@ function base64Spellings(text: string): string[] {
   return cores.flatMap((core) => [
     core,
     core.replaceAll("+", "-").replaceAll("/", "_"),
-    // As a part of a URL, and of JSON by PHP.
+    // As a part of a URL, and of JSON by PHP and .NET.
     encodeURIComponent(core),
+    lowerPercent(encodeURIComponent(core)),
     core.replaceAll("/", "\\/"),
+    core.replaceAll("+", unicodeEscape("+", true)),
   ]);
 }
 

@@ -46,6 +46,8 @@ const withSpace = (token: string, part: 0 | 1 | 2, space: string) => {
   return parts.join(".");
 };
 
+const manyUnits = (count: number) => Object.fromEntries(Array.from({ length: count }, (_, i) => [`u${i}`, 1]));
+
 describe("a right request", () => {
   it("is granted with what RFC 8693 and RFC 9068 ask, with a subject token from a real sign-in", async () => {
     const key = makeKey();
@@ -113,6 +115,7 @@ describe("a right request", () => {
   it.each<[string, ExchangeOverrides]>([
     ["an Ed25519 key", { key: makeKey("Ed25519") }],
     ["a purpose of 1000 characters", { form: { purpose: "p".repeat(1_000) } }],
+    ["limits of as many units as there may be", { form: { task_limits: JSON.stringify({ units: manyUnits(64) }) } }],
     ["lower limits", { form: { task_limits: '{"calls":5,"bytes":1000}' } }],
     [
       "all of the lower limits",
@@ -405,6 +408,7 @@ describe("the subject token", () => {
       "iat is longer ago than maxTokenAgeSeconds",
     ],
     ["without sub", () => h.idToken({ sub: undefined }), "sub"],
+    ["with an empty sub", () => h.idToken({ sub: "" }), "sub"],
     ["with a sub of 256 characters", () => h.idToken({ sub: "s".repeat(256) }), "sub"],
     ["with groups that are no list", () => h.idToken({ groups: "engineering" }), "the groups claim is not a list"],
     ["with a group that is no text", () => h.idToken({ groups: [1] }), "the groups claim is not a list"],
@@ -573,6 +577,12 @@ describe("the task", () => {
     ["a unit's limit of nothing", { task_limits: '{"units":{"usd":0}}' }, LIMITS],
     ["a unit's limit beyond what is counted", { task_limits: '{"units":{"usd":1e300}}' }, LIMITS],
     ["a limit of nothing", { task_limits: '{"calls":0}' }, LIMITS],
+    ["a rate of nearly nothing", { task_limits: '{"callsPerSecond":5e-324}' }, LIMITS],
+    ["a rate below what shares are cut to", { task_limits: '{"callsPerSecond":0.0000009}' }, LIMITS],
+    ["a limit beyond whole numbers", { task_limits: '{"calls":1e20}' }, LIMITS],
+    ["a limit in fractions", { task_limits: '{"burst":1.5}' }, LIMITS],
+    ["limits of more units than there may be", { task_limits: JSON.stringify({ units: manyUnits(65) }) }, LIMITS],
+    ["a limit of the prototype's", { task_limits: '{"__proto__":{"calls":1}}' }, LIMITS],
     ["a limit twice", { task_limits: '{"calls":1,"calls":2}' }, LIMITS],
     ["a limit that is text", { task_limits: '{"calls":"1"}' }, LIMITS],
   ])("is refused: %s", async (_name, form, reason) =>

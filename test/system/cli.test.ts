@@ -512,7 +512,14 @@ describe("ps, switches, tail, pull", () => {
       quota: "posts-a-day",
       instances: 0,
     });
-    expect((await oscar("quota", "nothing", "all")).code).toBe(1);
+    const refusal = async (...of: string[]) => {
+      const { code, err } = await oscar("quota", ...of);
+      return [code, err];
+    };
+    expect(await refusal("nothing", "all")).toEqual([1, 'Refused: no quota "nothing" in the configuration\n']);
+    const noKey = "Refused: no such key: the quota is per human, by id as in records\n";
+    expect(await refusal("posts-a-day", "ada@acme.example")).toEqual([1, noKey]);
+    expect(await refusal("posts-a-day", "somebody.triage-bot")).toEqual([1, noKey]);
   });
 
   it("ps lists by human, task, agent and state", async () => {
@@ -691,6 +698,9 @@ describe("who asks", () => {
     expect(other).toMatchObject({ code: 3, out: "", err: expect.stringContaining("does not sign in: ") });
     const nowhere = await run(["login", ...gate(), "--issuer", NOWHERE, "--client-id", "x"]);
     expect(nowhere).toMatchObject({ code: 4, err: expect.stringContaining(`No sign-in at ${NOWHERE}`) });
+    // It is no identity provider.
+    const gateItself = await run(["login", ...gate(), "--issuer", h.origin, "--client-id", "x"]);
+    expect(gateItself).toMatchObject({ code: 4, err: expect.stringContaining('"as.device_authorization_endpoint"') });
     expect(await run(["login", ...gate()])).toMatchObject({ code: 2, err: expect.stringContaining("--issuer <URL>") });
     const clear = await run(["login", ...gate(), "--issuer", "http://idp.example", "--client-id", "x"]);
     expect(clear).toMatchObject({ code: 2, err: expect.stringContaining("not an https URL") });

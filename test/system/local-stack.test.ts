@@ -1,13 +1,16 @@
 // The organisation around the gate, tested by itself: where the tour says "the upstream saw", these are the eyes.
 
+import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { chmod, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { createServer as createHttpServer, type RequestListener, request, type Server } from "node:http";
 import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { Octokit } from "@octokit/rest";
-import { createRemoteJWKSet, decodeProtectedHeader, jwtVerify } from "jose";
+import { createRemoteJWKSet, decodeJwt, decodeProtectedHeader, jwtVerify } from "jose";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { githubBot, githubIssueCount, githubStranger, startGitHub } from "../../scripts/local/github.ts";
 import { humans } from "../../scripts/local/humans.ts";
@@ -125,6 +128,15 @@ describe("identity provider", () => {
     expect(payload).toMatchObject({ sub, aud: client, email, groups });
     expect((payload.exp ?? 0) - (payload.iat ?? 0)).toBe(3600);
     expect(protectedHeader.kid).toBe(secrets.identityProviderKey.kid);
+  });
+
+  it("is asked for a human's token by hand: the platform's, or that of another client", async () => {
+    const script = fileURLToPath(new URL("../../scripts/local/id-token.ts", import.meta.url));
+    const print = async (...named: string[]) =>
+      (await promisify(execFile)(process.execPath, [script, idp.issuer, "ada", ...named])).stdout.trim();
+    expect(decodeJwt(await print()).aud).toBe("build-platform-app");
+    expect(decodeJwt(await print("portcullis-mandates")).aud).toBe("portcullis-mandates");
+    await expect(print("portcullis")).rejects.toThrow(/portcullis is no client here: .*portcullis-mandates/);
   });
 
   it("publishes what a gate discovers, and no private half", async () => {

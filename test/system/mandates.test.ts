@@ -97,7 +97,7 @@ describe("who may approve", () => {
     [{ authorization_details: [] }, /^authorization_details: /],
     [{ authorization_details: [{ type: "x" }] }, /^authorization_details\[0\]\.type: /],
     [{ purpose: " " }, /^purpose: /],
-    [{ expiresAtMs: 1 }, /^expiresAtMs: it is over already/],
+    [{ expiresAtMs: 1 }, /^expiresAtMs: it is over already \(in milliseconds since 1970\)/],
     [{ expiresAtMs: Date.now() + 90_000_000 }, /^expiresAtMs: later than 86400 seconds/],
     [{ notBeforeMs: Date.now() + 7_200_000 }, /^expiresAtMs: not later than notBeforeMs/],
     [{ taskSeconds: 0 }, /^taskSeconds: /],

@@ -9,8 +9,9 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import example from "../../portcullis.config.ts";
 import { runCommand } from "../../scripts/cli/commands.ts";
 import { createIo } from "../../scripts/cli/terminal.ts";
-import { lineageOf, readCall } from "../../scripts/policy/asked.ts";
+import { readCall, whoOf } from "../../scripts/policy/asked.ts";
 import { explainCall } from "../../scripts/policy/explain-call.ts";
+import { explainRequest } from "../../scripts/policy/explain-request.ts";
 import { approvalPolicy } from "../../src/config/approval.ts";
 import type { Json } from "../../src/scope/call.ts";
 
@@ -55,6 +56,13 @@ describe("policy test", () => {
     const { code, out, err } = await run("test", "--strict");
     expect([code, err]).toEqual([0, ""]);
     expect(out.trim().split("\n").at(-1)).toBe("10 cases: all as expected");
+  });
+
+  it("notes a group that the configuration does not name: of a misspelt one everything is refused", async () => {
+    const cases = await table([{ ...READ, groups: ["enginering"], expect: "refused" }]);
+    const { code, out, err } = await run("test", cases);
+    expect([code, err]).toEqual([0, "enginering: no such group under entitlements.groups\n"]);
+    expect(out).toMatch(/^ok {4}/);
   });
 
   it.each<[name: string, fault: object, expected: string, found: string]>([
@@ -159,7 +167,8 @@ describe("policy test", () => {
     );
     const { code, err } = await run("test", await table([READ]), "--config", path);
     expect(code).toBe(2);
-    expect(err).toMatch(/broken\.config\.ts: The configuration is not valid:.*origin: /s);
+    expect(err).toMatch(/broken\.config\.ts: The configuration is not valid:\n {2}[\w.]+: [^\n]+\n/);
+    expect(err).toMatch(/^ {2}origin: an origin, e\.g\. /m);
     expect((await run("test", join(dir, "none.ts"))).err).toMatch(/none\.ts: no such file/);
     expect((await run("test", "--config", path)).err).toMatch(/no portcullis\.policy\.ts or \.json beside/);
     expect((await run("hold")).err).toMatch(/policy what\? test, or explain/);
@@ -249,15 +258,42 @@ describe("policy explain", () => {
       /the parent's scope: authorization_details\[0\]\.type/,
     ],
     [["GET", "/github/x", "--agent", "triage-bot", "--header", "nothing"], /--header/],
+    [["GET", "/github/x", "--agent", "triage-bot", "--agent-above", "nobody"], /no agent "nobody" under agents/],
+    [
+      ["GET", "/github/x", "--agent", "triage-bot", "--agent-above", "triage-bot"],
+      /triage-bot may not provision triage-bot/,
+    ],
   ])("ends with 2 for its words: %j", async (args, expected) => {
     const { code, err } = await run("explain", ...args);
     expect([code, err]).toEqual([2, expect.stringMatching(expected)]);
   });
 
+  it("asks the ceiling of each agent above, of a call and of a request, and knows who may stand above whom", () => {
+    const bot = example.agents["triage-bot"]!;
+    const delegation = { ...bot.delegation, agents: ["triage-bot", "reader"] };
+    const [entry] = bot.ceiling;
+    const narrow = { ...entry!, operations: entry!.operations.filter(({ method }) => method === "POST") };
+    const chief = { ...bot, ceiling: [narrow], delegation };
+    const config = { ...example, agents: { ...example.agents, chief, reader: bot } };
+    const who = { groups: ["engineering"], agent: "reader", agentsAbove: ["chief"] };
+    const refused = { verdict: "refused", layer: "agent" };
+    expect(explainCall(config, readCall(READ, config.origin), whoOf(config, who), null)).toMatchObject(refused);
+    expect(explainRequest(config, [OURS], whoOf(config, who))).toMatchObject({ ...refused, entry: 0 });
+    const own = whoOf(config, { ...who, agentsAbove: [] });
+    expect(explainCall(config, readCall(READ, config.origin), own, null).verdict).toBe("allowed");
+    expect(explainRequest(config, [OURS], own).verdict).toBe("granted");
+    // The token endpoint comes to the agents above last.
+    expect(explainRequest(config, [ALL], whoOf(config, who)).layer).toBe("entitlement");
+    expect(() => whoOf(config, { ...who, agentsAbove: ["reader"] })).toThrow("reader may not provision reader");
+    expect(() => whoOf(config, { ...who, agentsAbove: ["chief", "triage-bot"] })).toThrow(
+      "2 levels below chief, whose delegation.depth is 1",
+    );
+  });
+
   it("tells an approval from a permission, whichever entry allows the call as well", () => {
     const first = example.boundaries[0]!;
     const config = { ...example, boundaries: [first, { ...first, approval: approvalPolicy.parse({}) }] };
-    const who = lineageOf(config, ENGINEER, 0);
+    const who = whoOf(config, ENGINEER);
     expect(explainCall(config, readCall(READ, config.origin), who, null)).toMatchObject({
       verdict: "approval",
       layer: "boundaries",

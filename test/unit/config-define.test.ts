@@ -65,6 +65,19 @@ function mistakes(source: ConfigSource): string[] {
   }
 }
 
+/** Two providers by name, of one issuer; a platform and an assertion's client for each. */
+function twoOfOneIssuer(first: object, second: object): ConfigSource {
+  const config = right() as unknown as { identityProviders: Node; platforms: Record<string, Node> } & Node;
+  const { corp } = config.identityProviders as { corp: object };
+  config.identityProviders = { corp: { ...corp, idJag: first }, again: { ...corp, idJag: second } };
+  config.platforms["other"] = {
+    ...config.platforms["build"],
+    identityProvider: "again",
+    subjectAudience: "other-app",
+  };
+  return config as unknown as ConfigSource;
+}
+
 describe("defineConfig", () => {
   it("refuses nothing at all", () => {
     const lines = mistakes({} as ConfigSource);
@@ -248,7 +261,7 @@ describe("defineConfig", () => {
       },
       /^upstreams\.other\.forwardHeaders\.0: the header of a signed delegation$/,
     ],
-    ["upstreams/mandates", right().upstreams.github, /^upstreams\.mandates: /],
+    ["upstreams/mandates", right().upstreams.github, /^upstreams\.mandates: .*: the name of another door \(/],
     ["mandates", { identityProvider: "x", audience: "a" }, /^mandates\.identityProvider: no provider "x"/],
     [
       "mandates",
@@ -277,7 +290,7 @@ describe("defineConfig", () => {
       /^identityProviders\.corp\.idJag\.scopes\.all\.0\.upstream: no upstream "nowhere"/,
     ],
     ["upstreams/github/totalTimeoutMs", -1, /^upstreams\.github\.totalTimeoutMs: /],
-    ["entitlements/groups/engineering", "all", /^entitlements\.groups\.engineering: .*must be an array$/],
+    ["entitlements/groups/engineering", "all", /^entitlements\.groups\.engineering: must be an array$/],
     [
       "entitlements/groups/engineering",
       [{ ...USER, upstream: "nowhere" }],
@@ -304,7 +317,7 @@ describe("defineConfig", () => {
     ["identityProviders/corp/maxTokenAgeSeconds", 0, /^identityProviders\.corp\.maxTokenAgeSeconds: /],
     ["boundaries", [{ ...USER, where: { "body.x": [1] } }], /^boundaries: \[0\]\.where\.body\.x: /],
     ["boundaries", [{ ...USER, effect: "deny" }], /^boundaries\.0\.effect: /],
-    ["boundaries", [{ ...USER, approval: {} }], /^boundaries\.0: .*"approval"/],
+    ["boundaries", [{ ...USER, approval: {} }], /^boundaries\.0\.approval: only with effect: "approve"/],
     ["boundaries", [{ ...USER, effect: "approve" }], /^admins\.roles\.approver: needed: boundaries ask for approval/],
     ["agents/bot/ceiling", [{ ...USER, effect: "approve" }], /^agents\.bot\.ceiling: \[0\]\.effect: unknown field/],
     ["approvals/webhook", { url: "http://127.0.0.1/x", secret: "S" }, /^approvals\.webhook\.url: plain http is only/],
@@ -484,5 +497,28 @@ describe("defineConfig", () => {
     const lines = mistakes(config as unknown as ConfigSource);
     expect(lines.length).toBeGreaterThanOrEqual(2);
     expect(lines.join("\n")).not.toContain("ghp_");
+  });
+});
+
+describe("two providers of one issuer", () => {
+  it("are right with a client and the tenant of their own, or none", () => {
+    expect(mistakes(twoOfOneIssuer({}, {}))).toEqual([]);
+    expect(mistakes(twoOfOneIssuer({ tenant: "acme" }, { tenant: "acme", clients: { other: "o" } }))).toEqual([]);
+  });
+
+  it("give no assertion of one platform's client to another's", () => {
+    expect(mistakes(twoOfOneIssuer({ clients: { build: "app" } }, { clients: { other: "app" } }))).toEqual([
+      "identityProviders.corp.idJag.clients.build: the client_id of another platform",
+      "identityProviders.again.idJag.clients.other: the client_id of another platform",
+    ]);
+    expect(mistakes(twoOfOneIssuer({ clients: { build: "other" } }, {}))).toEqual([
+      "identityProviders.corp.idJag.clients.build: the client_id of another platform",
+    ]);
+  });
+
+  it("are not of two tenants: one `sub` is somebody else at each, and a human is known by issuer and `sub`", () => {
+    const tenants = /^identityProviders\.again\.idJag\.tenant: not that of corp, which has the same issuer/;
+    for (const second of [{ tenant: "beta" }, {}])
+      expect(mistakes(twoOfOneIssuer({ tenant: "acme" }, second))).toEqual([expect.stringMatching(tenants)]);
   });
 });

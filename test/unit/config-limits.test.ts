@@ -18,12 +18,14 @@ const right = (change: { upstream?: object; quotas?: object; limits?: object } =
         prices: { usd: { of: { tokens: 0.000002 } } },
         ...change.upstream,
       },
+      plain: { baseUrl: "https://plain.example", credential: { kind: "none" } },
     },
     entitlements: { groups: {} },
     boundaries: [ANY],
     admins: { identityProvider: "corp", audience: "a", roles: {} },
     quotas: { ...change.quotas },
   });
+const TWO = { meters: { in: { pointer: "/in", reserve: 1 }, out: { pointer: "/out", reserve: 1 } } };
 const mistake = (change: Parameters<typeof right>[0]): string => {
   try {
     right(change);
@@ -63,6 +65,32 @@ describe("meters and prices", () => {
       /upstreams\.model\.prices\.usd\.by\.table\.big\.other: no meter/,
     ],
     [
+      // A model of that name would cost nothing.
+      "a list of a table that leaves out what another has a price of",
+      {
+        upstream: {
+          ...TWO,
+          prices: { usd: { of: { in: 1, out: 2 }, by: { pointer: "/m", table: { big: { in: 1 } } } } },
+        },
+      },
+      /^upstreams\.model\.prices\.usd\.by\.table\.big\.out: another list has a price of it: say one here, 0 where/,
+    ],
+    [
+      "the same the other way round",
+      {
+        upstream: {
+          ...TWO,
+          prices: { usd: { of: { in: 1 }, by: { pointer: "/m", table: { big: { in: 1, out: 2 } } } } },
+        },
+      },
+      /^upstreams\.model\.prices\.usd\.of\.out: another list has a price of it/,
+    ],
+    [
+      "a budget below what one call reserves",
+      { limits: { units: { usd: 0.007999 } } },
+      /^agents\.bot\.limits\.units\.usd: less than one call reserves, 0\.008: it would let none through$/,
+    ],
+    [
       "a price with too many places",
       { upstream: { prices: { usd: { of: { tokens: 1e-13 } } } } },
       /upstreams\.model\.prices\.usd\.of\.tokens: at most twelve decimal places/,
@@ -75,10 +103,38 @@ describe("meters and prices", () => {
     [
       "a budget that nothing meters",
       { limits: { units: { eur: 1 } } },
-      /agents\.bot\.limits\.units\.eur: no upstream has/,
+      /agents\.bot\.limits\.units\.eur: no upstream that counts here has/,
     ],
   ];
   for (const [what, change, message] of cases) it(`refuse ${what}`, () => expect(mistake(change)).toMatch(message));
+
+  it("take a budget of exactly one call, and another list where each has every price", () => {
+    expect(mistake({ limits: { units: { usd: 0.008 } } })).toBe("");
+    const table = { big: { in: 1, out: 0 } };
+    expect(
+      mistake({ upstream: { ...TWO, prices: { usd: { of: { in: 1, out: 2 }, by: { pointer: "/m", table } } } } }),
+    ).toBe("");
+  });
+
+  it("hold a budget to the cheapest call: operations of their own count apart, meters of all with each", () => {
+    const meters = (chat: object, read: object, all: object | null) => ({
+      chat: { pointer: "/c", reserve: 8, operations: ["POST /v1/chat"], ...chat },
+      read: { pointer: "/r", reserve: 2, operations: ["GET /v1/files"], ...read },
+      ...(all === null ? {} : { all: { pointer: "/a", reserve: 1, ...all } }),
+    });
+    const usd = (budget: number, ...given: Parameters<typeof meters>) => {
+      const of = Object.fromEntries(Object.keys(meters(...given)).map((unit) => [unit, 1]));
+      return mistake({
+        limits: { units: { usd: budget } },
+        upstream: { meters: meters(...given), prices: { usd: { of } } },
+      });
+    };
+    expect([usd(2, {}, {}, null), usd(1, {}, {}, {})]).toEqual(["", ""]);
+    expect(usd(1, {}, {}, null)).toMatch(/reserves, 2:/);
+    // Of the same operations: one call has both.
+    expect(usd(9, {}, { operations: ["POST /v1/chat"] }, null)).toMatch(/reserves, 10:/);
+    expect(usd(0.5, {}, {}, {})).toMatch(/reserves, 1:/);
+  });
 });
 
 describe("quotas", () => {
@@ -104,7 +160,17 @@ describe("quotas", () => {
     [
       "a unit that nothing meters",
       quota({ units: { eur: 1 } }),
-      /quotas\.q\.units\.eur: no upstream has a meter or a price/,
+      /quotas\.q\.units\.eur: no upstream that counts here has a meter or a price/,
+    ],
+    [
+      "a budget below what one call reserves",
+      quota({ units: { tokens: 3_999 } }),
+      /quotas\.q\.units\.tokens: less than one call reserves, 4000: it would let none through/,
+    ],
+    [
+      "a unit that another upstream meters, and none of its own",
+      quota({ upstreams: ["plain"], units: { tokens: 9_000 } }),
+      /quotas\.q\.units\.tokens: no upstream that counts here has a meter/,
     ],
     ["a burst of no rate", quota({ burst: 1 }), /quotas\.q\.burst: only with callsPerSecond/],
     [

@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { describeBody, describeHead, describePath, describeQuery, type RequestHead } from "../../src/gate/describe.ts";
+import { forwardedHeaders } from "../../src/gate/headers.ts";
 import { parseTarget } from "../../src/gate/target.ts";
 
 const utf8 = (text: string): Uint8Array => new TextEncoder().encode(text);
@@ -276,6 +277,21 @@ describe("describeHead", () => {
 
   it.each(["?method=a", "?payment_method=card", "?_methods=1", "?a=_method"])("takes %s", (query) => {
     expect(describeHead(head({ url: `https://gate.test/x/a${query}` }), OPTIONS).ok).toBe(true);
+  });
+});
+
+// RFC 9110 §7.6.1: what `Connection` names goes no further, and Rack takes a POST without a type for a form.
+describe("a Connection that would drop what says how the body is read", () => {
+  it.each(["Content-Type", "close, content-type", "x,CONTENT-ENCODING ,y", "content-language"])("%s", (connection) => {
+    const request = head({ method: "POST", with: { connection, "content-type": "text/plain" } });
+    expect(forwardedHeaders([...request.headers], []).has("connection")).toBe(false);
+    expect(describeHead(request, OPTIONS)).toEqual({
+      ok: false,
+      error: "a Connection header that would drop a header of the body",
+    });
+  });
+  it.each(["close", "keep-alive, TE", "x-content-type, prefer"])("is not %s", (connection) => {
+    expect(describeHead(head({ method: "POST", with: { connection } }), OPTIONS).ok).toBe(true);
   });
 });
 

@@ -9,6 +9,8 @@ import { spellingsOf } from "../../src/upstream/spellings.ts";
 const TOKEN = "ghs_16C7e42F292c6912E7710c838347Ae178B4a";
 /** With every character that some spelling writes otherwise. */
 const AWKWARD = `p&ss/w+rd="x"<y>'z~1`;
+/** Of which base64 has `+` and `/`, whatever stands before it. */
+const SIGNS = "~?~?>>>???~~~>?>?>";
 const needlesOf = (text: string) => new Needles(spellingsOf(text, 16));
 const utf8 = new TextEncoder();
 const passedBy = (scan: EchoScan, run: Uint8Array): string | Echoed => {
@@ -89,6 +91,11 @@ const SPELLINGS: readonly [string, (text: string) => string][] = [
     (text) => entities(text, { '"': "&quot;", "'": "&#39;", "`": "&#x60;", "=": "&#x3D;", "/": "&#x2F;" }),
   ],
   ["in base64 within a URL", (text) => encodeURIComponent(btoa(`x-access-token:${text}`))],
+  [
+    "in base64 within a URL, in lower case",
+    (text) => encodeURIComponent(btoa(`ab:${text}`)).replace(/%../g, (code) => code.toLowerCase()),
+  ],
+  ["in base64 within JSON, as .NET writes it", (text) => btoa(`ab:${text}`).replaceAll("+", "\\u002B")],
   ["in base64 within JSON, as PHP writes it", (text) => btoa(`x-access-token:${text}`).replaceAll("/", "\\/")],
   ["in hexadecimal, in upper case", (text) => Buffer.from(text).toString("hex").toUpperCase()],
   ["in hexadecimal", (text) => [...text].map((c) => c.charCodeAt(0).toString(16)).join("")],
@@ -98,6 +105,7 @@ describe("an answer that holds the credential", () => {
   for (const [what, secret] of [
     ["a token", TOKEN],
     ["an awkward password", AWKWARD],
+    ["a password whose base64 is awkward", SIGNS],
   ] as const)
     it.each(SPELLINGS)(`${what} %s is found, wherever it is cut`, (_how, spell) => {
       const needles = needlesOf(secret);

@@ -149,6 +149,64 @@ describe("a lease that is gone", () => {
     expect([resume.mock.calls.length, stop.reason]).toEqual([3, { kind: "lease-lost" }]);
   });
 
+  it("after an append that nobody answered: the next one gets that, and the record has no gap", async () => {
+    const first = leaseWith({ append: () => new Promise<never>(() => {}), settle: gone });
+    const second = leaseWith();
+    const { held } = heldWith(first.lease, again(second.lease, 2));
+    const kept = held.append(bytes("abc"), null);
+    await vi.advanceTimersByTimeAsync(5_000);
+    expect(await kept).toBeUndefined();
+    expect(await held.settle({ ...settlement, outcome: "cut" })).toBe(true);
+    expect(second.said).toEqual(["c", "cut: tail"]);
+  });
+
+  /** So many turns of the microtask queue later. */
+  const turns = async (count: number): Promise<void> => {
+    for (let i = 0; i < count; i++) await null;
+  };
+
+  it("in any turn in which another one begins to hold: the one after it is asked for", async () => {
+    for (let count = 0; count < 12; count++) {
+      const broken = Promise.withResolvers<Cause>();
+      const second = leaseWith({
+        broken: () => broken.promise,
+        append: async () => {
+          void turns(count).then(() => broken.reject(new Error("reset")));
+          return 100;
+        },
+      });
+      const third = leaseWith();
+      const { held, resume } = heldWith(
+        leaseWith({ append: gone }).lease,
+        again(second.lease, 0),
+        again(third.lease, 3),
+      );
+      held.listen();
+      await held.append(bytes("abc"), null);
+      await vi.advanceTimersByTimeAsync(0);
+      expect([count, resume.mock.calls.length, held.isHeld]).toEqual([count, 2, true]);
+      held[Symbol.dispose]();
+    }
+  });
+
+  it("and what is appended in any turn in which another one begins to hold reaches it", async () => {
+    for (let count = 0; count < 12; count++) {
+      const answered: (number | null | undefined)[] = [];
+      const later = (): void => void held.append(bytes("later"), null).then((kept) => answered.push(kept));
+      const append = vi
+        .fn(async () => 100)
+        .mockImplementationOnce(async () => {
+          void turns(count).then(later);
+          return 100;
+        });
+      const second = leaseWith({ append });
+      const { held } = heldWith(leaseWith({ append: gone }).lease, again(second.lease, 0));
+      await held.append(bytes("abc"), null);
+      await vi.advanceTimersByTimeAsync(0);
+      expect([count, answered, second.said]).toEqual([count, [100], ["abc", "later"]]);
+    }
+  });
+
   it("of a long request is not asked for at all", async () => {
     const stop = new Stop();
     const held = new HeldLease(leaseWith({ appendRequest: gone }).lease, 100, stop, null);
@@ -203,6 +261,20 @@ describe("a settlement whose answer is lost", () => {
   ])("and found to be %j comes to %s", async (found, expected) => {
     const { held } = heldWith(leaseWith({ settle: gone }).lease, found);
     expect(await held.settle(settlement)).toBe(expected);
+  });
+
+  it("when another one holds already is said again on that", async () => {
+    const { lease, broken } = leaseWith({
+      settle: () => new Promise((_resolve, reject) => setTimeout(() => reject(new Error("reset")), 50)),
+    });
+    const second = leaseWith();
+    const { held } = heldWith(lease, again(second.lease, 0));
+    held.listen();
+    const settling = held.settle(settlement);
+    broken.reject(new Error("reset"));
+    await vi.advanceTimersByTimeAsync(100);
+    expect([await settling, second.said]).toEqual([true, ["complete: tail"]]);
+    held[Symbol.dispose]();
   });
 
   it("of a call that had not been settled by its own Worker is none", async () => {

@@ -228,6 +228,29 @@ describe("a stream", () => {
     expect(settled).toMatchObject([{ outcome: "complete", passedBytes: 4, tail: new Uint8Array(0) }]);
   });
 
+  it("whose lease is no more, as an append says, passes nothing from then on, though nobody says why", async () => {
+    const { pass, stop, appended } = callWith({ append: async () => null });
+    const { response, write } = upstreamAnswer({ "content-type": "text/event-stream" });
+    const relayed = await pass(response, { leadBytes: 8, leadMs: 20 });
+    let got = "";
+    const reading = (async () => {
+      for await (const run of relayed.ok ? relayed.response.body! : []) got += new TextDecoder().decode(run);
+    })().catch(() => {});
+    const writing = (async () => {
+      while (stop.reason === null) {
+        void write("abcd").catch(() => {});
+        await new Promise((resolve) => setTimeout(resolve, 30));
+      }
+    })();
+    await vi.waitFor(() => expect(appended.length).toBeGreaterThan(0));
+    const passed = got.length;
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    expect([passed, got.length - passed, stop.reason]).toEqual([expect.any(Number), 0, null]);
+    expect(passed).toBeLessThanOrEqual(8);
+    stop.stop({ kind: "cut", cause: "switched" });
+    await Promise.all([reading, writing]);
+  });
+
   it("whose counts are told out of turn passes no more than the newest allows", async () => {
     const told: PromiseWithResolvers<number>[] = [];
     const tell = (): Promise<number> => {

@@ -2,9 +2,11 @@
 
 import { exportJWK, generateKeyPair, SignJWT } from "jose";
 import { afterEach, beforeAll, beforeEach, expect, it, vi } from "vitest";
+import { jagGrant } from "../../src/authority/jag-grant.ts";
 import type { IdentityProviderConfig } from "../../src/config/define.ts";
 import { verifyIdJag } from "../../src/identity/id-jag.ts";
 import config from "../workerd/config.ts";
+import { deployment } from "../workerd/kit.ts";
 
 const NOW = 1_900_000_000;
 const provider: IdentityProviderConfig = {
@@ -52,4 +54,19 @@ it("is no older than an ID token of this provider may be: its groups are as old 
 
 it("of a clock that runs ahead says the groups of now", async () => {
   expect(await verdict({ iat: NOW + 60, exp: NOW + 300 })).toBe(`of ${NOW * 1_000}`);
+});
+
+it("is taken from no provider that gives none, and from none whose are switched off", async () => {
+  const form = { get: (name: string) => (name === "assertion" ? "a.b.c" : undefined), all: () => [] };
+  const ask = async (idJag: object | undefined) => {
+    const corp = { ...provider, idJag } as IdentityProviderConfig;
+    const held = { ...deployment, config: { ...config, identityProviders: { corp } } };
+    const client = { id: "build-platform", platform: config.platforms["build-platform"]! };
+    const answer = await jagGrant(form, client, { thumbprint: "k", jti: "j", issuedAtMs: NOW }, held, NOW * 1_000);
+    return answer.ok || answer.error.code;
+  };
+  const none = { clients: {}, scopes: {} };
+  expect(await ask(undefined)).toBe("unauthorized_client");
+  expect(await ask({ ...none, enabled: false })).toBe("unauthorized_client");
+  expect(await ask({ ...none, enabled: true })).toBe("invalid_grant");
 });

@@ -32,11 +32,24 @@ const DOORS: readonly [name: string, typ: string, opens: (token: string) => bool
   ["a mandate's", MANDATE_TYPE, (token) => verifyMandateToken(token, deployment, NOW_MS).ok],
 ];
 const TYPES = ["at+jwt", REFRESH_TYPE, MANDATE_TYPE, DELEGATION_TYPE, "JWT", "dpop+jwt", "oauth-id-jag+jwt"];
-const signed = (typ: string, door: string) =>
-  grantKeys.signCompact(typ, claims(door === "a grant's" ? [`${ORIGIN}/github`] : ORIGIN));
+const signed = (typ: string, door: string, spoilt: object = {}) =>
+  grantKeys.signCompact(typ, { ...claims(door === "a grant's" ? [`${ORIGIN}/github`] : ORIGIN), ...spoilt });
 
 describe.each(DOORS)("%s door", (name, own, opens) => {
   it.each(TYPES)("opens to its own typ alone: %s", (typ) => expect(opens(signed(typ, name))).toBe(typ === own));
+  it("opens until the second it says, and to no other spelling of a time", () => {
+    const until = (exp: unknown) => opens(signed(own, name, { exp }));
+    expect([SECONDS + 1, SECONDS, SECONDS - 1].map(until)).toEqual([true, false, false]);
+    expect([undefined, null, String(SECONDS + 300), SECONDS + 0.5, 1e300, [SECONDS + 300]].filter(until)).toEqual([]);
+  });
+  it.each<[string, object]>([
+    ["another gate's", { iss: "https://other.example" }],
+    ["this gate's with a slash", { iss: `${ORIGIN}/` }],
+    ["nobody's", { iss: undefined }],
+    ["of no client", { client_id: undefined }],
+    ["of a client that is no text", { client_id: ["build-platform"] }],
+  ])("does not open to what is %s, though these keys have signed it", (_name, spoilt) =>
+    expect(opens(signed(own, name, spoilt))).toBe(false));
   it("does not open without typ", () => {
     const [, payload, signature] = signed(own, name).split(".");
     const header = Buffer.from(JSON.stringify({ alg: "Ed25519" })).toString("base64url");

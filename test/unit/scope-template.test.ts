@@ -24,7 +24,13 @@ describe("parseOperation", () => {
   const EMPTY = "an empty segment in the path";
   const PLAIN = "a segment is neither plain text nor {name} nor {+name}";
   const DOTS = "a dot segment in the path";
+  const WILDCARD = "* and :name are no wildcards here: {name} is one segment, {+name} is all that follow";
   it.each([
+    ["POST /payments/*", WILDCARD],
+    ["POST /*/payments", WILDCARD],
+    ["GET /a/**", WILDCARD],
+    ["GET /repos/:owner/x", WILDCARD],
+    ["GET /repos/:rest*", WILDCARD],
     ["GET", METHOD],
     ["/a", METHOD],
     [" /a", METHOD],
@@ -76,6 +82,10 @@ describe("parseOperation", () => {
     ["GET /{a}/b/{+a}", "a parameter is named twice"],
   ])("refuses %j", (text, error) => {
     expect(parseOperation(text)).toEqual({ ok: false, error });
+  });
+
+  it.each(["GET /v1/messages:send", "GET /a*b", "GET /v1/:", "POST /:8080"])("takes %j as text", (text) => {
+    expect(parseOperation(text).ok).toBe(true);
   });
 
   it("refuses one character past the bound", () => {

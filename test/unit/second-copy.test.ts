@@ -132,6 +132,53 @@ describe("a copy", () => {
     expect(life.hits.length).toBeGreaterThan(0);
   });
 
+  // Its proofs' times are the copy's own to choose. What they say must cover neither its own calls nor those of the first one.
+  it.each<[name: string, iatMs: (life: Life) => number]>([
+    [
+      "as if it had been under way when the first one came",
+      ({ state, nowMs }) => Math.max(state.stay!.since.issuedAtMs, nowMs - 119_000),
+    ],
+    ["as far ahead as a proof may be, and by turns less", ({ nowMs }) => nowMs + 29_000 - (nowMs % 25_000)],
+    ["that go back and forth", ({ nowMs }) => nowMs - (nowMs % 90_000)],
+  ])("that makes proofs %s is noticed within a minute", (_name, iatMs) => {
+    const life = new Life();
+    for (let i = 0; i < 20; i++) life.call(HOME, { afterMs: 1_000 });
+    const fromMs = life.nowMs;
+    while (life.hits.length === 0 && life.nowMs < fromMs + WINDOW_MS) {
+      life.call(HOME, { afterMs: 1_000 });
+      life.call(AWAY, { afterMs: 500, clockMs: iatMs(life) - life.nowMs });
+    }
+    expect(seen(life)).toEqual(["alternating"]);
+    expect(life.nowMs - fromMs).toBeLessThan(60_000);
+  });
+
+  it.each([
+    -50_000, 29_000,
+  ])("that renews by a proof of %d ms from now is noticed when the first one goes on", (clockMs) => {
+    const life = new Life().call(HOME).call(HOME, { afterMs: 30_000 }).call(AWAY, { clockMs, isRenewal: true });
+    for (let i = 0; i < 12; i++) life.call(HOME, { afterMs: 2_000 });
+    expect(seen(life)).toEqual(["renewal"]);
+  });
+
+  it.each([
+    7, 8, 30,
+  ])("that comes from a new place with each of %d calls is noticed, though nothing comes back", (calls) => {
+    const life = new Life().call(HOME);
+    for (let n = 0; n < 3 * calls && life.hits.length === 0; n++) {
+      life.call(at({ network: 65_000 + n, address: `n${n}` }), { afterMs: 500 });
+      if (n % calls === calls - 1) life.call(HOME, { afterMs: 500 });
+    }
+    expect(seen(life)).toEqual(["alternating"]);
+  });
+
+  it("in a large pool of addresses does not drive the first one out of memory", () => {
+    const life = new Life();
+    const far = (n: number): Place => at({ network: 64_999, address: `n${n}`, tls: "python" });
+    for (let n = 0; n < 60; n++) life.call(n % 20 === 0 ? HOME : far(n), { afterMs: 1_000 });
+    life.call(HOME);
+    expect(seen(life)).toEqual(["alternating"]);
+  });
+
   it("that floods with places drives the first one out of nobody's memory, and fills none", () => {
     const life = new Life();
     for (let i = 0; i < 1_000; i++) life.call(at({ network: 65_000 + i, address: `n${i}` })).call(HOME);
@@ -161,6 +208,21 @@ describe("no copy", () => {
     quiet(life);
   });
 
+  it("is who moves while a long upload from before is still being read", () => {
+    const life = new Life().call(HOME).call(HOME);
+    const before = life.nowMs;
+    life.call(AWAY, { afterMs: 3_000 });
+    for (let i = 0; i < 10; i++) {
+      life.call(AWAY, { afterMs: 5_000 });
+      // Its head came in time: when the instance hears of it says nothing.
+      const seen = { place: HOME, arrivedAtMs: before + 3_100 + i, issuedAtMs: before, isRenewal: false };
+      const { state, hit } = observe(life.state, seen, life.nowMs);
+      life.state = state;
+      expect(hit).toBeNull();
+    }
+    quiet(life);
+  });
+
   it("is who moves, renews there, and comes back", () => {
     const life = new Life().call(HOME).renew(AWAY).call(AWAY).call(AWAY).call(HOME).call(HOME).call(HOME);
     quiet(life);
@@ -176,6 +238,18 @@ describe("no copy", () => {
   it("is one machine over IPv4 and IPv6, or behind a pool of addresses, by turns", () => {
     const life = new Life();
     for (let i = 0; i < 300; i++) life.call([HOME, HOME_V6, POOL][i % 3]!, { afterMs: 700 });
+    quiet(life);
+  });
+
+  it("is one machine behind a pool of a hundred addresses", () => {
+    const life = new Life();
+    for (let i = 0; i < 500; i++) life.call(at({ address: `n${(i * 37) % 100}` }), { afterMs: 100 });
+    quiet(life);
+  });
+
+  it("is who travels through a dozen networks, a minute in each", () => {
+    const life = new Life();
+    for (let i = 0; i < 60; i++) life.call(at({ network: 65_000 + Math.floor(i / 5) }), { afterMs: 12_000 });
     quiet(life);
   });
 

@@ -109,4 +109,19 @@ describe("a secret that the configuration names", () => {
       error: expect.stringMatching(/shorter than 16/),
     });
   });
+
+  it.each<[string, (text: string) => unknown]>([
+    ["of the Worker", (text) => text],
+    ["of a store", (text) => ({ get: async () => text })],
+  ])("%s that two uses share is held to what each of them needs", async (where, binding) => {
+    const name = `SHARED ${where}`;
+    const env = { [name]: binding("short") };
+    expect((await readSecret(env, { name, form: "any" }, 0)).ok).toBe(true);
+    expect(await readSecret(env, sent(name), 1)).toMatchObject({
+      ok: false,
+      error: expect.stringMatching(/shorter than 16/),
+    });
+    expect(await readSecret(env, { name, form: "jwk" }, 2)).toMatchObject({ ok: false });
+    expect((await readSecret(env, { name, form: "any" }, 3)).ok).toBe(true);
+  });
 });

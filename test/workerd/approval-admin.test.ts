@@ -7,7 +7,7 @@ import type { Approval } from "../../src/approval/contract.ts";
 import type { Deployment } from "../../src/deployment.ts";
 import { encodeBase64url } from "../../src/grant/base64url.ts";
 import { emailDigest } from "../../src/identity/email-digest.ts";
-import { fileIn, heard, put, storyOf } from "./approval-kit.ts";
+import { desk, fileIn, heard, put, storyOf } from "./approval-kit.ts";
 import { type Agent, deployment, enrolAgent, journalLines, type Line } from "./kit.ts";
 
 const utf8 = new TextEncoder();
@@ -71,8 +71,8 @@ async function ask(
 async function asking(change: object = {}, repo = "vault"): Promise<{ agent: Agent; approval: Approval }> {
   const agent = await enrolAgent(change);
   await put(agent, "what is to be approved", fileIn(repo));
-  const [approval] = await heard(agent);
-  return { agent, approval: approval! };
+  const [found] = await heard(agent);
+  return { agent, approval: (await desk().read(found!.id))! };
 }
 const journal = (): Promise<readonly Line[]> => journalLines("admin");
 const REASON = { reason: "read it" };

@@ -20,6 +20,7 @@ import {
   resetDesk,
   ring,
   storyOf,
+  until,
 } from "./approval-kit.ts";
 import config from "./config.ts";
 import { deployment, deskStub, enrolAgent, flip, instanceStub, recordsOf, switchOf, upstream } from "./kit.ts";
@@ -74,15 +75,27 @@ describe("what was asked", () => {
     await put(agent);
     const [request] = await heard(agent, 1);
     await ringDesk();
-    await vi.waitFor(() => expect(posted).toHaveLength(1));
+    await until(() => expect(posted).toHaveLength(1));
     await instanceOf(deployment, agent.id).revoke("the platform", "test");
-    await vi.waitFor(async () => expect((await requestsOf(agent))[0]?.state).toBe("cancelled"));
+    await until(async () => expect((await requestsOf(agent))[0]?.state).toBe("cancelled"));
     report.mockRestore();
     await ring(agent);
     await ringDesk();
     expect(await requestsOf(agent)).toHaveLength(1);
     expect(posted).toHaveLength(1);
-    await vi.waitFor(async () => expect(await actsOf(request!.id)).toMatchObject([{ deed: "approval cancelled" }]));
+    await until(async () => expect(await actsOf(request!.id)).toMatchObject([{ deed: "approval cancelled" }]));
+  });
+
+  it("is listed without what an agent makes as long as it likes, and shown whole", async () => {
+    const agent = await enrolAgent();
+    const headers = { "content-type": "text/plain", "x-padding": "x".repeat(30_000) };
+    await put(agent, "one", undefined, { headers });
+    const [one] = await heard(agent);
+    expect(JSON.stringify(one).length).toBeLessThan(2_000);
+    const whole = (await desk().read(one!.id))!;
+    expect(whole.headers).toContainEqual(["x-padding", headers["x-padding"]]);
+    const { seq: _, headers: __, body: ___, ...summary } = whole;
+    expect(one).toEqual(summary);
   });
 
   it("is bounded for each instance, and others are heard beside it", async () => {
@@ -117,7 +130,7 @@ describe("a decision", () => {
     expect(line).toMatchObject({ by: "olga", reason: "read it", validUntil: answered.approval.validUntilMs });
     expect(JSON.stringify(line)).not.toContain("olga@acme.example");
     const { id } = answered.approval;
-    await vi.waitFor(async () =>
+    await until(async () =>
       expect(await actsOf(id)).toMatchObject([
         {
           deed: "approve",
@@ -142,11 +155,11 @@ describe("a decision", () => {
     expect(await desk().decide(id, decision({ verdict: "denied" }))).toMatchObject({ kind: "over" });
     expect((await put(agent)).status).toBe(200);
     // Used, told, and forgotten by the instance.
-    await vi.waitFor(async () => expect((await requestsOf(agent))[0]?.state).toBe("used"));
+    await until(async () => expect((await requestsOf(agent))[0]?.state).toBe("used"));
     expect(await desk().decide(id, decision())).toMatchObject({ kind: "decided", isRepeated: true });
     expect(await desk().decide(id, decision({ by: "oscar" }))).toMatchObject({ kind: "over" });
     expect((await storyOf(agent)).filter((line) => line === "approval approved")).toHaveLength(1);
-    await vi.waitFor(async () => expect(await actsOf(id)).toHaveLength(1));
+    await until(async () => expect(await actsOf(id)).toHaveLength(1));
   });
 
   it("that a kill has cancelled since is not told as given, however often it is sent", async () => {
@@ -159,9 +172,9 @@ describe("a decision", () => {
     const over = { kind: "over", approval: { state: "cancelled", cause: "switched" } };
     expect(await desk().decide(id, decision())).toMatchObject(over);
     // Told, and forgotten by the instance.
-    await vi.waitFor(async () => expect((await requestsOf(agent))[0]?.state).toBe("cancelled"));
+    await until(async () => expect((await requestsOf(agent))[0]?.state).toBe("cancelled"));
     expect(await desk().decide(id, decision())).toMatchObject(over);
-    await vi.waitFor(async () =>
+    await until(async () =>
       expect((await actsOf(id)).map(({ deed }) => deed)).toEqual(["approve", "approval cancelled"]),
     );
   });
@@ -205,8 +218,8 @@ describe("a decision", () => {
     // Who asks again is told that it is done.
     expect(await desk().decide(request!.id, decision())).toMatchObject({ kind: "decided", isRepeated: true });
     await ring(agent);
-    await vi.waitFor(async () => expect((await requestsOf(agent))[0]?.state).toBe("approved"));
-    await vi.waitFor(async () => expect(await actsOf(request!.id)).toHaveLength(1));
+    await until(async () => expect((await requestsOf(agent))[0]?.state).toBe("approved"));
+    await until(async () => expect(await actsOf(request!.id)).toHaveLength(1));
   });
 
   it("of what is not there is told so", async () => {
@@ -267,7 +280,7 @@ describe("the webhook", () => {
     });
     const [request] = await heard(agent);
     await ringDesk();
-    await vi.waitFor(() => expect(posted).toHaveLength(1));
+    await until(() => expect(posted).toHaveLength(1));
     const [{ headers, body }] = posted as [(typeof posted)[0]];
     expect(idOf({ body })).toBe(request!.id);
     expect(headers.get("webhook-id")).toBe(request!.id);
@@ -291,11 +304,11 @@ describe("the webhook", () => {
     await put(agent);
     await heard(agent);
     await ringDesk();
-    await vi.waitFor(() => expect(posted).toHaveLength(1));
+    await until(() => expect(posted).toHaveLength(1));
     const now = Date.now();
     const clock = vi.spyOn(Date, "now").mockImplementation(() => now + 3_000);
     answer = () => new Response();
-    await vi.waitFor(async () => {
+    await until(async () => {
       await ringDesk();
       expect(posted).toHaveLength(2);
     });
@@ -321,7 +334,7 @@ describe("the webhook", () => {
     await put(agent);
     await heard(agent);
     await ringDesk();
-    await vi.waitFor(() => expect(posted).toHaveLength(1));
+    await until(() => expect(posted).toHaveLength(1));
     await decide(agent);
     const now = Date.now();
     const clock = vi.spyOn(Date, "now").mockImplementation(() => now + 10_000);

@@ -1,6 +1,6 @@
 import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { expect, vi } from "vitest";
-import type { Approval, DecideAnswer, DecideRequest } from "../../src/approval/contract.ts";
+import type { ApprovalSummary, DecideAnswer, DecideRequest } from "../../src/approval/contract.ts";
 import { approvalDeskOf } from "../../src/objects.ts";
 import { type Agent, deployment, deskStub, instanceStub, journalLines, type Line, recordsOf } from "./kit.ts";
 
@@ -24,12 +24,15 @@ export const decision = (change: Partial<DecideRequest> = {}): DecideRequest => 
 });
 
 /** The agent's requests as the desk has them, oldest first. */
-export const requestsOf = async (agent: Agent): Promise<readonly Approval[]> =>
+export const requestsOf = async (agent: Agent): Promise<readonly ApprovalSummary[]> =>
   (await desk().list("all", null, 500)).filter(({ instance }) => instance === agent.id).toReversed();
 
+/** A busy machine takes longer than the second that is usual. */
+export const until = <T>(reached: () => T | Promise<T>): Promise<T> => vi.waitFor(reached, { timeout: 10_000 });
+
 /** The desk has heard of so many. */
-export const heard = (agent: Agent, count = 1): Promise<readonly Approval[]> =>
-  vi.waitFor(async () => {
+export const heard = (agent: Agent, count = 1): Promise<readonly ApprovalSummary[]> =>
+  until(async () => {
     const found = await requestsOf(agent);
     expect(found).toHaveLength(count);
     return found;
@@ -40,7 +43,7 @@ export async function decide(agent: Agent, change: Partial<DecideRequest> = {}):
   return desk().decide(newest.id, decision(change));
 }
 const heardOf = (agent: Agent) =>
-  vi.waitFor(async () => {
+  until(async () => {
     const found = await requestsOf(agent);
     expect(found.some(({ state }) => state === "asked")).toBe(true);
     return found;

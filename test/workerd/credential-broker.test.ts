@@ -254,11 +254,26 @@ describe("an installation token", () => {
     ["another permission", { permissions: { issues: "read", contents: "read" } }],
     ["more of a permission", { permissions: { issues: "write" } }],
     ["permissions that it does not say", { permissions: undefined }],
+    // As of a server that knows no such parameter, and whose installation has selected repositories.
+    ["repositories that it does not say", { repositories: undefined }],
   ])("that is for %s is not used", async (_what, change) => {
     expect(await asksApp(change).answer).toEqual({
       given: false,
       reason: "GitHub's token is wider than what was asked for",
     });
+  });
+
+  it("that is over already is none, and a server that gives such is asked no faster than one that fails", async () => {
+    const { asked } = world({
+      "app.test": () => json({ ...whole, expires_at: new Date(startMs - 1_000).toISOString() }, 201),
+    });
+    at(0);
+    for (let n = 0; n < 5; n++)
+      expect(await asks({ upstream: "app", narrowing })).toEqual({
+        given: false,
+        reason: "GitHub's token is over already, by the gate's clock",
+      });
+    expect(asked).toHaveLength(1);
   });
 
   it("that was refused is none", async () => {

@@ -246,18 +246,18 @@ describe("an installation token", () => {
     operations: ["GET /repos/{owner}/{repo}/issues", "GET /repos/{owner}/{repo}/labels"],
     where: { owner: ["acme"], repo },
   });
-  const installation = (request: Request, nth: number): Response =>
-    request.url.endsWith("/access_tokens")
-      ? json(
-          {
-            token: tokenNo(nth, prefix),
-            expires_at: new Date(Date.now() + 3_600_000).toISOString(),
-            permissions: { issues: "read", metadata: "read" },
-            repository_selection: "selected",
-          },
-          201,
-        )
-      : json([]);
+  const installation = async (request: Request, nth: number): Promise<Response> => {
+    if (!request.url.endsWith("/access_tokens")) return json([]);
+    const { repositories } = (await request.clone().json()) as { readonly repositories: readonly string[] };
+    const given = {
+      token: tokenNo(nth, prefix),
+      expires_at: new Date(Date.now() + 3_600_000).toISOString(),
+      permissions: { issues: "read", metadata: "read" },
+      repository_selection: "selected",
+      repositories: repositories.map((name) => ({ name })),
+    };
+    return json(given, 201);
+  };
 
   it("is shared by grants of equal scope, and by no other", async () => {
     const repo = `r${prefix}`;
@@ -351,7 +351,7 @@ describe("an answer that echoes the credential", () => {
     expect(text).not.toContain("test-query");
     expect("data: one\n\ndata: ".startsWith(text)).toBe(true);
     expect(text).toContain("data: one");
-    await vi.waitFor(async () => expect(await endingOf(agent)).toMatchObject(ECHOED));
+    await vi.waitFor(async () => expect(await endingOf(agent)).toMatchObject(ECHOED), { timeout: 10_000 });
   });
 
   it("beside its refusal of the credential is on record without it", async () => {

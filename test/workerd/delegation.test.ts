@@ -1,6 +1,7 @@
 // An instance provisions sub-agents at the token endpoint: what they are, and everything that must be refused.
 
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { AgentInstance } from "../../durable-objects/agent-instance.ts";
 import { createInstanceKey, delegate, requestSubAgentGrant, SubAgentRefused } from "../../src/agent/agent-fetch.ts";
 import { createDelegationProof, createProof, thumbprintOf } from "../../src/agent/instance-key.ts";
 import { verifyGrant } from "../../src/grant/claims.ts";
@@ -436,5 +437,56 @@ describe("the parent's grant", () => {
     expect(said(await askFor(root, { headers: { DPoP: await createProof(root.key, "POST", TOKEN_URL) } }))).toBe(
       `invalid_request: subject_token_proof: cnf.jkt is not the key of the DPoP proof`,
     );
+  });
+});
+
+describe("the parent's object", () => {
+  const ask = async (
+    root: Awaited<ReturnType<typeof rootOf>>,
+    change: { agent?: string; expiresAtMs?: number } = {},
+  ) => {
+    const child = { instance: crypto.randomUUID(), grant: crypto.randomUUID() };
+    const { task, limits } = root.agent.enrolment;
+    const { agent = "lead", expiresAtMs = root.agent.grant.expiresAtMs } = change;
+    const answer = await instanceOf(deployment, root.id).delegate({
+      proof: { jti: crypto.randomUUID(), issuedAtMs: Date.now() },
+      grant: { id: "grant-1", expiresAtMs },
+      child: { ...child, agent, agentVersion: "1.0.0", purpose: "p", deadlineMs: task.deadlineMs, scope: SCOPE },
+      ceiling: limits,
+      asked: {},
+      deployment: "test",
+    });
+    return { ...child, said: answer.delegated ? "delegated" : answer.refusal.kind };
+  };
+
+  it("looks itself at the grant's time and at whom it may provision: the door has seen them a moment before", async () => {
+    const root = await rootOf();
+    expect((await ask(root)).said).toBe("delegated");
+    // In the very millisecond.
+    const nowMs = Date.now();
+    const clock = vi.spyOn(Date, "now").mockReturnValue(nowMs);
+    expect((await ask(root, { expiresAtMs: nowMs })).said).toBe("dead");
+    expect((await ask(root, { expiresAtMs: nowMs + 1 })).said).toBe("delegated");
+    clock.mockRestore();
+    expect((await ask(root, { agent: "triage-bot" })).said).toBe("agent");
+  });
+
+  it("confirms no child that it has given up", async () => {
+    const root = await rootOf();
+    const instance = () => instanceOf(deployment, root.id);
+    const [kept, disowned, ended, late] = [await ask(root), await ask(root), await ask(root), await ask(root)];
+    const confirm = ({ instance: child, grant }: typeof kept) => instance().confirmChild(child, grant);
+    expect(await confirm(kept)).toBe(true);
+    // Its end has not got through yet, so it stands here still.
+    vi.spyOn(AgentInstance.prototype, "endAsChildOf").mockRejectedValue(new Error("out of reach"));
+    await instance().disown(disowned.instance, disowned.grant);
+    expect(await confirm(disowned)).toBe(false);
+    const proof = { jti: crypto.randomUUID(), issuedAtMs: Date.now() };
+    await instance().endChild({ child: ended.instance, proof, grant: "grant-1", deployment: "test" });
+    expect(await confirm(ended)).toBe(false);
+    const clock = vi.spyOn(Date, "now").mockReturnValue(Date.now() + 60_000);
+    expect(await confirm(late)).toBe(false);
+    expect(await confirm(kept)).toBe(true);
+    clock.mockRestore();
   });
 });

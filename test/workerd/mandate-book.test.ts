@@ -7,11 +7,12 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import type { MandateBook } from "../../durable-objects/mandate-book.ts";
 import type { MandateIndex } from "../../durable-objects/mandate-index.ts";
 import type { Switchboard } from "../../durable-objects/switchboard.ts";
+import { shardOf } from "../../src/control/shard.ts";
 import type { Mandate } from "../../src/mandate/contract.ts";
 import { issueMandateToken } from "../../src/mandate/token.ts";
 import { instanceOf, mandateIndexOf, switchboardOf } from "../../src/objects.ts";
 import { askFor, childOf, rootOf, said } from "./family-kit.ts";
-import { boardStub, deployment, flip, operator, SCOPE } from "./kit.ts";
+import { boardStub, deployment, flip, operator, rosterStub, SCOPE } from "./kit.ts";
 import { approve, bookOf, exchangeMandate, instanceId, mandateOf, revoke, somebody } from "./mandate-kit.ts";
 
 afterEach(() => vi.restoreAllMocks());
@@ -65,8 +66,9 @@ describe("a mandate", () => {
   });
 
   it("gives nothing by a group that was lost since, however long ago, and is refused where nobody can say", async () => {
-    const aged = await approve({ groupsAtMs: Date.now() - 90 * 86_400_000 });
-    const lost = flip({
+    const expiresAtMs = Date.now() + 30 * 86_400_000;
+    const aged = await approve({ groupsAtMs: Date.now() - 90 * 86_400_000, expiresAtMs });
+    const { switch: lost } = await flip({
       act: "narrow",
       reach: "human",
       target: { human: aged.human },
@@ -74,10 +76,20 @@ describe("a mandate", () => {
       eventAtMs: Date.now() - 60 * 86_400_000,
       untilMs: Date.now() + 1_000,
     });
-    await lost;
-    const later = vi.spyOn(Date, "now").mockReturnValue(Date.now() + 2_000);
-    await runDurableObjectAlarm(boardStub());
-    expect((await exchangeMandate(aged)).verdict).toMatch(
+    await vi.waitFor(async () => {
+      await runDurableObjectAlarm(boardStub());
+      expect((await switchboardOf(deployment).read(lost.id))?.opened).toMatchObject({ by: "expiry" });
+    });
+    const instance = instanceId();
+    const shard = rosterStub(shardOf(instance, deployment.config.roster.shards));
+    // By then it is nothing to anybody else, and forgotten where newcomers come.
+    const later = vi.spyOn(Date, "now").mockReturnValue(Date.now() + 20 * 86_400_000);
+    const known = await runInDurableObject(shard, async (roster, { storage: { sql } }) => {
+      await roster.alarm();
+      return sql.exec<{ id: string }>("SELECT id FROM switches").toArray();
+    });
+    expect(known.map(({ id }) => id)).not.toContain(lost.id);
+    expect((await exchangeMandate(aged, { instance })).verdict).toMatch(
       /^invalid_authorization_details: .*exceeds the human's entitlement/,
     );
     later.mockRestore();

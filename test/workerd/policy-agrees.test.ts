@@ -1,7 +1,7 @@
 // What `policy explain` says of a call, against what the running gate does with it and puts on record.
 
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { lineageOf, parseScope, readCall, type Who, type WrittenCall } from "../../scripts/policy/asked.ts";
+import { parseScope, readCall, type Who, type WrittenCall, whoOf } from "../../scripts/policy/asked.ts";
 import { type CallExplanation, explainCall } from "../../scripts/policy/explain-call.ts";
 import { upstream as upstreamShape } from "../../src/config/upstream.ts";
 import { emailDigest } from "../../src/identity/email-digest.ts";
@@ -82,9 +82,9 @@ async function decidedOf(agent: Agent, { call, headers, body }: WrittenCall, ask
 type Decided = { readonly [field: string]: Json };
 
 /** By those who stand behind an instance, and its own scope. */
-function explained(written: WrittenCall, who: Partial<Who>, scope: readonly Json[] = SCOPE): CallExplanation {
-  const lineage = lineageOf(config, { groups: ["engineering"], agent: "triage-bot", ...who }, Date.now());
-  return explainCall(config, readCall(written, ORIGIN), lineage, parseScope(scope, "scope"));
+function explained(written: WrittenCall, who: Partial<Who>, scope: readonly Json[] | null = SCOPE): CallExplanation {
+  const asked = whoOf(config, { groups: ["engineering"], agent: "triage-bot", ...who });
+  return explainCall(config, readCall(written, ORIGIN), asked, scope === null ? null : parseScope(scope, "scope"));
 }
 
 function expectSame(explanation: CallExplanation, decision: Decided): void {
@@ -148,6 +148,17 @@ describe("policy explain and the gate say the same", () => {
     expectSame(explained(written, { parentScope }), await decidedOf(agent, written));
   });
 
+  it.each<[string, readonly string[], WrittenCall]>([
+    ["holds it", ["chief"], { call: READ }],
+    ["does not", ["chief"], { call: COMMENTS, body: { body: "x" } }],
+  ])("where the ceiling of an agent above %s", async (_name, above, written) => {
+    const actorOf = (agent: string) => ({ client: "build-platform", agent, agentVersion: "1.0.0", instance: agent });
+    const agent = await enrolAgent({ agent: "lead", parentScope: SCOPE, chain: [...above, "lead"].map(actorOf) });
+    upstream(() => new Response(null, { status: 204 }));
+    const who = { agent: "lead", agentsAbove: above, parentScope: SCOPE };
+    expectSame(explained(written, who), await decidedOf(agent, written));
+  });
+
   const OPEN = { type: "http", upstream: "keyed", operations: ["GET /{+path}", "POST /{+path}"] };
   const app = (operations: readonly string[], where: Json) => [{ type: "http", upstream: "app", operations, where }];
   const WIDGETS = app(["GET /repos/{owner}/{repo}/issues", "GET /repos/{owner}/{repo}/labels"], {
@@ -176,13 +187,18 @@ describe("policy explain and the gate say the same", () => {
     // The rig's own scope has other places.
     if (decision["allowed"] === true) expect(explanation.verdict).toBe("allowed");
     else expectSame(explanation, decision);
+    // What no grant could make right is told without one; what another grant could is not.
+    const { verdict, layer, layers } = explained(written, {}, null);
+    const isOfAll = decision["allowed"] !== true && !/can't be narrowed/.test(String(decision["reason"]));
+    const reason = layers.find((one) => one.layer === layer)?.reason;
+    expect([verdict, reason]).toEqual(isOfAll ? ["refused", decision["reason"]] : ["allowed", undefined]);
   });
 
   it("of what can't be redacted, and of what nobody could see to approve it", () => {
     const redact = [{ name: "secrets", in: "request", fields: ["/secret"] }];
     const source = { ...upstreamSource, redact } as Parameters<typeof upstreamShape.parse>[0];
     const redacting = { ...config, upstreams: { ...config.upstreams, github: upstreamShape.parse(source) } };
-    const who = lineageOf(config, { groups: ["engineering"], agent: "triage-bot" }, Date.now());
+    const who = whoOf(config, { groups: ["engineering"], agent: "triage-bot" });
     const reasonOf = (written: WrittenCall) => {
       const { verdict, layer, layers } = explainCall(redacting, readCall(written, ORIGIN), who, parseScope(SCOPE, "s"));
       return [verdict, layer, layers.at(-1)!.reason];

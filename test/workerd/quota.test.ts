@@ -2,7 +2,7 @@ import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { AgentInstance } from "../../durable-objects/agent-instance.ts";
 import { Quota } from "../../durable-objects/quota.ts";
-import { QuotaWaits } from "../../durable-objects/quota-waits.ts";
+import { WaitingCalls } from "../../durable-objects/waiting-calls.ts";
 import type { Admission } from "../../src/instance/contract.ts";
 import { instanceOf } from "../../src/objects.ts";
 import { chosen } from "../chosen.ts";
@@ -226,13 +226,14 @@ describe("calls that wait for a quota's word", () => {
   });
 
   it("hold no more of their requests than the object's memory has room for", async () => {
-    const waits = new QuotaWaits();
+    const waits = new WaitingCalls();
     const ends = Array.from({ length: 32 }, () => waits.begin(1_048_576));
     expect([waits.calls, waits.hasRoom(0), waits.hasRoom(1)]).toEqual([32, true, false]);
     for (const end of [ends[0]!, ends[0]!]) end();
     expect([waits.calls, waits.hasRoom(1_048_576), waits.hasRoom(1_048_577)]).toEqual([31, true, false]);
     const agent = await enrolAgent(ofTask("ten-bot"));
-    vi.spyOn(QuotaWaits.prototype, "hasRoom").mockReturnValue(false);
+    // First it is asked of those that wait for the roster.
+    vi.spyOn(WaitingCalls.prototype, "hasRoom").mockReturnValueOnce(true).mockReturnValueOnce(false);
     expect(await verdict(ask(agent))).toBe("unavailable");
     expect((await recordsOf(agent)).at(-1)).toMatchObject({
       type: "refused",

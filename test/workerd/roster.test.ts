@@ -292,7 +292,7 @@ describe("members whose task is long over", () => {
       names.slice(200),
       names.slice(0, 100),
     ]);
-  });
+  }, 20_000);
 });
 
 describe("a kill that was lifted long ago", () => {

@@ -101,11 +101,14 @@ describe("a second copy", () => {
     const types = typesOf(await recordsOf(agent));
     expect(types).toContain("answer signal signal switched refused");
     expect((await signalsOf(agent))[1]).toMatchObject({ rule: "copied-paused", value: 1, mode: "enforce" });
-    await vi.waitFor(async () => {
-      const flips = await switchboardOf(deployment).list(null, 500);
-      const found = flips.filter(({ switch: sw }) => sw.cause?.kind === "rule" && sw.cause.instance === agent.id);
-      expect(found).toMatchObject([{ switch: { act: "pause", by: "rule:copied-paused" }, status: "done" }]);
-    });
+    await vi.waitFor(
+      async () => {
+        const flips = await switchboardOf(deployment).list(null, 500);
+        const found = flips.filter(({ switch: sw }) => sw.cause?.kind === "rule" && sw.cause.instance === agent.id);
+        expect(found).toMatchObject([{ switch: { act: "pause", by: "rule:copied-paused" }, status: "done" }]);
+      },
+      { timeout: 10_000 },
+    );
   });
 
   it("kills it by another, at the second hit, though that has no record of its own", async () => {

@@ -323,6 +323,13 @@ describe("state that is not what it must be", () => {
       "UPDATE kept SET json = json_remove(json, '$.limits.bytes') WHERE kind = 'enrolment'",
       /enrolment .*limits: bytes/,
     ],
+    ["totals that are no JSON", "UPDATE log_0 SET state = '{\"usage\":'", /running totals is no JSON/],
+    ["a record that is no JSON", "UPDATE log_0 SET line = 'x' || line", /record is no JSON/],
+    [
+      "a segment's totals that are no JSON",
+      `INSERT INTO kept VALUES ('segment', '7', '{"firstSeq":5,"lastSeq":6,"head":"","sealLine":"","state":"{","jtiUntilMs":0,"bytes":0,"final":false,"stage":2}')`,
+      /running totals is no JSON/,
+    ],
     ["a kind that nobody knows", "INSERT INTO kept VALUES ('lottery', '1', '{}')", /lottery/],
     ["a version that is no number", "CREATE VIEW storage_version AS SELECT 'many' AS version", /version is no number/],
   ];

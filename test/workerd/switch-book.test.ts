@@ -3,6 +3,7 @@
 import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { SwitchBook } from "../../durable-objects/switch-book.ts";
+import { longestReachMs } from "../../src/control/narrowing.ts";
 import { rosterOf, switchboardOf } from "../../src/objects.ts";
 import { boardStub, deployment, enrolAgent, flip, flipRequest, operator, rosterStub, switchOf } from "./kit.ts";
 
@@ -10,7 +11,8 @@ afterEach(() => vi.restoreAllMocks());
 
 const board = switchboardOf(deployment);
 const somebody = () => `human-${crypto.randomUUID()}`;
-const TASK_MS = deployment.config.grants.taskSeconds * 1_000;
+/** The longest task, or the oldest identity token that is taken. */
+const REACH_MS = longestReachMs(deployment.config);
 const WEEK_MS = 604_800_000;
 const pauseOf = (human: string) => ({ act: "pause", reach: "human", target: { human } }) as const;
 
@@ -24,7 +26,7 @@ const ringAt = async (ms: number) => {
 };
 
 describe("the book", () => {
-  it("forgets what is through and was opened a week and the longest task ago, with all that hangs on it", async () => {
+  it("forgets what is through and was opened a week and the longest reach ago, with all that hangs on it", async () => {
     const agent = await enrolAgent({ human: somebody() });
     const idempotencyKey = crypto.randomUUID();
     const { switch: sw, status } = await flip({ ...pauseOf(agent.enrolment.human), idempotencyKey });
@@ -32,10 +34,10 @@ describe("the book", () => {
     const kept = await flip({ reach: "human", target: { human: somebody() } });
     await board.resume(sw, operator());
     const openedAtMs = (await board.read(sw.id))!.opened!.atMs;
-    await ringAt(openedAtMs + TASK_MS + WEEK_MS - 1);
+    await ringAt(openedAtMs + REACH_MS + WEEK_MS - 1);
     expect((await board.read(sw.id))?.switch.id).toBe(sw.id);
     expect(await rows("SELECT 1 FROM outcomes WHERE switch = ?", sw.id)).toHaveLength(1);
-    await ringAt(openedAtMs + TASK_MS + WEEK_MS);
+    await ringAt(openedAtMs + REACH_MS + WEEK_MS);
     expect(await board.read(sw.id)).toBeNull();
     expect(await rows("SELECT 1 FROM outcomes WHERE switch = ?", sw.id)).toEqual([]);
     expect(await rows("SELECT 1 FROM idempotency WHERE switch = ?", sw.id)).toEqual([]);
@@ -66,7 +68,7 @@ describe("the book", () => {
     });
   });
 
-  it("tells a shard that comes up nothing that was opened before the oldest task began, and all that is closed", async () => {
+  it("tells a shard that comes up nothing that was opened before the oldest task began and the oldest identity token was issued, and all that is closed", async () => {
     const { switch: old } = await flip(pauseOf(somebody()));
     await board.resume(old, operator());
     const { switch: closed } = await flip({ reach: "human", target: { human: somebody() } });
@@ -75,7 +77,7 @@ describe("the book", () => {
       expect(await rows("SELECT 1 FROM switches WHERE id = ? AND open_done = 1", old.id)).toHaveLength(1),
     );
     expect(await idsOf()).toEqual(expect.arrayContaining([old.id, closed.id]));
-    const clock = vi.spyOn(Date, "now").mockReturnValue((await board.read(old.id))!.opened!.atMs + TASK_MS);
+    const clock = vi.spyOn(Date, "now").mockReturnValue((await board.read(old.id))!.opened!.atMs + REACH_MS);
     const ids = await idsOf();
     clock.mockRestore();
     expect([ids.includes(old.id), ids.includes(closed.id)]).toEqual([false, true]);

@@ -3,6 +3,7 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import { attributesOf } from "../../durable-objects/instance-fields.ts";
 import { Journal } from "../../durable-objects/journal.ts";
 import { rosterOf, switchboardOf } from "../../src/objects.ts";
+import config from "./config.ts";
 import {
   boardStub,
   deployment,
@@ -12,6 +13,7 @@ import {
   flipRequest,
   journalLines,
   operator,
+  rosterStub,
   verdictOf,
 } from "./kit.ts";
 
@@ -109,6 +111,14 @@ describe("a kill that was lifted", () => {
   });
 });
 
+const knownAt = (shard: number): Promise<string[]> =>
+  runInDurableObject(rosterStub(shard), (_, { storage: { sql } }) =>
+    sql
+      .exec<{ id: string }>("SELECT id FROM switches")
+      .toArray()
+      .map(({ id }) => id),
+  );
+
 describe("sessions that the provider has ended", () => {
   const cause = { kind: "set", issuer: "https://idp.test", jti: "j", event: "session-revoked" } as const;
   const ended = async (change: Parameters<typeof flip>[0]) => {
@@ -128,6 +138,29 @@ describe("sessions that the provider has ended", () => {
     expect(await verdictOf(await enrolAgent({ human, groupsAtMs: sw.atMs + 60_001 }))).toBe("admitted");
   });
 
+  it("stay so as long as an ID token from before is taken, longer than any task: at a shard that comes up then, and at one that forgets", async () => {
+    const provider = config.identityProviders["corp"] as { maxTokenAgeSeconds: number };
+    const { maxTokenAgeSeconds } = provider;
+    provider.maxTokenAgeSeconds = 30 * 86_400;
+    const { human, sw, opened } = await ended({ cause });
+    await opened();
+    const before = { human, groupsAtMs: sw.atMs - 1_000 };
+    const refused = (rosterShard: number) =>
+      expect(enrolAgent({ ...before, rosterShard })).rejects.toThrow("not enrolled: switched");
+    await refused(83);
+    const clock = vi.spyOn(Date, "now").mockReturnValue(sw.atMs + 20 * 86_400_000);
+    await runDurableObjectAlarm(boardStub());
+    await refused(84);
+    await enrolAgent({ rosterShard: 83 });
+    await runDurableObjectAlarm(rosterStub(83));
+    await refused(83);
+    // No such token is taken any more, and nobody needs to know.
+    provider.maxTokenAgeSeconds = maxTokenAgeSeconds;
+    await runDurableObjectAlarm(rosterStub(83));
+    expect(await knownAt(83)).not.toContain(sw.id);
+    clock.mockRestore();
+  });
+
   it("are open to all where an operator has lifted it, and where an operator had closed it", async () => {
     const lifted = await ended({ cause, untilMs: Date.now() + 3_600_000 });
     await board.lift(lifted.sw.id, operator());
@@ -136,6 +169,20 @@ describe("sessions that the provider has ended", () => {
     // The book is open first, and the shards are told a moment later.
     for (const { human, sw } of [lifted, operators])
       await vi.waitFor(() => enrolAgent({ human, groupsAtMs: sw.atMs - 1_000 }), { interval: 100 });
+  });
+});
+
+describe("sessions that the provider has ended, and an operator has let in again", () => {
+  it("are open at a shard that comes up when the block would be over, too", async () => {
+    const cause = { kind: "set", issuer: "https://idp.test", jti: "k", event: "session-revoked" } as const;
+    const human = somebody();
+    const untilMs = Date.now() + 3_600_000;
+    const { switch: sw } = await flip({ reach: "human", target: { human }, untilMs, cause });
+    await board.lift(sw.id, operator());
+    const clock = vi.spyOn(Date, "now").mockReturnValue(untilMs + 1_000);
+    const late = await enrolAgent({ human, groupsAtMs: sw.atMs - 1_000, rosterShard: 86 });
+    expect(await rosterOf(deployment, 86).confirm(late.id)).toMatchObject({ confirmed: true, closed: [] });
+    clock.mockRestore();
   });
 });
 

@@ -59,6 +59,8 @@ export const githubApp: CredentialKind<CredentialOf<"github-app">> = {
       if (!parsed.success) return err("GitHub's answer holds no installation token");
       if (isWider(parsed.data, narrowing)) return err("GitHub's token is wider than what was asked for");
       const lifeMs = Math.min(Date.parse(parsed.data.expires_at) - nowMs, MAX_LIFE_MS);
+      // A failure, so that it is not asked for anew by every call.
+      if (lifeMs <= 0) return err("GitHub's token is over already, by the gate's clock");
       return ok({ token: new Secret(parsed.data.token), lifeMs });
     },
   },
@@ -72,8 +74,9 @@ const bodyOf = ({ repositories, permissions }: Narrowing) => ({
 /** What is said of the token, held to what was asked for: a server that knows no narrowing must not widen a grant. */
 function isWider(given: z.output<typeof installationToken>, { repositories, permissions }: Narrowing): boolean {
   if (repositories !== null) {
-    if (given.repository_selection !== "selected") return true;
-    const named = given.repositories ?? [];
+    // `selected` alone says nothing: so is the token of an installation that has selected repositories, narrowed or not.
+    const named = given.repositories;
+    if (given.repository_selection !== "selected" || named === undefined) return true;
     if (named.some(({ name }) => !repositories.includes(name.toLowerCase()))) return true;
   }
   if (permissions === null) return false;

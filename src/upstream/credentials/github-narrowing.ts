@@ -44,6 +44,12 @@ export const isCovered = (
       ),
   );
 
+/** Whether any grant could be covered for it: an operation that is this call, and of which a row holds the whole. */
+export const isCoverable = ({ permissions }: GithubApp, { method, segments }: Omit<Call, "body">): boolean =>
+  permissions.some(({ operations }) =>
+    operations.some((operation) => bindOperation(operation, method, segments) !== undefined),
+  );
+
 /** Each once, in one order: grants of equal scope share a token. */
 function repositoriesOf(entries: readonly Entry[], account: string): Result<readonly string[], string> {
   const named = new Set<string>();

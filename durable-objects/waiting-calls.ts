@@ -1,8 +1,8 @@
-/** Of requests' bodies in this object's memory while their calls wait: a quarter of what an isolate has. */
+/** Of requests in this object's memory while their calls wait: a quarter of what an isolate has. */
 const MAX_WAITING_BYTES = 33_554_432;
 
-/** Calls of one instance that wait for shared limits. Each counts as one that runs: there are no more than it has places. */
-export class QuotaWaits {
+/** Calls of one instance that wait for the same thing: for shared limits, or for the roster. */
+export class WaitingCalls {
   #calls = 0;
   #bytes = 0;
 
@@ -10,7 +10,7 @@ export class QuotaWaits {
     return this.#calls;
   }
 
-  /** @param bytes of the request's body, as far as it is here */
+  /** @param bytes of the request, or of its body alone, as far as it is here */
   hasRoom(bytes: number): boolean {
     return this.#bytes + bytes <= MAX_WAITING_BYTES;
   }
