@@ -26,8 +26,9 @@ const maxWorkers = Math.ceil(availableParallelism());
 /** Files that starve the machine, or measure what a starved one can't do: one after another, when all others are done. */
 const alone = ["test/system/kill-flood.test.ts", "test/system/slow-fsync.test.ts", "test/system/soak.test.ts"];
 
-/** Of code that waits for nothing but a processor: a busy machine gives it one late. */
-const testTimeout = 30_000;
+/** Of the random choices that tests make: `TEST_SEED` of a run that failed makes the same again. */
+const seed = Number(process.env["TEST_SEED"] ?? Math.floor(Math.random() * 2 ** 32));
+if (!Number.isInteger(seed)) throw new Error("TEST_SEED: not an integer");
 
 const system = {
   environment: "node",
@@ -36,6 +37,14 @@ const system = {
   // The command line is started some hundred times, and each time it would be compiled anew.
   env: { NODE_COMPILE_CACHE: here("./node_modules/.cache/node-compile") },
 } as const;
+
+/** For what runs inside of workerd. Longer than anything there takes: a limit is to end what hangs, and not to measure a busy machine. */
+const patient = {
+  testTimeout: 30_000,
+  hookTimeout: 30_000,
+  expect: { poll: { timeout: 10_000 } },
+  setupFiles: ["./test/patience.ts"],
+};
 
 /** Inside of workerd, as the product is. */
 const insideWorkerd = () => ({
@@ -61,16 +70,17 @@ const insideWorkerd = () => ({
 
 export default defineConfig({
   test: {
+    provide: { seed },
     projects: [
       {
         // Pure code: nothing of a file stays behind that another could meet, so all of them share one workerd.
         ...insideWorkerd(),
-        test: { name: "unit", include: ["test/unit/**/*.test.ts"], isolate: false, testTimeout, maxWorkers },
+        test: { ...patient, name: "unit", include: ["test/unit/**/*.test.ts"], isolate: false, maxWorkers },
       },
       {
         // Durable Objects.
         ...insideWorkerd(),
-        test: { name: "workerd", include: ["test/workerd/**/*.test.ts"], testTimeout, maxWorkers },
+        test: { ...patient, name: "workerd", include: ["test/workerd/**/*.test.ts"], maxWorkers },
       },
       {
         // The running gate, between real parts, from outside.

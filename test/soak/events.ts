@@ -1,9 +1,9 @@
 // What happens to the gate while agents call: crashes, restarts, resets, alarms that run twice, a bucket that is gone.
 
+import type { Random } from "../random.ts";
 import type { GateRig } from "../system/gate-rig.ts";
 import { type BucketFaults, type FaultCounts, NO_FAULTS } from "./bucket-faults.ts";
 import type { Load } from "./load.ts";
-import type { Random } from "./random.ts";
 
 export interface EventCounts {
   crashes: number;

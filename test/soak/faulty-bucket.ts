@@ -2,8 +2,8 @@
 
 import { createHash } from "node:crypto";
 import { gunzipSync } from "node:zlib";
+import { Random } from "../random.ts";
 import type { BucketFaults, FaultCounts, PutReport } from "./bucket-faults.ts";
-import { Random } from "./random.ts";
 
 export class FaultyBucket {
   faults: BucketFaults;

@@ -1,10 +1,10 @@
 // The agents: each lives for a task, calls at random, renews, vanishes half-way, and keeps its own book of what it got.
 
 import { createHash } from "node:crypto";
+import type { Random } from "../random.ts";
 import type { GateRig, Heard, Instance } from "../system/gate-rig.ts";
 import { nowSeconds, type SigningKey } from "../system/harness.ts";
 import { type AnswerKind, markOf, requestBody } from "./content.ts";
-import type { Random } from "./random.ts";
 
 /** One call as its client saw it. */
 export interface Attempt {

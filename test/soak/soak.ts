@@ -7,13 +7,13 @@ import { join } from "node:path";
 import { type CopiedBucket, pullBucket, verifyFolder } from "../../scripts/local/verify-folder.ts";
 import { parseSealKeys } from "../../src/transcript/verify-keys.ts";
 import type { VerifyReport } from "../../src/transcript/verify-report.ts";
+import { Random } from "../random.ts";
 import { type GateRig, startGateRig } from "../system/gate-rig.ts";
 import { type BucketFaults, NO_FAULTS } from "./bucket-faults.ts";
 import { BucketWatch } from "./bucket-watch.ts";
 import { checkBooks } from "./checks.ts";
 import { Events } from "./events.ts";
 import { Load } from "./load.ts";
-import { Random } from "./random.ts";
 import { aheadOfDisk, compiler, SlowDisk, untilDead } from "./slow-fsync.ts";
 import { startUpstream } from "./upstream.ts";
 

@@ -74,9 +74,9 @@ describe("createAgentFetch", () => {
   });
 
   it("stops with the task: no renewal goes past its deadline", async () => {
-    const { agent, issues } = await startAgent(3);
+    const { agent, issues } = await startAgent(5);
     expect((await agent(issues)).status).toBe(200);
-    await new Promise((resolve) => setTimeout(resolve, 3_200));
+    await new Promise((resolve) => setTimeout(resolve, 5_200));
     expect((await agent(issues)).status).toBe(401);
   });
 

@@ -182,9 +182,8 @@ describe("the identity provider's keys", () => {
     const startedAtMs = Date.now();
     expect(said(await h.exchange())).toBe(UNREAD);
     expect(Date.now() - startedAtMs).toBeGreaterThan(4_500);
-    expect(Date.now() - startedAtMs).toBeLessThan(7_000);
-    await new Promise((resolve) => setTimeout(resolve, 100));
-    expect(cut).toBe(true);
+    expect(Date.now() - startedAtMs).toBeLessThan(20_000);
+    await expect.poll(() => cut, { timeout: 10_000 }).toBe(true);
   });
 
   it("come, though the client for whom they were asked has left", async () => {

@@ -23,9 +23,9 @@ let alive: Provisioned;
 
 beforeAll(async () => {
   h = await startHarness();
-  briefUntil = nowSeconds() + 3;
-  brief = await h.provision({ form: { deadline: String(briefUntil) } });
   alive = await h.provision();
+  briefUntil = nowSeconds() + 4;
+  brief = await h.provision({ form: { deadline: String(briefUntil) } });
 });
 afterAll(() => h.close());
 

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { pullBucket, verifyFolder } from "../../scripts/local/verify-folder.ts";
 import { parseSealKeys } from "../../src/transcript/verify-keys.ts";
+import { chosen } from "../chosen.ts";
 import { type GateRig, type Instance, type Line, startGateRig } from "./gate-rig.ts";
 import { pause } from "./hostile-upstream.ts";
 
@@ -28,20 +29,19 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-/** Calls until told to stop; gives the targets whose answer came in full. */
-async function callOnAndOn(who: Instance, name: string, isOver: () => boolean): Promise<string[]> {
-  const whole: string[] = [];
+/** Calls until told to stop; notes the targets whose answer came in full. */
+async function callOnAndOn(who: Instance, name: string, isOver: () => boolean, whole: string[]): Promise<void> {
   for (let n = 0; !isOver(); n++) {
     const target = `/hostile/work?by=${name}&n=${n}`;
     const heard = await rig.call(who, target, { method: "PUT", body: `${name} ${n}` }).catch(() => undefined);
-    if (heard === undefined) return whole;
+    if (heard === undefined) return;
     if (heard.status === 200 && heard.isWhole) whole.push(target);
   }
-  return whole;
 }
 
 describe("kill -9 under load", () => {
   it("loses no record, and verifies", async () => {
+    const random = chosen();
     const who = await rig.provision();
     const whole: string[] = [];
     rig.upstream.on("/endless", (_request, answer) => {
@@ -51,16 +51,19 @@ describe("kill -9 under load", () => {
     });
     for (let crash = 0; crash < CRASHES; crash++) {
       let isOver = false;
-      const callers = Array.from({ length: CALLERS }, (_, i) => callOnAndOn(who, `${crash}.${i}`, () => isOver));
+      const before = whole.length;
+      const callers = Array.from({ length: CALLERS }, (_, i) => callOnAndOn(who, `${crash}.${i}`, () => isOver, whole));
       const endless = rig.call(who, `/hostile/endless?n=${crash}`).catch(() => undefined);
-      await pause(200 + Math.random() * 400);
+      // In any moment, once calls come through.
+      await rig.upstream.until("/endless", ({ target }) => target.endsWith(`n=${crash}`));
+      await expect.poll(() => whole.length, { timeout: 20_000 }).toBeGreaterThan(before + CALLERS);
+      await pause(random.between(0, 400));
       rig.crash();
       isOver = true;
-      whole.push(...(await Promise.all(callers)).flat());
+      await Promise.all(callers);
       expect((await endless)?.isWhole ?? false).toBe(false);
       await rig.restart({});
     }
-    expect(whole.length).toBeGreaterThan(CRASHES);
 
     // A call wakes the object; whatever it left without an end is lost, and says so.
     await rig.call(who, "/hostile/last");
@@ -92,6 +95,7 @@ describe("kill -9 under load", () => {
   }, 90_000);
 
   it("spends no more of what instances share than there is, and in the end all of it", async () => {
+    const random = chosen();
     const members = [await rig.provision(), await rig.provision()];
     let n = 0;
     /** Its status; 0: nobody answered. */
@@ -104,7 +108,7 @@ describe("kill -9 under load", () => {
       const callers = [...members, ...members].map(async (who) => {
         while ((await ask(who)) !== 0) await pause(40);
       });
-      await pause(150 + Math.random() * 200);
+      await pause(random.between(150, 350));
       rig.crash();
       await Promise.all(callers);
       await rig.restart({});

@@ -198,7 +198,7 @@ export async function startGateRig(
   }
 
   /** The instance's records in R2, as soon as one of them fits. */
-  async function records(who: Instance, fits: (line: Line) => boolean, timeoutMs = 10_000): Promise<Line[]> {
+  async function records(who: Instance, fits: (line: Line) => boolean, timeoutMs = 20_000): Promise<Line[]> {
     for (const endMs = Date.now() + timeoutMs; Date.now() < endMs; await pause(40)) {
       const lines = (await readBucket("transcripts/", who.id)) as Line[];
       if (lines.some(fits)) return lines.filter(({ type }) => type !== undefined);

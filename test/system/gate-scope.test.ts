@@ -12,7 +12,7 @@ const JSON_TYPE = { "content-type": "application/json" };
 const FORM_TYPE = { "content-type": "application/x-www-form-urlencoded" };
 
 beforeAll(async () => {
-  rig = await startGateRig({ limits: LIMITS, firstByteTimeoutMs: 8_000 }, { burst: 30, callsPerSecond: 2 });
+  rig = await startGateRig({ limits: LIMITS, firstByteTimeoutMs: 8_000 }, { burst: 30, callsPerSecond: 1 });
 });
 
 const GET_ONE = { type: "http", upstream: "hostile", operations: ["GET /one/{name}"], where: { name: ["a", "b/c"] } };
@@ -214,7 +214,7 @@ describe("limits", () => {
       title: "Too Many Requests",
       status: 429,
     });
-    await pause(1_000);
+    await pause(1_100);
     expect((await rig.call(who, "/hostile/burst")).status).toBe(200);
     expect((await rig.refused(who, "/hostile/burst"))["decision"]).toMatchObject({ kind: "limited", limit: "rate" });
     expect(rig.upstream.requests("/burst")).toHaveLength(heard.length - limited.length + 1);

@@ -312,7 +312,7 @@ export async function startHarness(options: HarnessOptions = {}) {
     count = 1,
   ): Promise<Members[]> {
     const bucket = await gate.miniflare.getR2Bucket("TRANSCRIPTS");
-    for (let tries = 0; tries < 200; tries++) {
+    for (let tries = 0; tries < 400; tries++) {
       const { objects } = await bucket.list({ prefix: `transcripts/journal=${door}/` });
       for (const { key } of objects)
         if (!segments.has(key)) segments.set(key, gunzipSync((await (await bucket.get(key))?.arrayBuffer()) ?? ""));

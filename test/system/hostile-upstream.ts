@@ -83,7 +83,7 @@ export async function startHostileUpstream(): Promise<HostileUpstream> {
     baseUrl,
     on: (path, behaviour) => void behaviours.set(path, behaviour),
     requests,
-    until: async (path, holds = () => true, timeoutMs = 5_000) => {
+    until: async (path, holds = () => true, timeoutMs = 20_000) => {
       for (const endMs = Date.now() + timeoutMs; Date.now() < endMs; await pause(5)) {
         const found = requests(path).find(holds);
         if (found !== undefined) return found;

@@ -2,6 +2,8 @@
 // anybody heard of it: it is carried on by itself, and who was in its reach never acts again.
 
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { chosen } from "../chosen.ts";
+import type { Random } from "../random.ts";
 import { type GateRig, type Instance, startGateRig } from "./gate-rig.ts";
 import type { Members } from "./harness.ts";
 import { pause } from "./hostile-upstream.ts";
@@ -53,7 +55,7 @@ interface Round {
 }
 
 /** Streams, a kill, and a crash: when some of the streams are cut, or after a random time. */
-async function crashInMidst(round: number): Promise<Round> {
+async function crashInMidst(round: number, random: Random): Promise<Round> {
   const doomed = await Promise.all(Array.from({ length: INSTANCES }, () => provision(`doomed-${round}`)));
   const spared = await provision(`spared-${round}`);
   const targets = [...doomed, spared].flatMap((who) => Array.from({ length: STREAMS_EACH }, () => who));
@@ -71,7 +73,7 @@ async function crashInMidst(round: number): Promise<Round> {
   );
   // When the first of them is cut, or in any moment up to the end of it.
   if (round % 2 === 0) await Promise.race(streams.map(({ ended }) => ended));
-  else await pause(Math.random() * 40);
+  else await pause(random.next() * 40);
   const cutBefore = cutNow();
   const before = isAnswered;
   rig.crash();
@@ -82,9 +84,10 @@ async function crashInMidst(round: number): Promise<Round> {
 
 describe("kill -9 in the middle of a kill", () => {
   it("the switch stands, is carried on by itself, and nobody in its reach acts again", async () => {
+    const random = chosen();
     const rounds: Round[] = [];
     for (let round = 0; round < ROUNDS; round++) {
-      const one = await crashInMidst(round);
+      const one = await crashInMidst(round, random);
       rounds.push(one);
       // The upstream's own log: who heard of the switch before the crash admits nothing after it.
       if (one.cutBefore > 0) {

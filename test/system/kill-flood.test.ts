@@ -42,7 +42,7 @@ async function attack(calls: number, callers: readonly Instance[], { reach, targ
   await flood.begin(LATE, ["plain", "sse", "upload"], inReach);
   const ids = new Set(inReach.map(({ id }) => id));
   // The upstream has more to say to each of them.
-  for (const endMs = Date.now() + 5_000; Date.now() < endMs && flood.openOf(ids) > 0; ) await pause(20);
+  for (const endMs = Date.now() + 15_000; Date.now() < endMs && flood.openOf(ids) > 0; ) await pause(20);
   expect(flood.openOf(ids)).toBe(0);
   await flood.over();
   const receipt = answer.json as unknown as SignedReceipt;

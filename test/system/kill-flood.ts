@@ -1,6 +1,8 @@
 // Hundreds of calls of mixed kinds from many instances, some under way and some about to begin when a switch comes; and what the
 // upstream's own log, the agents' sockets and the transcripts must then say of each other.
 
+import { chosen } from "../chosen.ts";
+import type { Random } from "../random.ts";
 import type { GateRig, Heard, Instance, Line } from "./gate-rig.ts";
 import { pause, type Seen } from "./hostile-upstream.ts";
 import type { Copy, SignedReceipt } from "./kill-rig.ts";
@@ -41,6 +43,7 @@ let count = 0;
 
 /** Serves every kind, and begins `underWay` long calls; answers when the upstream has them. */
 export async function startFlood(rig: GateRig, of: readonly Instance[], underWay: number): Promise<Flood> {
+  const random = chosen();
   let isOver = false;
   serve(rig, () => isOver);
   const asked: Asked[] = [];
@@ -68,7 +71,7 @@ export async function startFlood(rig: GateRig, of: readonly Instance[], underWay
         one.lastByteAtMs = atMs;
       };
       const method = kind === "upload" || kind === "late" ? "PUT" : "GET";
-      const body = kind === "upload" ? longBody(() => isOver) : kind === "late" ? lateBody() : undefined;
+      const body = kind === "upload" ? longBody(() => isOver) : kind === "late" ? lateBody(random) : undefined;
       const call = rig.call(who, one.target, { method, onData, ...(body === undefined ? {} : { body }) });
       running.push(
         call.then(
@@ -116,9 +119,9 @@ async function* longBody(isOver: () => boolean): AsyncGenerator<Buffer> {
 }
 
 /** Short, and not whole before a moment later: it is admitted then, or not at all. */
-async function* lateBody(): AsyncGenerator<Buffer> {
+async function* lateBody(random: Random): AsyncGenerator<Buffer> {
   yield Buffer.from("begun");
-  await pause(20 + Math.random() * 300);
+  await pause(random.between(20, 320));
   yield Buffer.from(", and ended");
 }
 

@@ -151,7 +151,7 @@ export type Copy = Awaited<ReturnType<typeof startCopy>>;
 /** What comes into the bucket comes a moment later: what is missing by then is a fault. */
 export async function settledFaults(copy: Copy, receipt: SignedReceipt): Promise<string[]> {
   let faults: string[] = [];
-  for (const endMs = Date.now() + 10_000; Date.now() < endMs; await pause(300)) {
+  for (const endMs = Date.now() + 20_000; Date.now() < endMs; await pause(300)) {
     await copy.pull();
     faults = await copy.faults(receipt);
     if (faults.length === 0) break;

@@ -80,7 +80,7 @@ const streamsOf = async (who: Instance) => ({
 });
 async function expectRunning(stream: Stream): Promise<void> {
   const sinceMs = Date.now();
-  for (const endMs = sinceMs + 5_000; stream.lastByteAtMs <= sinceMs && Date.now() < endMs; ) await pause(20);
+  for (const endMs = sinceMs + 15_000; stream.lastByteAtMs <= sinceMs && Date.now() < endMs; ) await pause(20);
   expect([stream.endedAtMs, stream.lastByteAtMs > sinceMs]).toEqual([0, true]);
 }
 const statuses = async (who: Instance) =>

@@ -54,7 +54,7 @@ const streaming = async (who: Instance, n: number): Promise<{ readonly ended: Pr
 };
 
 async function switchBy(rule: string): Promise<Members> {
-  for (let tries = 0; tries < 200; tries++) {
+  for (let tries = 0; tries < 800; tries++) {
     const { json } = await rig.h.asAdmin("/admin/v1/switches");
     const found = (json["switches"] as Members[]).find(({ by }) => by === `rule:${rule}`);
     if (found?.["status"] === "done") return found;

@@ -5,7 +5,7 @@ import { cp, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { runCommand } from "../../scripts/cli/commands.ts";
 import { createIo } from "../../scripts/cli/terminal.ts";
 import { humans } from "../../scripts/local/humans.ts";
@@ -25,9 +25,18 @@ let copy: string;
 let origin: string;
 let whileItRan: Ended;
 let following: Promise<Ended>;
+const followed: string[] = [];
+const toldSoFar = () =>
+  followed
+    .join("")
+    .split("\n")
+    .slice(0, -1)
+    .map((line) => JSON.parse(line) as { seq: number; outcome?: string });
+const WAITING = { timeout: 20_000 };
 
-async function run(args: readonly string[], token: string | null, isTTY = false): Promise<Ended> {
-  const [out, err, bytes]: [string[], string[], Uint8Array[]] = [[], [], []];
+/** @param out grows while it runs */
+async function run(args: readonly string[], token: string | null, isTTY = false, out: string[] = []): Promise<Ended> {
+  const [err, bytes]: [string[], Uint8Array[]] = [[], []];
   const env = token === null ? {} : { PORTCULLIS_GATE: origin, PORTCULLIS_TOKEN: token };
   const io = createIo(
     { isTTY, write: (text) => out.push(text) },
@@ -50,9 +59,9 @@ beforeAll(async () => {
     // A stream is recorded about once a second.
     do whileItRan = await oscar(id.slice(0, 20), "--bodies");
     while (!whileItRan.out.includes("on and on"));
-    following = oscar(id, "--follow", "--interval", "0.1", "--json");
+    following = run([id, "--follow", "--interval", "0.1", "--json"], token, false, followed);
     // It has told of the stream as running before the kill comes.
-    await new Promise((resolve) => setTimeout(resolve, 700));
+    await vi.waitFor(() => expect(toldSoFar().map(({ outcome }) => outcome)).toContain("running"), WAITING);
   });
   copy = await mkdtemp(join(tmpdir(), "portcullis-show-"));
   const bucket = await incident.rig.bucket();
@@ -135,8 +144,8 @@ describe("show", () => {
 
   it("--follow goes on: the running call is told again when it is cut, and nothing else twice", async () => {
     const { id } = incident.killed;
-    await new Promise((resolve) => setTimeout(resolve, 300));
     const all = JSON.parse(`[${(await oscar(id, "--json")).out.trimEnd().replaceAll("\n", ",")}]`);
+    await expect.poll(() => toldSoFar().length, WAITING).toBeGreaterThan(all.length);
     await incident.rig.h.gate.close();
     const { out, code, err } = await following;
     expect([code, err]).toEqual([4, expect.stringContaining("could not be reached")]);

@@ -439,9 +439,9 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
   });
 
   it("closes with the task's deadline", async () => {
-    const deadline = String(Math.floor(Date.now() / 1000) + 3);
+    const deadline = String(Math.floor(Date.now() / 1000) + 6);
     const { code, out, err } = await rig.run(
-      `${STATUS} "${ISSUES}"; sleep 4; ${STATUS} "${ISSUES}" 2>/dev/null; echo $?`,
+      `${STATUS} "${ISSUES}"; sleep 7; ${STATUS} "${ISSUES}" 2>/dev/null; echo $?`,
       [],
       { deadline },
     );

@@ -1,13 +1,14 @@
 // The soak, once and short: what it looks for, and with what, stands in test/soak. `npm run soak -- <minutes>` is the long one.
 
 import { describe, expect, it } from "vitest";
+import { chosen } from "../chosen.ts";
 import { soak } from "../soak/soak.ts";
 
 const SECONDS = 8;
 
 describe("the soak", () => {
   it("loses nothing, writes nothing twice, and verifies, whatever crashes and fails", async () => {
-    const seed = Math.floor(Math.random() * 1_000_000_000);
+    const seed = chosen().between(0, 1_000_000_000);
     const said: string[] = [];
     const report = await soak({
       seconds: SECONDS,

@@ -14,7 +14,7 @@ import { claimFolder, findRunning } from "../../scripts/local/run-file.ts";
 import { Narrator } from "../../scripts/tour/narrator.ts";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
-const tourMs = 100_000;
+const tourMs = 240_000;
 let dir: string;
 const runs: Run[] = [];
 
@@ -89,7 +89,7 @@ const alive = (pids: readonly number[]) => processes().filter(({ pid }) => pids.
 
 async function expectNothingLeft(run: Run, children: readonly number[]): Promise<void> {
   expect(children).not.toEqual([]);
-  await expect.poll(() => alive([run.pid, ...children]), { timeout: 2_000 }).toEqual([]);
+  await expect.poll(() => alive([run.pid, ...children]), { timeout: 10_000 }).toEqual([]);
 }
 
 describe("npm start", () => {

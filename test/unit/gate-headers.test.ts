@@ -219,9 +219,13 @@ describe("answeredHeaders", () => {
   it("a hostile Link header takes no longer than its length", () => {
     for (const unit of ["; a ", '"', '\\"', ",", "<", "<,", '; a="', "</v1/a>; x "]) {
       const link = `</v1/a>${unit.repeat(60_000 / unit.length)}<`;
-      const startedAtMs = performance.now();
-      answered({ link });
-      expect(performance.now() - startedAtMs, unit).toBeLessThan(5_000);
+      const tookMs = () => {
+        const startedAtMs = performance.now();
+        answered({ link });
+        return performance.now() - startedAtMs;
+      };
+      // A busy machine may take its time once, and not always.
+      expect(Math.min(tookMs(), tookMs(), tookMs()), unit).toBeLessThan(500);
     }
   });
 

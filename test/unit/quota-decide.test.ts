@@ -3,6 +3,7 @@ import { quota as quotaSchema } from "../../src/config/quotas.ts";
 import type { LeaseAnswer, LeaseRequest, ShareReport } from "../../src/quota/contract.ts";
 import { EMPTY, giveBack, type Holder, lease, type Totals } from "../../src/quota/decide.ts";
 import { of, type Some } from "../../src/quota/dimensions.ts";
+import { Random } from "../random.ts";
 
 const ten = quotaSchema.parse({ per: "task", calls: 10 });
 const request = (change: Partial<LeaseRequest> = {}): LeaseRequest => ({
@@ -85,17 +86,6 @@ describe("a lease", () => {
   });
 });
 
-/** Numbers that a seed decides (mulberry32). */
-function random(seed: number): () => number {
-  let at = seed;
-  return () => {
-    at = (at + 0x6d2b79f5) | 0;
-    let t = Math.imul(at ^ (at >>> 15), 1 | at);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4_294_967_296;
-  };
-}
-
 /** An instance as `durable-objects/shares.ts` is one: what it used is durable, what it holds is not. */
 interface Model {
   readonly name: string;
@@ -115,7 +105,8 @@ interface Model {
 describe("over random histories", () => {
   for (let seed = 1; seed <= 60; seed++)
     it(`never more than the limit, and nothing is lost (${seed})`, () => {
-      const next = random(seed);
+      const random = new Random(seed);
+      const next = (): number => random.next();
       const pick = <T>(from: readonly T[]): T => from[Math.floor(next() * from.length)]!;
       const quota = quotaSchema.parse({ per: "task", calls: 10, ...(seed % 2 === 0 ? { periodSeconds: 60 } : {}) });
       let nowMs = 0;

@@ -356,10 +356,8 @@ describe("segments", () => {
   });
 
   it("end, sealed, at the deadline; and after it nothing is admitted", async () => {
-    const agent = await enrolAgent({
-      task: { id: "build-platform_t1", purpose: "short", deadlineMs: Date.now() + 500 },
-    });
-    await new Promise((resolve) => setTimeout(resolve, 600));
+    const agent = await enrolAgent();
+    vi.spyOn(Date, "now").mockReturnValue(agent.enrolment.task.deadlineMs + 1);
     await runDurableObjectAlarm(stubOf(agent));
     expect(await recordsOf(agent)).toEqual([]);
     expect(await instanceOf(deployment, agent.id).admit(agent.admission())).toMatchObject({

@@ -7,9 +7,8 @@ import type { Approval } from "../../src/approval/contract.ts";
 import type { Deployment } from "../../src/deployment.ts";
 import { encodeBase64url } from "../../src/grant/base64url.ts";
 import { emailDigest } from "../../src/identity/email-digest.ts";
-import { journalOf } from "../../src/objects.ts";
 import { desk, fileIn, heard, put, storyOf } from "./approval-kit.ts";
-import { type Agent, deployment, enrolAgent, type Line } from "./kit.ts";
+import { type Agent, deployment, enrolAgent, journalLines, type Line } from "./kit.ts";
 
 const utf8 = new TextEncoder();
 const part = (value: object): string => encodeBase64url(utf8.encode(JSON.stringify(value)));
@@ -75,8 +74,7 @@ async function asking(change: object = {}, repo = "vault"): Promise<{ agent: Age
   const [found] = await heard(agent);
   return { agent, approval: (await desk().read(found!.id))! };
 }
-const journal = async (): Promise<readonly Line[]> =>
-  (await journalOf(deployment, "admin", Date.now()).read(0, 10_000)).map((line) => JSON.parse(line) as Line);
+const journal = (): Promise<readonly Line[]> => journalLines("admin");
 const REASON = { reason: "read it" };
 
 describe("an approver", () => {

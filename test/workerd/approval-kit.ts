@@ -1,8 +1,8 @@
 import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { expect, vi } from "vitest";
 import type { ApprovalSummary, DecideAnswer, DecideRequest } from "../../src/approval/contract.ts";
-import { approvalDeskOf, journalOf } from "../../src/objects.ts";
-import { type Agent, deployment, deskStub, instanceStub, type Line, recordsOf } from "./kit.ts";
+import { approvalDeskOf } from "../../src/objects.ts";
+import { type Agent, deployment, deskStub, instanceStub, journalLines, type Line, recordsOf } from "./kit.ts";
 
 /** Calls that are held back, and people who decide about them. */
 export const fileIn = (repo: string, file = "a.txt"): string => `/github/repos/acme/${repo}/contents/${file}`;
@@ -66,6 +66,4 @@ export const ring = (agent: Agent) => runDurableObjectAlarm(instanceStub(agent.i
 
 /** What admins did, that has not left for the bucket. */
 export const actsOf = async (id: string): Promise<readonly Line[]> =>
-  (await journalOf(deployment, "admin", Date.now()).read(0, 10_000))
-    .map((line) => JSON.parse(line) as Line)
-    .filter(({ type, approval }) => type === "act" && approval === id);
+  (await journalLines("admin")).filter(({ type, approval }) => type === "act" && approval === id);

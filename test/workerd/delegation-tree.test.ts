@@ -7,6 +7,7 @@ import type { Reach, Target } from "../../src/control/switch.ts";
 import { instanceOf } from "../../src/objects.ts";
 import { coveredBy } from "../../src/scope/decide.ts";
 import { parseEntries } from "../../src/scope/entry.ts";
+import { chosen } from "../chosen.ts";
 import { ORIGIN } from "./config.ts";
 import {
   alarmAt,
@@ -173,7 +174,7 @@ describe("limits", () => {
   });
 
   it("over random trees: nobody exceeds its parent in scope or life, and as many calls pass as the root may make", async () => {
-    const pick = <T>(all: readonly T[]): T => all[Math.floor(Math.random() * all.length)]!;
+    const random = chosen();
     const [everything] = SCOPE;
     const scopes = [
       SCOPE,
@@ -193,15 +194,15 @@ describe("limits", () => {
       const two = await childOf(one, limits({ concurrency: 9, burst: 60, callsPerSecond: 60, calls: 3 }));
       const nodes: Node[] = [root, one, two];
       for (let step = 0; step < 12; step++) {
-        const parent = pick(nodes);
-        const asked = pick([{}, { calls: pick([1, 2, 5, 8]) }]);
-        const rate = pick([300, 100, 30]);
+        const parent = random.one(nodes);
+        const asked = random.one([{}, { calls: random.one([1, 2, 5, 8]) }]);
+        const rate = random.one([300, 100, 30]);
         const answer = await childOf(parent, {
-          ...limits({ ...asked, concurrency: pick([2, 5, 20]), burst: rate, callsPerSecond: rate }),
-          authorization_details: JSON.stringify(pick(scopes)),
-          deadline: String(last - pick([0, 10, 20, 30, 60])),
+          ...limits({ ...asked, concurrency: random.one([2, 5, 20]), burst: rate, callsPerSecond: rate }),
+          authorization_details: JSON.stringify(random.one(scopes)),
+          deadline: String(last - random.one([0, 10, 20, 30, 60])),
         }).catch(() => undefined);
-        await pick(nodes).call();
+        await random.one(nodes).call();
         if (answer === undefined) refused++;
         else {
           nodes.push(answer);

@@ -6,7 +6,7 @@ import { AgentInstance } from "../../durable-objects/agent-instance.ts";
 import { endChild } from "../../src/agent/agent-fetch.ts";
 import { createInstanceKey, createProof, type InstanceKey, thumbprintOf } from "../../src/agent/instance-key.ts";
 import { issueGrant } from "../../src/grant/claims.ts";
-import { instanceOf, journalOf } from "../../src/objects.ts";
+import { instanceOf } from "../../src/objects.ts";
 import { ORIGIN } from "./config.ts";
 import {
   alarmAt,
@@ -21,7 +21,7 @@ import {
   send,
   soon,
 } from "./family-kit.ts";
-import { boardStub, deployment, flip, instanceStub, SCOPE, upstream } from "./kit.ts";
+import { boardStub, deployment, flip, instanceStub, journalLines, SCOPE, upstream } from "./kit.ts";
 
 beforeEach(() => void upstream(() => Response.json([])));
 afterEach(() => vi.restoreAllMocks());
@@ -53,9 +53,7 @@ async function revoke(parent: Node, token: string, shown: Shown = {}): Promise<s
 const DULL = '200 [["cache-control","no-store"]] ';
 
 const refusalsOf = async (instance: string): Promise<readonly string[]> => {
-  const lines = await journalOf(deployment, "authority-refused", Date.now()).read(0, 10_000);
-  return lines
-    .map((line) => JSON.parse(line) as Record<string, unknown>)
+  return (await journalLines("authority-refused"))
     .filter((line) => line["instance"] === instance)
     .map(({ endpoint, reason }) => `${endpoint}: ${reason}`);
 };

@@ -9,13 +9,22 @@ import { HoldBook } from "../../durable-objects/hold-book.ts";
 
 import type { Deployment, Env } from "../../src/deployment.ts";
 import type { LeaseCalls } from "../../src/instance/contract.ts";
-import { instanceOf, journalOf, retentionOf } from "../../src/objects.ts";
+import { instanceOf, retentionOf } from "../../src/objects.ts";
 import type { ErasureRequest, ErasureState, HeldSubject } from "../../src/retention/contract.ts";
 import { NOBODY } from "../../src/retention/cover.ts";
 import { sha256Hex } from "../../src/transcript/envelope.ts";
 import { readErasureLine } from "../../src/transcript/erasure.ts";
 import { instancePartition, rawBodyKey } from "../../src/transcript/layout.ts";
-import { type Agent, deployment, enrolAgent, instanceStub, type Line, retentionStub, settlement } from "./kit.ts";
+import {
+  type Agent,
+  deployment,
+  enrolAgent,
+  instanceStub,
+  journalLines,
+  type Line,
+  retentionStub,
+  settlement,
+} from "./kit.ts";
 
 vi.setConfig({ testTimeout: 30_000 });
 afterEach(() => vi.restoreAllMocks());
@@ -114,14 +123,7 @@ const heldBodies = (agent: Agent): Promise<string[]> =>
   );
 const actsOf = async (id: string): Promise<Line[]> =>
   vi.waitFor(async () => {
-    // Late in the day a clock that a test puts forward is in the next one.
-    const days = [Date.now(), Date.now() + 86_400_000].map((atMs) =>
-      journalOf(deployment, "admin", atMs).read(0, 10_000),
-    );
-    const acts = (await Promise.all(days))
-      .flat()
-      .map((line) => JSON.parse(line) as Line)
-      .filter((line) => line["erasure"] === id || line["hold"] === id);
+    const acts = (await journalLines("admin")).filter((line) => line["erasure"] === id || line["hold"] === id);
     if (acts.length === 0) throw new Error("nothing in the journal yet");
     return acts;
   });

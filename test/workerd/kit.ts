@@ -1,6 +1,6 @@
 import { evictDurableObject, runInDurableObject } from "cloudflare:test";
 import { env, exports } from "cloudflare:workers";
-import { vi } from "vitest";
+import { onTestFinished, vi } from "vitest";
 import type { AgentInstance } from "../../durable-objects/agent-instance.ts";
 import type { ApprovalDesk } from "../../durable-objects/approval-desk.ts";
 import type { Retention } from "../../durable-objects/retention.ts";
@@ -15,7 +15,7 @@ import { encodeBase64url } from "../../src/grant/base64url.ts";
 import { issueGrant } from "../../src/grant/claims.ts";
 import { parsePublicKey } from "../../src/grant/jwk.ts";
 import type { AdmitRequest, Enrolment, Settlement } from "../../src/instance/contract.ts";
-import { instanceOf, switchboardOf } from "../../src/objects.ts";
+import { instanceOf, type JournalDoor, journalOf, switchboardOf } from "../../src/objects.ts";
 import config, { ORIGIN } from "./config.ts";
 
 /** An instance with its key, inside of workerd: enrolled by RPC, calling through the Worker's own fetch handler. */
@@ -185,6 +185,16 @@ export async function verdictOf(agent: Agent): Promise<string> {
   return "admitted";
 }
 
+/** Until the test is over runs are appended by their size alone, and not because a second has passed: a busy machine takes longer. */
+export function appendBySizeAlone(): void {
+  const transcripts = deployment.config.transcripts as { streamLeadMs: number };
+  const { streamLeadMs } = transcripts;
+  transcripts.streamLeadMs = 60_000;
+  onTestFinished(() => {
+    transcripts.streamLeadMs = streamLeadMs;
+  });
+}
+
 export const settlement = (change: Partial<Settlement> = {}): Settlement => ({
   outcome: "complete",
   head: { status: 200, headers: [], mediaType: "application/json", coding: "identity" },
@@ -253,6 +263,12 @@ export function watchRecords(sql: SqlStorage, types: string[]): void {
     if (bindings[0] === "segment" && String(bindings[2]).includes('"stage":0')) types.push("seal");
     return exec(query, ...bindings);
   }) as typeof sql.exec);
+}
+
+/** Lines of a journal that have not left for R2; of the days before and after, too: a day may end in the middle of a test. */
+export async function journalLines(door: JournalDoor): Promise<readonly Line[]> {
+  const days = [-1, 0, 1].map((day) => journalOf(deployment, door, Date.now() + day * 86_400_000).read(0, 10_000));
+  return (await Promise.all(days)).flat().map((line) => JSON.parse(line) as Line);
 }
 
 export const typesOf = (lines: readonly Line[]): string => lines.map(({ type }) => type).join(" ");

@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { AgentInstance } from "../../durable-objects/agent-instance.ts";
 import { endChild } from "../../src/agent/agent-fetch.ts";
 import { instanceOf } from "../../src/objects.ts";
+import { chosen } from "../chosen.ts";
 import { alarmAt, askFor, childOf, enrolmentOf, LEAD, linesOf, type Node, rootOf, said, soon } from "./family-kit.ts";
 import { type Agent, deployment, flip, instanceStub, type Line, settlement, upstream } from "./kit.ts";
 
@@ -128,16 +129,20 @@ describe("the share of a child that is stopped comes back", () => {
     await child.call();
     const { childEnded } = AgentInstance.prototype;
     let times = 0;
+    let isDead = false;
     vi.spyOn(AgentInstance.prototype, "childEnded").mockImplementation(async function (this: AgentInstance, ...word) {
       times++;
-      if (times === 1) await abort(child.id);
-      if (times === 1) throw new Error("the child is gone");
+      if (times === 1) {
+        await abort(child.id);
+        isDead = true;
+        throw new Error("the child is gone");
+      }
       await childEnded.apply(this, word);
       if (times === 2) throw new Error("nobody hears that it was heard");
       return true;
     });
     await child.held.revoke().catch(() => false);
-    await soon(() => expect(times).toBe(1));
+    await soon(() => expect(isDead).toBe(true));
     await alarmAt(child.id, Date.now() + 6_000);
     await returned(root.id);
     await abort(root.id);
@@ -177,7 +182,6 @@ describe("the share of a child that is stopped comes back", () => {
 });
 
 describe("over random trees", () => {
-  const pick = <T>(all: readonly T[]): T => all[Math.floor(Math.random() * all.length)]!;
   const ignore = () => {};
   interface Placed {
     readonly node: Node;
@@ -193,23 +197,25 @@ describe("over random trees", () => {
     );
 
   it("that are ended here and there, whose objects die and whose words are lost: at the end the root has its limit less what was spent", async () => {
+    const random = chosen();
     const real = Date.now.bind(Date);
     for (let round = 0; round < 3; round++) {
       const [CALLS, BYTES] = [100, 10_000_000];
       const root = await rootOf({ limits: { ...LEAD, calls: CALLS, bytes: BYTES } });
       const nodes: Placed[] = [{ node: root, parent: null, level: 0 }];
       const grow = async ({ node, level }: Placed): Promise<void> => {
-        const [calls, most] = [pick([[24, 12, 5][level] ?? 1, 3]), [40, 12, 3][level] ?? 1];
+        const [calls, most] = [random.one([[24, 12, 5][level] ?? 1, 3]), [40, 12, 3][level] ?? 1];
         const child = await childOf(node, limits({ calls, concurrency: most, burst: most, callsPerSecond: most }));
         nodes.push({ node: child, parent: node, level: level + 1 });
       };
       for (let i = 0; i < 3; i++) await grow(nodes[0]!);
-      for (let i = 0; i < 9; i++) await grow(pick(nodes)).catch(ignore);
+      for (let i = 0; i < 9; i++) await grow(random.one(nodes)).catch(ignore);
       for (const method of ["childEnded", "endAsChildOf", "confirmChild"] as const) {
         const methods = AgentInstance.prototype as unknown as Record<string, (...args: unknown[]) => Promise<unknown>>;
         const original = methods[method]!;
+        const losses = random.fork();
         vi.spyOn(methods, method).mockImplementation(async function (this: AgentInstance, ...args) {
-          const luck = Math.random();
+          const luck = losses.next();
           if (luck < 0.15) throw new Error("lost on the way there");
           const answer = await original.apply(this, args);
           if (luck < 0.3) throw new Error("lost on the way back");
@@ -217,11 +223,12 @@ describe("over random trees", () => {
         });
       }
       const steps = Array.from({ length: 40 }, async () => {
+        const own = random.fork();
         // Beside each other, in whatever order the machine has them.
-        await new Promise((resolve) => setTimeout(resolve, Math.random() * 1_500));
-        const placed = pick(nodes);
+        await new Promise((resolve) => setTimeout(resolve, own.next() * 1_500));
+        const placed = own.one(nodes);
         const { node, parent } = placed;
-        const luck = Math.random();
+        const luck = own.next();
         if (luck < 0.15) await grow(placed);
         else if (luck < 0.75) await Promise.all([node.call(), node.call()]);
         else if (luck < 0.82 && parent !== null) await endChild(parent.held, node.id);

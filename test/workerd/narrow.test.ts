@@ -261,7 +261,7 @@ describe("somebody who comes with an older ID token", () => {
         await runDurableObjectAlarm(boardStub());
         expect((await board().read(sw.id))?.opened).toMatchObject({ by: "expiry" });
       },
-      { timeout: 5_000, interval: 100 },
+      { interval: 100 },
     );
     expect(await enrolling(parent, { ancestors: [parent.id] })).toMatchObject({ reason: "narrowed" });
     // A shard that comes up after that, too.
@@ -324,7 +324,7 @@ describe("an instance that was not there", () => {
         await runDurableObjectAlarm(boardStub());
         expect((await board().read(state.switch.id))?.opened).not.toBeNull();
       },
-      { timeout: 5_000, interval: 100 },
+      { interval: 100 },
     );
     await evictDurableObject(rosterStub(agent.enrolment.rosterShard));
     expect(await verdicts(agent)).toEqual(["admitted", LOST]);

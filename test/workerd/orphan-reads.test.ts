@@ -23,7 +23,7 @@ afterEach(() => vi.restoreAllMocks());
 describe("a lost body that R2 does not give back", () => {
   it("keeps no other record from R2, nor who is due from leaving; when it can be read, the transcript ends", async () => {
     const agent = await enrolAgent();
-    const watched = watchBucket();
+    const watched = watchBucket(agent);
     vi.spyOn(console, "error").mockImplementation(() => {});
     const { seq, lease } = await begin(agent);
     await answer(lease, noise(OBJECT + 2 * MIB));

@@ -4,6 +4,7 @@ import type { Limits } from "../../src/config/define.ts";
 import type { LeaseCalls } from "../../src/instance/contract.ts";
 import type { Usage } from "../../src/instance/limits.ts";
 import { instanceOf } from "../../src/objects.ts";
+import { Random } from "../random.ts";
 import { ORIGIN } from "./config.ts";
 import { askFor, childOf, enrolmentOf, LEAD, rootOf, said, send } from "./family-kit.ts";
 import { type Agent, deployment, enrolAgent, ISSUES, instanceStub, recordsOf, settlement, upstream } from "./kit.ts";
@@ -126,11 +127,8 @@ describe("the budget of bytes", () => {
   });
 
   it("holds for Workers that pass all they may, over random runs, ends and deaths of the object", async () => {
-    let state = 7;
-    const random = (below: number): number => {
-      state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
-      return Math.floor((state / 4_294_967_296) * below);
-    };
+    const choices = new Random(7);
+    const random = (below: number): number => Math.floor(choices.next() * below);
     for (let round = 0; round < 12; round++) {
       const limit = 10 ** (3 + random(3)) + random(1_000);
       const agent = await agentWith({ bytes: limit, concurrency: 1 + random(6) });
@@ -191,7 +189,7 @@ describe("the budget of bytes", () => {
       await giveUpOrphans(agent);
       expect(await bytesLeft(agent)).toBeLessThanOrEqual(limit - passed);
     }
-  }, 20_000);
+  });
 
   it("of a Worker that fell silent, what it may have passed stays charged; of one that ended, it comes back", async () => {
     const agent = await agentWith({ bytes: 1_000, concurrency: 2 });

@@ -38,6 +38,14 @@ export async function verdict(asked: Promise<Admission>): Promise<string> {
   return "quota" in denial ? `${denial.kind} by ${denial.quota!.split(".", 1)[0]}` : denial.kind;
 }
 
+/** Asks again where the shared limits were too slow for a call: on a busy machine that takes nothing from anybody, and says nothing of them. */
+export async function decided(again: () => Promise<Admission>): Promise<string> {
+  for (;;) {
+    const word = await verdict(again());
+    if (word !== "unavailable") return word;
+  }
+}
+
 export function count(words: readonly string[]): Record<string, number> {
   const counts: Record<string, number> = {};
   for (const word of words) counts[word] = (counts[word] ?? 0) + 1;

@@ -5,8 +5,9 @@ import { Quota } from "../../durable-objects/quota.ts";
 import { WaitingCalls } from "../../durable-objects/waiting-calls.ts";
 import type { Admission } from "../../src/instance/contract.ts";
 import { instanceOf } from "../../src/objects.ts";
+import { chosen } from "../chosen.ts";
 import { type Agent, deployment, enrolAgent, instanceStub, recordsOf, settlement, verdictOf } from "./kit.ts";
-import { abort, abortInstance, ask, count, ofTask, quotaStub, readQuota, team, verdict } from "./quota-kit.ts";
+import { abort, abortInstance, ask, count, decided, ofTask, quotaStub, readQuota, team, verdict } from "./quota-kit.ts";
 
 vi.setConfig({ testTimeout: 60_000 });
 afterEach(() => vi.restoreAllMocks());
@@ -22,28 +23,29 @@ const later = (ms: number) => vi.spyOn(Date, "now").mockReturnValue(Date.now() +
 describe("the last ten", () => {
   it("of a thousand calls at once of one instance are ten", async () => {
     const { task, members } = await team("ten-bot", 1);
-    const words = await Promise.all(Array.from({ length: 1_000 }, () => verdict(ask(members[0]!))));
+    const words = await Promise.all(Array.from({ length: 1_000 }, () => decided(() => ask(members[0]!))));
     expect(count(words)).toEqual({ admitted: 10, "exhausted by ten": 990 });
     expect(await readQuota(`ten.${task}`)).toMatchObject({ quota: "ten", key: task, period: null, instances: 1 });
   });
 
   it("of a thousand calls at once of fifty instances are ten", async () => {
     const { members } = await team("ten-bot", 50);
-    const words = await Promise.all(Array.from({ length: 1_000 }, (_, i) => verdict(ask(members[i % 50]!))));
+    const words = await Promise.all(Array.from({ length: 1_000 }, (_, i) => decided(() => ask(members[i % 50]!))));
     expect(count(words)).toEqual({ admitted: 10, "exhausted by ten": 990 });
   });
 
   it("are never more while objects die, and none is lost for good", async () => {
+    const random = chosen();
     const { task, members } = await team("ten-bot", 20);
     const name = `ten.${task}`;
     const words: string[] = [];
     const call = async (i: number): Promise<void> => {
-      await new Promise((resolve) => setTimeout(resolve, Math.random() * 400));
+      await new Promise((resolve) => setTimeout(resolve, random.next() * 400));
       words.push(await verdict(ask(members[i % 20]!)));
     };
-    const dying = async (): Promise<void> => {
+    const dying = async (deaths = random.fork()): Promise<void> => {
       for (let i = 0; i < 12; i++) {
-        await new Promise((resolve) => setTimeout(resolve, Math.random() * 40));
+        await new Promise((resolve) => setTimeout(resolve, deaths.next() * 40));
         await (i % 3 === 0 ? abort(quotaStub(name) as DurableObjectStub<undefined>) : abortInstance(members[i % 20]!));
       }
     };
@@ -367,7 +369,7 @@ describe("a deployment", () => {
       // What had been leased before may still be used.
       expect(count(words)["admitted"] ?? 0).toBeLessThanOrEqual(4);
       ten.calls = 30;
-      await vi.waitFor(async () => expect(await verdict(ask(members[0]!))).toBe("admitted"), { timeout: 3_000 });
+      await vi.waitFor(async () => expect(await verdict(ask(members[0]!))).toBe("admitted"));
     } finally {
       ten.calls = 10;
     }

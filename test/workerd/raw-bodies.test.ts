@@ -4,7 +4,17 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import { Lease } from "../../durable-objects/lease.ts";
 import { LEASE_ANSWER_MS } from "../../src/gate/held-lease.ts";
 import { instanceOf } from "../../src/objects.ts";
-import { type Agent, deployment, enrolAgent, ISSUES, instanceStub, settlement, switchOf, upstream } from "./kit.ts";
+import {
+  type Agent,
+  appendBySizeAlone,
+  deployment,
+  enrolAgent,
+  ISSUES,
+  instanceStub,
+  settlement,
+  switchOf,
+  upstream,
+} from "./kit.ts";
 import {
   answer,
   begin,
@@ -33,7 +43,7 @@ import {
 import { giveUpOrphans } from "./resume-kit.ts";
 
 /** Large bodies of an instance, whatever happens to the object or to R2 meanwhile. */
-vi.setConfig({ testTimeout: 30_000 });
+vi.setConfig({ testTimeout: 120_000 });
 afterEach(() => vi.restoreAllMocks());
 
 const NO_TAIL = settlement({ tail: new Uint8Array(0), heldBytes: 0 });
@@ -49,7 +59,7 @@ async function expectDone(agent: Agent): Promise<void> {
 }
 
 async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
-  for (let i = 0; i < 400; i++) {
+  for (let i = 0; i < 2_000; i++) {
     if (await holds()) return;
     await pause(10);
   }
@@ -62,7 +72,7 @@ describe("an object that is reset in the middle of raw bodies", () => {
 
   /** Some objects in R2, one in a table, one half full. */
   async function halfWay(agent: Agent) {
-    const watched = watchBucket();
+    const watched = watchBucket(agent);
     const { seq, lease } = await upload(agent, request);
     await answer(lease, came.slice(0, OBJECT + MIB));
     await until(() => watched.stored.length === 2);
@@ -136,7 +146,7 @@ describe("an object that is reset in the middle of raw bodies", () => {
 
   it("between a put and the drop of its table", async () => {
     const agent = await enrolAgent();
-    const watched = watchBucket();
+    const watched = watchBucket(agent);
     const { seq, lease } = await begin(agent);
     watched.after = hang;
     await answer(lease, came.slice(0, OBJECT + 2 * MIB), came.length);
@@ -257,7 +267,7 @@ describe("a write that fails", () => {
 describe("while R2 can't be written", () => {
   it("a body is held up to the bound, then cut, and calls are refused until all of it is stored", async () => {
     const agent = await enrolAgent();
-    const watched = watchBucket();
+    const watched = watchBucket(agent);
     let tries = 0;
     watched.before = () => {
       tries++;
@@ -298,7 +308,7 @@ describe("while R2 can't be written", () => {
 
   it("a kill cuts a raw body, and all of it is stored when R2 is back", async () => {
     const agent = await enrolAgent();
-    const watched = watchBucket();
+    const watched = watchBucket(agent);
     watched.before = R2_DOWN;
     vi.spyOn(console, "error").mockImplementation(() => {});
     const bytes = noise(OBJECT + 2 * MIB);
@@ -350,7 +360,7 @@ describe("while R2 can't be written", () => {
 describe("while R2 is slow", () => {
   it("an upload is slowed, not cut, and little is held", async () => {
     const agent = await enrolAgent();
-    const watched = watchBucket();
+    const watched = watchBucket(agent);
     let appended = 0;
     let mostHeld = 0;
     const held = () => appended - OBJECT * watched.stored.filter(isRaw).length;
@@ -374,7 +384,7 @@ describe("while R2 is slow", () => {
 
   it("who appends is held back for less than its Worker's patience where R2 takes nothing", async () => {
     const agent = await enrolAgent();
-    const watched = watchBucket();
+    const watched = watchBucket(agent);
     const { lease } = await begin(agent);
     const bytes = noise(33 * MIB);
     watched.before = hang;
@@ -389,7 +399,7 @@ describe("while R2 is slow", () => {
 
   it("the alarm comes to its end, and the deadline is kept", async () => {
     const agent = await enrolAgent();
-    const watched = watchBucket();
+    const watched = watchBucket(agent);
     const { seq, lease } = await begin(agent);
     const bytes = noise(OBJECT + 2 * MIB);
     watched.before = hang;
@@ -419,18 +429,22 @@ describe("while R2 is slow", () => {
 
   it("the alarm joins what is being stored already", async () => {
     const agent = await enrolAgent();
-    const watched = watchBucket();
+    const watched = watchBucket(agent);
     const { seq, lease } = await begin(agent);
     const keys: string[] = [];
-    watched.before = (key) => {
+    let isLetGo = false;
+    watched.before = async (key) => {
       keys.push(key);
-      return pause(50);
+      while (!isLetGo) await pause(5);
     };
     const bytes = noise(OBJECT + 5);
     await answer(lease, bytes, bytes.length);
     expect(keys.length).toBe(1);
     await lease.settle(NO_TAIL);
-    await flush(agent);
+    const flushing = flush(agent);
+    await pause(50);
+    isLetGo = true;
+    await flushing;
     expect(keys.filter(isRaw)).toEqual([0, 1].map((no) => rawKey(agent, seq, "answer", no)));
     // The last of them became full when the first was on its way: its segment waited for it all the same.
     expect(keys.findIndex((key) => key.startsWith("transcripts/"))).toBe(keys.length - 1);
@@ -503,9 +517,10 @@ describe("through the gate", () => {
     ["64 KiB", 65_536],
     ["1 MiB", MIB],
   ])("an answer of %s costs no raw table and no kept row", async (_name, size) => {
+    appendBySizeAlone();
     const agent = await enrolAgent();
     upstream(() => source(noise(size), { "content-length": String(size) }));
-    const watched = watchBucket();
+    const watched = watchBucket(agent);
     const { log, ...raw } = await costOf(agent, async () => (await agent.call(ISSUES)).bytes());
     expect(raw).toEqual({ raw: 0, tables: 0, kept: 0 });
     expect(log).toBeLessThanOrEqual(2 + size / 262_144);
@@ -514,10 +529,11 @@ describe("through the gate", () => {
   });
 
   it("an answer of 10 MiB costs a row for each run, and a put for each object", async () => {
+    appendBySizeAlone();
     const agent = await enrolAgent();
     const size = 10 * MIB;
     upstream(() => source(noise(size), { "content-length": String(size) }));
-    const watched = watchBucket();
+    const watched = watchBucket(agent);
     const cost = await costOf(agent, async () => {
       expect(isSame(await (await agent.call(ISSUES)).bytes(), noise(size))).toBe(true);
       await flush(agent);

@@ -6,6 +6,7 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import { readTranscript } from "../../src/admin/transcripts.ts";
 import type { Deployment } from "../../src/deployment.ts";
 import { instancePartition } from "../../src/transcript/layout.ts";
+import { Random } from "../random.ts";
 import { type Agent, deployment, enrolAgent, instanceStub, verdictOf } from "./kit.ts";
 
 afterEach(() => vi.restoreAllMocks());
@@ -18,15 +19,6 @@ async function flush(agent: Agent, drops: boolean): Promise<void> {
   const clock = vi.spyOn(Date, "now").mockReturnValue(laterMs);
   await runDurableObjectAlarm(instanceStub(agent.id));
   clock.mockRestore();
-}
-
-/** Pseudo-random, and the same in every run. */
-function randomOf(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    return state / 2 ** 32;
-  };
 }
 
 /** The deployment, with `between` called before and after each step of who reads by it, and few lines at once. */
@@ -57,19 +49,19 @@ const textOf = async (by: Deployment, agent: Agent): Promise<string> =>
 
 describe("a transcript that is read while it is written", () => {
   it.each([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])("has all lines, each once, seals among them (%i)", async (seed) => {
-    const random = randomOf(seed);
+    const random = new Random(seed);
     const failed = vi.spyOn(console, "error");
     const agent = await enrolAgent();
-    for (let calls = Math.floor(random() * 4); calls > 0; calls--) await verdictOf(agent);
-    if (random() < 0.5) await flush(agent, random() < 0.5);
+    for (let calls = Math.floor(random.next() * 4); calls > 0; calls--) await verdictOf(agent);
+    if (random.next() < 0.5) await flush(agent, random.next() < 0.5);
     let left = 30;
     const between = async () => {
       if (left-- <= 0) return;
-      const dice = random();
+      const dice = random.next();
       if (dice < 0.35) await verdictOf(agent);
-      if (dice > 0.2 && dice < 0.6) await flush(agent, random() < 0.5);
+      if (dice > 0.2 && dice < 0.6) await flush(agent, random.next() < 0.5);
     };
-    const read = await textOf(disturbed(between, 2 + Math.floor(random() * 3)), agent);
+    const read = await textOf(disturbed(between, 2 + Math.floor(random.next() * 3)), agent);
     expect(left).toBeLessThan(30);
     await verdictOf(agent);
     await flush(agent, true);

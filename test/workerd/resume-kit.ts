@@ -68,7 +68,7 @@ export async function stream(agent: Agent, type = "text/event-stream"): Promise<
 
 /** Until the agent has got exactly this. */
 export const until = (streaming: Streaming, text: string): Promise<void> =>
-  vi.waitFor(() => expect(streaming.got()).toBe(text), { timeout: 5_000 });
+  vi.waitFor(() => expect(streaming.got()).toBe(text));
 
 export async function answerOf(agent: Agent, call: number): Promise<Line | undefined> {
   const answers = (await recordsOf(agent)).filter((line) => line.type === "answer" && line["call"] === call);

@@ -19,7 +19,6 @@ import {
 import { reset } from "./raw-kit.ts";
 import { answerOf, expectRecorded, giveUpOrphans, noiseText, stream, until } from "./resume-kit.ts";
 
-vi.setConfig({ testTimeout: 20_000 });
 afterEach(() => vi.restoreAllMocks());
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
@@ -321,10 +320,17 @@ describe("a call that something stopped while its object was away", () => {
     const agent = await enrolAgent();
     const streaming = await stream(agent);
     const text = noiseText(1_300_000, 4);
+    let appended = 0;
+    const { append } = Lease.prototype;
+    vi.spyOn(Lease.prototype, "append").mockImplementation(async function (this: Lease, ...args) {
+      const kept = await append.apply(this, args);
+      appended += args[0].byteLength;
+      return kept;
+    });
     for (let at = 0; at < text.length; at += 50_000) streaming.say(text.slice(at, at + 50_000));
     await vi.waitFor(() => expect(streaming.got().length).toBe(text.length), { timeout: 10_000 });
-    // The last of it is durable.
-    await pause(1_200);
+    await vi.waitFor(() => expect(appended).toBe(text.length));
+    await runInDurableObject(instanceStub(agent.id), (_instance, { storage }) => storage.sync());
     await reset(agent);
     streaming.say("two ");
     expect([await streaming.over, streaming.got() === text]).toEqual(["cut", true]);

@@ -264,7 +264,7 @@ describe("a roster that can't be asked", () => {
     expect(answer).toMatchObject({ admitted: false, denial: { kind: "unavailable" } });
     // Calls of other tests still run, and say so.
     expect(silent.mock.calls.filter(([instance]) => instance === agent.id)).toHaveLength(1);
-  }, 10_000);
+  });
 });
 
 describe("members whose task is long over", () => {

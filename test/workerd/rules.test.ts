@@ -76,7 +76,7 @@ const delivered = (agent: Agent): Promise<FlipState> =>
       expect(flips[0]).toMatchObject({ status: "done" });
       return flips[0]!;
     },
-    { timeout: 5_000, interval: 20 },
+    { interval: 20 },
   );
 const owed = (agent: Agent): Promise<number> =>
   runInDurableObject(
@@ -249,13 +249,13 @@ describe("an enforced rule", () => {
     const { switch: sw } = await delivered(agent);
     await vi.waitFor(async () => expect(await owed(agent)).toBe(0));
     await switchboardOf(deployment).lift(sw.id, { by: "admin", email: null, reason: "looked at" });
-    await vi.waitFor(() => serve(agent), { timeout: 5_000 });
+    await vi.waitFor(() => serve(agent));
     await probe(agent);
     await probe(agent);
     await serve(agent);
     await probe(agent);
     expect(await ask(agent)).toMatchObject(DEAD);
-    await vi.waitFor(async () => expect(await flipsOf(agent)).toHaveLength(2), { timeout: 5_000 });
+    await vi.waitFor(async () => expect(await flipsOf(agent)).toHaveLength(2));
   });
 });
 
@@ -420,6 +420,6 @@ describe("a pause for a time", () => {
     const clock = vi.spyOn(Date, "now").mockReturnValue(sw.untilMs!);
     await runDurableObjectAlarm(board);
     clock.mockRestore();
-    await vi.waitFor(() => serve(agent), { timeout: 5_000 });
+    await vi.waitFor(() => serve(agent));
   });
 });

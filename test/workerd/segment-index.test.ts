@@ -15,9 +15,10 @@ import {
 import { type Agent, deployment, enrolAgent, instanceStub, type Line, verdictOf } from "./kit.ts";
 
 const FLUSH_MS = 61_000;
-/** Each test has a day of its own: journals are found by their hour, and the bucket is shared. */
-let day = 0;
-const at = (hours: number, minutes = 0): number => Date.UTC(2027, 0, day, hours, minutes);
+const DAY_MS = 24 * HOUR_MS;
+/** Each test has a day of its own: journals are found by their hour, and the bucket is shared. None is over: an alarm rings when its test says so. */
+let day = Math.floor(Date.now() / DAY_MS) + 30;
+const at = (hours: number, minutes = 0): number => day * DAY_MS + hours * HOUR_MS + minutes * 60_000;
 const shard = (agent: Agent): number => shardOf(agent.id, deployment.config.roster.shards);
 const journalStub = (agent: Agent, hourMs: number) =>
   env.JOURNAL.get(env.JOURNAL.idFromName(indexJournalName(hourMs, shard(agent)))) as DurableObjectStub<Journal>;

@@ -135,7 +135,7 @@ describe("an opening", () => {
     });
     const ringing = runDurableObjectAlarm(boardStub());
     await vi.waitFor(() => expect(opens).toContain(timed.switch.id));
-    await vi.waitFor(async () => expect((await board.read(kill.id))?.status).toBe("done"), { timeout: 4_000 });
+    await vi.waitFor(async () => expect((await board.read(kill.id))?.status).toBe("done"));
     held.resolve();
     await ringing;
   });
@@ -230,7 +230,7 @@ describe("an end at the deadline", () => {
     clock.mockReturnValue(endMs + 33_000);
     await runDurableObjectAlarm(boardStub());
     expect((await board.read(killed.switch.id))?.status).toBe("done");
-  }, 20_000);
+  });
 
   it("puts on record what was closed while its Worker was silent", async () => {
     const human = crypto.randomUUID();
@@ -249,7 +249,7 @@ describe("an end at the deadline", () => {
       await instance.alarm();
     });
     expect(types).toEqual(["switched", "answer", "ended", "seal"]);
-  }, 20_000);
+  });
 });
 
 it("a time that no alarm can be set to, and no reader can print, is refused", () => {

@@ -5,8 +5,7 @@ import { createHash } from "node:crypto";
 import { expect, it } from "vitest";
 import { admin } from "../../src/admin/admin.ts";
 import type { Deployment } from "../../src/deployment.ts";
-import { journalOf } from "../../src/objects.ts";
-import { deployment, type Line } from "./kit.ts";
+import { deployment, journalLines } from "./kit.ts";
 
 const PATH = "/admin/v1/switches";
 const KEY = `pbg_${"k".repeat(43)}`;
@@ -30,10 +29,7 @@ it.each([
   "application/json",
   "text/event-stream",
 ])("a key that was used for another switch is a refusal, and on record: %s", async (accept) => {
-  const refusals = async () =>
-    (await journalOf(deployment, "admin", Date.now()).read(0, 10_000))
-      .map((line) => JSON.parse(line) as Line)
-      .filter(({ type }) => type === "refused");
+  const refusals = async () => (await journalLines("admin")).filter(({ type }) => type === "refused");
   const before = (await refusals()).length;
   const key = crypto.randomUUID();
   await kill("one", key, accept);

@@ -5,6 +5,7 @@ import type { Switchboard } from "../../durable-objects/switchboard.ts";
 import type { FlipState } from "../../src/control/contract.ts";
 import { shardOf } from "../../src/control/shard.ts";
 import { instanceOf, rosterOf, switchboardOf } from "../../src/objects.ts";
+import { chosen } from "../chosen.ts";
 import {
   type Agent,
   boardStub,
@@ -210,10 +211,11 @@ describe("a shard that comes up cold", () => {
 
 describe("a higher number of shards", () => {
   it("moves nobody who is enrolled, and a switch finds old and new", async () => {
+    const random = chosen();
     const human = uuid();
     const agents = await Promise.all(Array.from({ length: 8 }, () => enrolAgent({ human })));
     const more = await Promise.all(
-      Array.from({ length: 8 }, () => enrolAgent({ human, rosterShard: 120 + Math.floor(Math.random() * 16) })),
+      Array.from({ length: 8 }, () => enrolAgent({ human, rosterShard: random.between(120, 135) })),
     );
     expect(agents.some(({ id, enrolment }) => shardOf(id, 16) !== enrolment.rosterShard)).toBe(true);
     const all = [...agents, ...more];

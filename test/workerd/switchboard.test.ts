@@ -105,6 +105,6 @@ describe("a switchboard that lost its alarm with a flip pending", () => {
     vi.restoreAllMocks();
     await runInDurableObject(boardStub(), (_board, state) => state.abort("reset by a test")).catch(() => {});
     // Nobody flips again: that somebody looks is enough to start it.
-    await vi.waitFor(async () => expect(await listed("rearmed")).toEqual(["done"]), { timeout: 3_000, interval: 50 });
+    await vi.waitFor(async () => expect(await listed("rearmed")).toEqual(["done"]), { interval: 50 });
   });
 });

@@ -480,7 +480,7 @@ describe("a pause, and what comes after it", () => {
     expect(await completes(agent)).toBe(false);
     await switchboardOf(deployment).resume({ reach: "instance", target }, { by: "admin", email: null, reason: "over" });
     const board = await switchboardOf(deployment).read(state.switch.id);
-    await expect.poll(() => completes(agent), { timeout: 5_000 }).toBe(true);
+    await expect.poll(() => completes(agent)).toBe(true);
     const story = await tell(board!, [agent]);
     expect(story.receipt).toMatchObject({ cut: 1, opened: { by: "admin" } });
     expect(judge(story).findings).toEqual([]);

@@ -7,6 +7,7 @@ import { gate } from "../../src/gate/gate.ts";
 import { ORIGIN } from "./config.ts";
 import {
   type Agent,
+  appendBySizeAlone,
   boardStub,
   deployment,
   enrolAgent,
@@ -158,6 +159,7 @@ describe("the roster hears of streams", () => {
   });
 
   it("of others when their first run is on record, and not at all of what is short", async () => {
+    appendBySizeAlone();
     const agent = await enrolAgent();
     const confirm = vi.spyOn(Roster.prototype, "confirm");
     // Without a length, and over before it is due to be appended.

@@ -24,6 +24,11 @@ export class Random {
     return least + Math.floor(this.next() * (most - least + 1));
   }
 
+  /** Each as often as the others. */
+  one<T>(all: readonly T[]): T {
+    return all[Math.floor(this.next() * all.length)]!;
+  }
+
   /** One of the names, as often as their weights say. */
   pick<Name extends string>(weights: Readonly<Record<Name, number>>): Name {
     const entries = Object.entries(weights) as [Name, number][];
