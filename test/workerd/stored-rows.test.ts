@@ -4,9 +4,18 @@ import { env, evictDurableObject, runDurableObjectAlarm, runInDurableObject } fr
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { attributesOf } from "../../durable-objects/instance-fields.ts";
 import type { JournalEntry } from "../../src/control/contract.ts";
-import { journalOf, switchboardOf } from "../../src/objects.ts";
+import { switchboardOf } from "../../src/objects.ts";
 import { bodiesKey, instancePartition } from "../../src/transcript/layout.ts";
-import { boardStub, deployment, deskStub, enrolAgent, flipRequest, retentionStub, rosterStub } from "./kit.ts";
+import {
+  boardStub,
+  deployment,
+  deskStub,
+  enrolAgent,
+  flipRequest,
+  journalLines,
+  retentionStub,
+  rosterStub,
+} from "./kit.ts";
 
 /** What the operator is told. */
 let told: string[];
@@ -137,9 +146,8 @@ describe("the switchboard", () => {
     await vi.waitFor(async () =>
       expect(await exec(boardStub(), "SELECT json FROM acts")).toEqual([{ json: '{"type":"act"}' }]),
     );
-    const lines = await journalOf(deployment, "admin", Date.now()).read(0, 1_000);
-    const deeds = lines.map((one) => (JSON.parse(one) as { deed?: string }).deed);
-    expect(deeds.filter((deed) => deed?.startsWith("row-"))).toEqual(["row-1", "row-3"]);
+    const deeds = (await journalLines("admin")).map(({ deed }) => String(deed));
+    expect(deeds.filter((deed) => deed.startsWith("row-"))).toEqual(["row-1", "row-3"]);
     await runDurableObjectAlarm(boardStub() as never);
     expect(told).toEqual([
       expect.stringMatching(/^state not readable act is not as .*: fields.* The journal is not told$/),
