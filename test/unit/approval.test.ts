@@ -61,6 +61,14 @@ describe("who asks for approval", () => {
     ["a path with parameters", { x: ["vault"] }, { segments: ["a", "vault;v=1"] }],
     ["a path that is encoded twice", { x: ["vault"] }, { segments: ["%61", "vaul%74"] }],
     ["a path that is encoded four times, in another case", { x: ["vault"] }, { segments: ["a", "vaul%252554"] }],
+    [
+      "a path that is encoded twice, beside a percent sign that encodes nothing",
+      { x: ["vault"] },
+      { segments: ["a", "vaul%74;%"] },
+    ],
+    ["two encoded slashes", { x: ["vault"] }, { segments: ["a//vault"] }],
+    ["an encoded slash beside one", { x: ["vault"] }, { segments: ["a/", "vault/", ""] }],
+    ["a segment of parameters alone", { x: ["vault"] }, { segments: ["a", ";v=1", "vault"] }],
     ["a slash that is encoded twice", { x: ["vault"] }, { segments: ["a%2Fvault"] }],
     ["an encoded slash", { x: ["vault"] }, { segments: ["a/vault"] }],
   ])("doubt asks: %s", (_, where, of) => {
