@@ -8,6 +8,7 @@ import type { RecordedRequest } from "../../src/instance/contract.ts";
 import type { Call, Json } from "../../src/scope/call.ts";
 import { coveredBy } from "../../src/scope/decide.ts";
 import { parseEntries } from "../../src/scope/entry.ts";
+import { readingsOf } from "../../src/scope/readings.ts";
 
 const entry = (change: object = {}) => ({ type: "http", upstream: "github", operations: ["PUT /a/{x}"], ...change });
 const parse = (...entries: object[]) => boundaries.safeParse(entries);
@@ -73,6 +74,11 @@ describe("who asks for approval", () => {
     ["an encoded slash", { x: ["vault"] }, { segments: ["a/vault"] }],
   ])("doubt asks: %s", (_, where, of) => {
     expect(asks(where, of)).toBe(true);
+  });
+  it("what a path may be read as is found out once, whatever number of operations it is held against", () => {
+    const segments = ["a", "vaul%2574"];
+    expect(readingsOf(segments)).toBe(readingsOf(segments));
+    expect(readingsOf(segments)).toContainEqual(["a", "vault"]);
   });
   it.each<[string, object, Partial<Call>]>([
     ["a number out of the range", LARGE, json({ amount: 999 })],

@@ -53,7 +53,9 @@ describe("an operation with a part that is a wildcard elsewhere", () => {
   });
 
   it("is within the parent's scope that holds it", () => {
-    const config = { entitlements: { groups: {}, humans: {} }, agents: {}, boundaries: [] } as unknown as Parameters<typeof ceilingsOf>[0];
+    const config = { entitlements: { groups: {}, humans: {} }, agents: {}, boundaries: [] } as unknown as Parameters<
+      typeof ceilingsOf
+    >[0];
     const who = { human: "h", emailDigest: null, agent: "bot", groups: [], parentScope: SCOPE };
     const parent = ceilingsOf(config, who).filter(({ name }) => name === "parent");
     expect(permitsOf(parent, call).ok).toBe(true);
