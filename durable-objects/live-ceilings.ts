@@ -6,7 +6,7 @@ import { type Ceiling, type CeilingPermit, ceilingsOf, findExcess, permitsOf } f
 import type { Enrolment } from "../src/instance/contract.ts";
 import { err, type Result } from "../src/result.ts";
 import type { Call } from "../src/scope/call.ts";
-import { parseEntries } from "../src/scope/entry.ts";
+import { readEntries } from "../src/scope/entry.ts";
 import type { Lease } from "./lease.ts";
 
 /**
@@ -50,7 +50,7 @@ export class LiveCeilings {
   /** Whether a newcomer's scope is within what these switches leave. Null: it is. Else the groups that are left. */
   exceeding(enrolment: Enrolment, closed: readonly Switch[]): readonly string[] | null {
     const groups = groupsLeft(enrolment, closed);
-    const scope = parseEntries(enrolment.scope, "");
+    const scope = readEntries(enrolment.scope, "");
     const isWithin = scope.ok && findExcess(scope.value, this.#make(enrolment, groups)) === null;
     return isWithin ? null : groups;
   }

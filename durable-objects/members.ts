@@ -127,6 +127,17 @@ export class Members {
     return this.#sql.exec<{ last: number | null }>("SELECT max(enlisted_at_ms) AS last FROM members").one().last ?? 0;
   }
 
+  /** Of one human, by id or by the digest of the address. */
+  lastEnlistedAtMsOf(human: string): number {
+    const { last } = this.#sql
+      .exec<{ last: number | null }>(
+        "SELECT max(enlisted_at_ms) AS last FROM members WHERE human = ?1 OR email_digest = ?1",
+        human,
+      )
+      .one();
+    return last ?? 0;
+  }
+
   /** `Infinity` where there is nobody. */
   get firstEnlistedAtMs(): number {
     const { first } = this.#sql

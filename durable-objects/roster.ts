@@ -156,7 +156,7 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
 
   /** Who was paused hears of it at once where this shard remembers them, else with their next call. */
   async open(sw: Switch, opening: Opening): Promise<void> {
-    this.#keep({ sw, openedAtMs: this.#nowAfterAllMs() });
+    this.#keep({ sw, openedAtMs: this.#openedAtMs(sw, opening) });
     if (sw.act !== "pause") return;
     const push = this.#pushes.get(sw.id);
     this.#pushes.delete(sw.id);
@@ -170,6 +170,18 @@ export class Roster extends DurableObject<Env> implements RosterCalls {
    */
   #nowAfterAllMs(): number {
     return Math.max(Date.now(), this.#members.lastEnlistedAtMs);
+  }
+
+  /**
+   * Whether the time of a block was over when it was opened is the switchboard's to say (`isByEndedSession`): this shard's clock
+   * is another, and the word may come late. Who was there stays there before it.
+   */
+  #openedAtMs({ target: { human }, untilMs }: Switch, opening: Opening): number {
+    const nowMs = this.#nowAfterAllMs();
+    if (untilMs === null) return nowMs;
+    if (opening.atMs >= untilMs) return Math.max(nowMs, untilMs);
+    if (human === undefined) return nowMs;
+    return Math.max(Math.min(nowMs, untilMs - 1), this.#members.lastEnlistedAtMsOf(human));
   }
 
   /** What is open stays open: pushes come twice, and in any order. */

@@ -6,7 +6,7 @@ import { verifyMandateToken } from "../mandate/token.ts";
 import { mandateBookOf, switchboardOf } from "../objects.ts";
 import { ok, type Result } from "../result.ts";
 import { coveredBy } from "../scope/decide.ts";
-import { parseEntries } from "../scope/entry.ts";
+import { readEntries } from "../scope/entry.ts";
 import { within } from "../within.ts";
 import { concerning, failed, type OAuthError } from "./oauth-error.ts";
 import type { AskedScope, Delegation } from "./provision.ts";
@@ -91,7 +91,7 @@ const delegationUnder = (mandate: Mandate, { uses }: MandateState, asked: Asked)
 
 /** Pure. */
 function withinMandate(mandate: Mandate, { scope, deadlineMs }: AskedScope, nowMs: number): Result<null, OAuthError> {
-  const approved = parseEntries(mandate.scope, "");
+  const approved = readEntries(mandate.scope, "");
   if (!approved.ok) return refused("what it approves can't be read");
   for (const [i, entry] of scope.entries())
     if (!coveredBy(approved.value, entry))

@@ -9,7 +9,7 @@ import { parseStrictJson } from "../json/strict-json.ts";
 import { instanceOf } from "../objects.ts";
 import { err, ok, type Result } from "../result.ts";
 import { coveredBy } from "../scope/decide.ts";
-import { parseEntries } from "../scope/entry.ts";
+import { readEntries } from "../scope/entry.ts";
 import type { Form } from "./form.ts";
 import { failed, type OAuthError, oauthError } from "./oauth-error.ts";
 
@@ -97,7 +97,7 @@ export function parentOf({ parent, grant, proof, form, deployment }: Terms): Res
 
 /** Every agent that stands above bounds it, as its ceiling is now: who may do something no more can't have it done. */
 function withinAgentsAbove({ scope, chain }: Enrolment, { agents }: Config): Result<null, OAuthError> {
-  const entries = parseEntries(scope, "");
+  const entries = readEntries(scope, "");
   if (!entries.ok) return failed("invalid_authorization_details", entries.error.message);
   for (const { agent } of chain.slice(0, -1)) {
     const ceiling = Object.hasOwn(agents, agent) ? agents[agent]!.ceiling : [];

@@ -12,7 +12,7 @@ export function leastReserveOf({ meters, prices }: Metering, unit: string): numb
     all.filter(([, { operations }]) => operations !== undefined),
     ([, { operations }]) => JSON.stringify(operations),
   );
-  const calls = always.length > 0 ? [always] : [...groups.values()];
+  const calls = [always, ...[...groups.values()].map((concerned) => [...always, ...concerned])];
   const reserves = calls.map((concerned) => reserveOf(pricedBy(concerned, prices))[unit]);
   const known = reserves.filter((reserve) => reserve !== undefined);
   return known.length === 0 ? undefined : Math.min(...known);

@@ -1,6 +1,7 @@
 import { parseStrictJsonBytes } from "../json/strict-json.ts";
 import { err, ok, type Result } from "../result.ts";
 import type { BodyFacts, Call } from "../scope/call.ts";
+import { decodeAgain } from "../scope/decode-again.ts";
 import { findParameterFault, isMethodOverride } from "./parameters.ts";
 import type { Target } from "./target.ts";
 
@@ -88,8 +89,8 @@ function hidesDots(segment: string): boolean {
   let text = segment;
   for (let round = 0; round <= DECODINGS; round++) {
     if (text.split(/[/\\]/).some((piece) => /^\.{1,2}(;|$)/.test(piece))) return true;
-    const again = decodeOnce(text);
-    if (again === undefined || again === text) return false;
+    const again = decodeAgain(text);
+    if (again === text) return false;
     text = again;
   }
   return text.includes("%");

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { err, ok, type Result } from "../result.ts";
 import type { Json } from "../scope/call.ts";
-import { type Entry, parseEntries } from "../scope/entry.ts";
+import { type Entry, readEntries } from "../scope/entry.ts";
 import { hasType, isSeconds, parseCompact, type UnverifiedJws } from "./compact.ts";
 import type { KeyRing } from "./keys.ts";
 
@@ -114,7 +114,7 @@ function parseClaims(jws: UnverifiedJws, issuer: string): Result<Grant, string> 
   if (!isSeconds(iat) || !isSeconds(exp)) return err("iat or exp");
   const jkt = typeof cnf === "object" && cnf !== null && !Array.isArray(cnf) ? (cnf as { jkt?: Json }).jkt : undefined;
   if (typeof jkt !== "string") return err("not bound to a key (cnf.jkt)");
-  const entries = parseEntries(authorization_details, "authorization_details");
+  const entries = readEntries(authorization_details, "authorization_details");
   if (!entries.ok) return err(`${entries.error.path}: ${entries.error.message}`);
   return ok({
     jti,

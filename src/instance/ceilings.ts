@@ -4,7 +4,7 @@ import { absent, type Denial } from "../denial.ts";
 import { err, ok, type Result } from "../result.ts";
 import type { Call, Json } from "../scope/call.ts";
 import { decide, findUncovered, type Layer, type Permit } from "../scope/decide.ts";
-import { type Entry, parseEntries } from "../scope/entry.ts";
+import { type Entry, readEntries } from "../scope/entry.ts";
 
 /** What bounds an instance besides its own grant. */
 export type CeilingName = "parent" | "entitlement" | "agent" | "boundaries";
@@ -46,7 +46,7 @@ export function ceilingsOf({ entitlements, agents, boundaries }: Config, who: Bo
 /** It was parsed when it was granted. What can't be read now allows nothing. */
 function parentCeiling(scope: readonly Json[] | null): readonly Ceiling[] {
   if (scope === null) return [];
-  const entries = parseEntries(scope, "");
+  const entries = readEntries(scope, "");
   return [ceiling("parent", [["parent", entries.ok ? entries.value : []]])];
 }
 

@@ -3,7 +3,7 @@ import { err, ok, type Result } from "../result.ts";
 import type { Json } from "./call.ts";
 import { parseFact } from "./fact.ts";
 import { type Predicate, parsePredicate } from "./predicate.ts";
-import { type Operation, parameterNames, parseOperation } from "./template.ts";
+import { type Operation, parameterNames, parseOperation, readOperation } from "./template.ts";
 
 /** UTF-8 bytes of `authorization_details`: it lies in each token's grant, and header lines end near 128 KiB. */
 export const MAX_DETAILS_BYTES = 64 * 1024;
@@ -46,27 +46,40 @@ export const parseAuthorizationDetails = (text: string): Parsed<readonly Entry[]
 };
 
 /** The entries of one layer. None is a layer that denies everything. */
-export const parseEntries = (value: unknown, path: string): Parsed<readonly Entry[]> => {
+export const parseEntries = (value: unknown, path: string): Parsed<readonly Entry[]> =>
+  entriesBy(parseOperation, value, path);
+
+/** The same of what was granted, or stands on record: what was in order once still is. */
+export const readEntries = (value: unknown, path: string): Parsed<readonly Entry[]> =>
+  entriesBy(readOperation, value, path);
+
+type OperationParser = typeof parseOperation;
+
+const entriesBy = (operationOf: OperationParser, value: unknown, path: string): Parsed<readonly Entry[]> => {
   if (!Array.isArray(value)) return fault(path, "must be an array");
   if (value.length > MAX_ENTRIES) return fault(path, `has more than ${MAX_ENTRIES} entries`);
-  return parseEach(value, path, parseEntry);
+  return parseEach(value, path, (one, onePath) => parseEntry(one, onePath, operationOf));
 };
 
-export const parseEntry = (value: unknown, path: string): Parsed<Entry> => {
+export const parseEntry = (
+  value: unknown,
+  path: string,
+  operationOf: OperationParser = parseOperation,
+): Parsed<Entry> => {
   if (!isObject(value)) return fault(path, "must be an object");
   const type = Object.hasOwn(value, "type") ? value.type : undefined;
   const parse = typeof type === "string" ? ENTRY_TYPES[type] : undefined;
-  return parse === undefined ? fault(at(path, "type"), "must be a known type") : parse({ ...value }, path);
+  return parse === undefined ? fault(at(path, "type"), "must be a known type") : parse({ ...value }, path, operationOf);
 };
 
-const parseHttpEntry = (fields: Fields, path: string): Parsed<Entry> => {
+const parseHttpEntry = (fields: Fields, path: string, operationOf: OperationParser): Parsed<Entry> => {
   const { type: _, upstream, operations, where, ...unknown } = fields;
   const [unknownField] = Object.keys(unknown);
   if (unknownField !== undefined) return fault(at(path, unknownField), "unknown field");
   if (typeof upstream !== "string" || !UPSTREAM.test(upstream)) {
     return fault(at(path, "upstream"), "must be the name of an upstream");
   }
-  const parsedOperations = parseOperations(operations, at(path, "operations"));
+  const parsedOperations = parseOperations(operations, at(path, "operations"), operationOf);
   if (!parsedOperations.ok) return parsedOperations;
   const conditions = Object.hasOwn(fields, "where") ? where : {};
   const parsedWhere = parseWhere(conditions, parsedOperations.value, at(path, "where"));
@@ -77,17 +90,16 @@ const parseHttpEntry = (fields: Fields, path: string): Parsed<Entry> => {
 };
 
 /** A row per protocol. Null prototype: the type `constructor` is as unknown as any. */
-const ENTRY_TYPES: { readonly [type: string]: (fields: Fields, path: string) => Parsed<Entry> } = Object.assign(
-  Object.create(null),
-  { http: parseHttpEntry },
-);
+const ENTRY_TYPES: { readonly [type: string]: typeof parseHttpEntry } = Object.assign(Object.create(null), {
+  http: parseHttpEntry,
+});
 
-const parseOperations = (value: unknown, path: string): Parsed<readonly Operation[]> => {
+const parseOperations = (value: unknown, path: string, operationOf: OperationParser): Parsed<readonly Operation[]> => {
   if (!Array.isArray(value) || value.length === 0) return fault(path, "must be an array that is not empty");
   if (value.length > MAX_OPERATIONS) return fault(path, `has more than ${MAX_OPERATIONS} operations`);
   return parseEach(value, path, (text, textPath) => {
     if (typeof text !== "string") return fault(textPath, "must be a string");
-    const operation = parseOperation(text);
+    const operation = operationOf(text);
     return operation.ok ? operation : fault(textPath, operation.error);
   });
 };

@@ -1,4 +1,5 @@
 import type { Call, Json } from "./call.ts";
+import { decodeAgain } from "./decode-again.ts";
 import type { Entry } from "./entry.ts";
 import { parseFact, readFact } from "./fact.ts";
 import { evaluate, type Predicate } from "./predicate.ts";
@@ -17,32 +18,38 @@ const foldPart = (part: Part): Part => (part.kind === "literal" ? { ...part, tex
 /** What the layers of an upstream may decode besides. Of a path that is encoded more often `describe` makes no call. */
 const MORE_DECODINGS = 3;
 
+const known = new WeakMap<readonly string[], readonly (readonly string[])[]>();
+
 /**
  * As some upstream may read a path: whatever its case, with or without a slash at its end, `%2F` as a slash, without
- * `;parameters`, decoded once more than it was.
+ * `;parameters`, slashes in a row as one, decoded once more than it was. Of one call, which many operations are held against, made once.
  */
 export function readingsOf(segments: readonly string[]): readonly (readonly string[])[] {
+  let readings = known.get(segments);
+  if (readings === undefined) {
+    readings = makeReadings(segments);
+    known.set(segments, readings);
+  }
+  return readings;
+}
+
+function makeReadings(segments: readonly string[]): readonly (readonly string[])[] {
   const readings = [...readingsAsDecoded(segments)];
   let last = segments;
-  for (let round = 0; round < MORE_DECODINGS && last.some((segment) => segment.includes("%")); round++) {
-    last = last.map(decodedAgain);
+  for (let round = 0; round < MORE_DECODINGS; round++) {
+    const again = last.map(decodeAgain);
+    if (again.every((segment, i) => segment === last[i])) break;
+    last = again;
     readings.push(...readingsAsDecoded(last));
   }
   return readings;
 }
 
-function decodedAgain(segment: string): string {
-  try {
-    return decodeURIComponent(segment);
-  } catch {
-    return segment;
-  }
-}
-
 function readingsAsDecoded(segments: readonly string[]): readonly (readonly string[])[] {
   const lower = segments.map((segment) => segment.toLowerCase());
   const parted = lower.flatMap((segment) => segment.split("/")).map((segment) => segment.split(";")[0]!);
-  return [lower, parted].flatMap((reading) => [
+  const merged = parted.filter((segment, i) => segment !== "" || i === parted.length - 1);
+  return [lower, merged].flatMap((reading) => [
     reading,
     reading.at(-1) === "" ? reading.slice(0, -1) : [...reading, ""],
   ]);

@@ -28,7 +28,16 @@ const FOREIGN_WILDCARD = /^(?:\*+|:[A-Za-z_]\w*[?*+]?)$/;
 /** `.` and `..` as a segment, or as a piece of one between slashes that were encoded; `..;x` is one to Java servers. */
 const DOT_SEGMENT = /(?:^|[/\\])\.\.?(?:$|[/\\;])/;
 
+/** Of a configuration, or of a request. */
 export const parseOperation = (text: string): Result<Operation, string> => {
+  const operation = readOperation(text);
+  return operation.ok && operation.value.parts.some(isForeignWildcard)
+    ? err("* and :name are no wildcards here: {name} is one segment, {+name} is all that follow")
+    : operation;
+};
+
+/** Of what was granted, or stands on record: an earlier release took as text what looks like another router's wildcard. */
+export const readOperation = (text: string): Result<Operation, string> => {
   if (text.length > MAX_TEMPLATE_LENGTH) return err(`longer than ${MAX_TEMPLATE_LENGTH}`);
   const space = text.indexOf(" ");
   const method = text.slice(0, Math.max(space, 0));
@@ -59,11 +68,11 @@ const parsePart = (text: string, isLast: boolean): Result<Part, string> => {
     return isLast ? ok({ kind: "rest", name }) : err("{+name} must be the last segment");
   }
   if (!LITERAL.test(text)) return err("a segment is neither plain text nor {name} nor {+name}");
-  if (FOREIGN_WILDCARD.test(text))
-    return err("* and :name are no wildcards here: {name} is one segment, {+name} is all that follow");
   if (DOT_SEGMENT.test(text)) return err("a dot segment in the path");
   return ok({ kind: "literal", text });
 };
+
+const isForeignWildcard = (part: Part): boolean => part.kind === "literal" && FOREIGN_WILDCARD.test(part.text);
 
 /** `HEAD` is `GET` without the body (RFC 9110 §9.3.2), so `GET` allows it; nothing else stands for another. */
 export const coversMethod = (wider: string, narrower: string): boolean =>

@@ -1,5 +1,5 @@
 import { findUncovered } from "../scope/decide.ts";
-import { type Entry, parseEntries } from "../scope/entry.ts";
+import { type Entry, readEntries } from "../scope/entry.ts";
 import { millionths, own, Sums } from "./verify-amounts.ts";
 import type { Delegation, Enrolled, LimitsSaid, Return } from "./verify-shapes.ts";
 
@@ -53,7 +53,7 @@ export class ChildrenReader {
     this.#out.set(child, said);
     if (said.deadline > parent.deadline) return "delegates beyond its own deadline";
     if (beyond !== null) return `delegates more of ${beyond} than it has left`;
-    const entries = parseEntries(said.scope, "scope");
+    const entries = readEntries(said.scope, "scope");
     if (!entries.ok) return `delegates a scope that is none: ${entries.error.path} ${entries.error.message}`;
     const at = scope === null ? -1 : entries.value.findIndex((entry) => findUncovered(scope, entry) !== undefined);
     return at === -1 ? null : `delegates what its own scope does not cover: entry ${at}`;

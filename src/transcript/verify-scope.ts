@@ -2,9 +2,9 @@ import { parseStrictJsonBytes } from "../json/strict-json.ts";
 import { err, ok, type Result } from "../result.ts";
 import type { BodyFacts, Call } from "../scope/call.ts";
 import { matches } from "../scope/decide.ts";
-import { type Entry, parseEntries } from "../scope/entry.ts";
+import { type Entry, readEntries } from "../scope/entry.ts";
 import { parseFact } from "../scope/fact.ts";
-import { bindOperation, parseOperation } from "../scope/template.ts";
+import { bindOperation, readOperation } from "../scope/template.ts";
 import type { CallSaid } from "./verify-shapes.ts";
 
 /**
@@ -25,10 +25,10 @@ export class ScopeReader {
   /** `seq` of calls of which something that their entry asks for is not on record. */
   readonly #unchecked: number[] = [];
   /** The operations of ceilings, as often as calls name them. */
-  readonly #operations = new Map<string, ReturnType<typeof parseOperation>>();
+  readonly #operations = new Map<string, ReturnType<typeof readOperation>>();
 
   readEnrolled(scope: readonly unknown[]): string | null {
-    const entries = parseEntries(scope, "scope");
+    const entries = readEntries(scope, "scope");
     if (!entries.ok) return `its scope is none: ${entries.error.path} ${entries.error.message}`;
     this.#entries = entries.value;
     return null;
@@ -63,7 +63,7 @@ export class ScopeReader {
 
   #findOfCeilings({ decision }: CallSaid, call: Call): string | null {
     for (const { layer, operation: text } of decision.ceilings) {
-      const known = this.#operations.get(text) ?? parseOperation(text);
+      const known = this.#operations.get(text) ?? readOperation(text);
       this.#operations.set(text, known);
       if (!known.ok || bindOperation(known.value, call.method, call.segments) === undefined)
         return `was allowed by an operation of the layer ${layer} that it is not`;

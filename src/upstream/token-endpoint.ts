@@ -71,13 +71,14 @@ export async function askTokenEndpoint(
 export async function ask(
   url: string,
   init: { readonly method: string; readonly headers: Headers; readonly body: string },
+  maxBytes = ANSWER_MAX_BYTES,
 ): Promise<Result<{ readonly status: number; readonly json: unknown }, string>> {
   const late = new AbortController();
   // Not AbortSignal.timeout: its timer would keep the broker awake when the answer is long here.
   const timer = setTimeout(() => late.abort(), TOKEN_TIMEOUT_MS);
   try {
     const response = await fetchOutbound(url, { ...init, signal: late.signal });
-    const text = await readText(response, ANSWER_MAX_BYTES);
+    const text = await readText(response, maxBytes);
     const json = text === undefined ? undefined : parseStrictJson(text);
     return ok({ status: response.status, json: json?.ok === true ? json.value : null });
   } catch {

@@ -8,6 +8,7 @@ import type { RecordedRequest } from "../../src/instance/contract.ts";
 import type { Call, Json } from "../../src/scope/call.ts";
 import { coveredBy } from "../../src/scope/decide.ts";
 import { parseEntries } from "../../src/scope/entry.ts";
+import { readingsOf } from "../../src/scope/readings.ts";
 
 const entry = (change: object = {}) => ({ type: "http", upstream: "github", operations: ["PUT /a/{x}"], ...change });
 const parse = (...entries: object[]) => boundaries.safeParse(entries);
@@ -61,10 +62,23 @@ describe("who asks for approval", () => {
     ["a path with parameters", { x: ["vault"] }, { segments: ["a", "vault;v=1"] }],
     ["a path that is encoded twice", { x: ["vault"] }, { segments: ["%61", "vaul%74"] }],
     ["a path that is encoded four times, in another case", { x: ["vault"] }, { segments: ["a", "vaul%252554"] }],
+    [
+      "a path that is encoded twice, beside a percent sign that encodes nothing",
+      { x: ["vault"] },
+      { segments: ["a", "vaul%74;%"] },
+    ],
+    ["two encoded slashes", { x: ["vault"] }, { segments: ["a//vault"] }],
+    ["an encoded slash beside one", { x: ["vault"] }, { segments: ["a/", "vault/", ""] }],
+    ["a segment of parameters alone", { x: ["vault"] }, { segments: ["a", ";v=1", "vault"] }],
     ["a slash that is encoded twice", { x: ["vault"] }, { segments: ["a%2Fvault"] }],
     ["an encoded slash", { x: ["vault"] }, { segments: ["a/vault"] }],
   ])("doubt asks: %s", (_, where, of) => {
     expect(asks(where, of)).toBe(true);
+  });
+  it("what a path may be read as is found out once, whatever number of operations it is held against", () => {
+    const segments = ["a", "vaul%2574"];
+    expect(readingsOf(segments)).toBe(readingsOf(segments));
+    expect(readingsOf(segments)).toContainEqual(["a", "vault"]);
   });
   it.each<[string, object, Partial<Call>]>([
     ["a number out of the range", LARGE, json({ amount: 999 })],

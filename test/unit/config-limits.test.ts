@@ -134,6 +134,15 @@ describe("meters and prices", () => {
     // Of the same operations: one call has both.
     expect(usd(9, {}, { operations: ["POST /v1/chat"] }, null)).toMatch(/reserves, 10:/);
     expect(usd(0.5, {}, {}, {})).toMatch(/reserves, 1:/);
+    // Beside one of all, which costs nothing of it.
+    const all = {
+      all: { pointer: "/a", reserve: 1 },
+      chat: { pointer: "/c", reserve: 8, operations: ["POST /v1/chat"] },
+    };
+    const chat = (budget: number, of: object) =>
+      mistake({ limits: { units: { chat: budget, usd: budget } }, upstream: { meters: all, prices: { usd: { of } } } });
+    expect(chat(8, { chat: 1 })).toBe("");
+    expect(chat(7, { chat: 1 })).toMatch(/units\.chat: .*reserves, 8:.*\n.*units\.usd: .*reserves, 8:/);
   });
 });
 

@@ -48,6 +48,9 @@ describe("describePath", () => {
     ["/..%2fa", DOTS],
     ["/a%252f..%252fb", DOTS],
     ["/a%255c..%255cb", DOTS],
+    // As one decodes that leaves what is no encoding.
+    ["/%252e%252e%252fa%25", DOTS],
+    ["/a%252f%25252e%25252e%252f%25ff%25zz", DOTS],
     ["/a\\..\\b", CHARACTER],
     ["/a\\b", CHARACTER],
     ["/a%5cb", BACKSLASH],

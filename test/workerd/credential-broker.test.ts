@@ -248,6 +248,15 @@ describe("an installation token", () => {
     expect(claims.exp - claims.iat).toBeLessThanOrEqual(600);
   });
 
+  it("is taken for as many repositories as GitHub takes, each told of at length", async () => {
+    const names = Array.from({ length: 500 }, (_, n) => `widgets-${n}`);
+    const repositories = names.map((one) => ({ name: one, html_url: `https://github.com/acme/${"x".repeat(8_000)}` }));
+    world({ "app.test": () => json({ ...whole, repositories }, 201) });
+    expect(await asks({ upstream: "app", narrowing: { ...narrowing, repositories: names } })).toMatchObject({
+      given: true,
+    });
+  });
+
   it.each<[what: string, change: object]>([
     ["all repositories", { repository_selection: "all", repositories: undefined }],
     ["another repository", { repositories: [{ name: "widgets" }, { name: "payroll" }] }],

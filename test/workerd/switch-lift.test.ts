@@ -14,6 +14,7 @@ import {
   journalLines,
   operator,
   rosterStub,
+  switchOf,
   verdictOf,
 } from "./kit.ts";
 
@@ -183,6 +184,48 @@ describe("sessions that the provider has ended, and an operator has let in again
     const late = await enrolAgent({ human, groupsAtMs: sw.atMs - 1_000, rosterShard: 86 });
     expect(await rosterOf(deployment, 86).confirm(late.id)).toMatchObject({ confirmed: true, closed: [] });
     clock.mockRestore();
+  });
+});
+
+describe("a shard whose clock, or whose word of an opening, is late", () => {
+  const cause = { kind: "set", issuer: "https://idp.test", jti: "l", event: "session-revoked" } as const;
+  const closedAt = async (rosterShard: number) => {
+    const human = somebody();
+    const roster = rosterOf(deployment, rosterShard);
+    const { enrolment } = await enrolAgent({ rosterShard });
+    const untilMs = Date.now() + 300_000;
+    const sw = switchOf({ reach: "human", target: { human }, untilMs, cause });
+    await roster.apply(sw, 0);
+    const before = { ...attributesOf(enrolment), human, groupsAtMs: sw.atMs - 1_000 };
+    const enlist = () => roster.enlist({ ...before, instance: crypto.randomUUID() });
+    const open = async (by: string, atMs: number, shardsMs: number) => {
+      const clock = vi.spyOn(Date, "now").mockReturnValue(shardsMs);
+      await roster.open(sw, { atMs, by, reason: "r" });
+      clock.mockRestore();
+    };
+    return { sw, untilMs, enlist, open };
+  };
+
+  it("keeps ended sessions ended when the block is over by the switchboard's clock, and not yet by its own", async () => {
+    const { sw, untilMs, enlist, open } = await closedAt(188);
+    await open("expiry", untilMs, untilMs - 5);
+    expect(await enlist()).toMatchObject({ enlisted: false, closed: [{ id: sw.id }] });
+  });
+
+  it("lets in who an operator has let in, though it hears of it when the block would be over", async () => {
+    const { untilMs, enlist, open } = await closedAt(189);
+    await open("operator-1", untilMs - 60_000, untilMs + 1_000);
+    expect(await enlist()).toMatchObject({ enlisted: true, closed: [] });
+  });
+
+  it("holds who was there before such a kill as dead as ever", async () => {
+    const { enrolment } = await enrolAgent({ rosterShard: 190, human: somebody() });
+    const roster = rosterOf(deployment, 190);
+    const untilMs = Date.now() + 300_000;
+    const sw = switchOf({ reach: "human", target: { human: enrolment.human }, untilMs, cause });
+    await roster.apply(sw, 0);
+    await roster.open(sw, { atMs: Date.now(), by: "operator-1", reason: "r" });
+    expect(await roster.confirm(attributesOf(enrolment).instance)).toMatchObject({ closed: [{ id: sw.id }] });
   });
 });
 

@@ -12,6 +12,9 @@ import { isCovered, narrowToGrant } from "./github-narrowing.ts";
 /** GitHub takes an app's JWT of at most ten minutes, and asks that clocks may differ. */
 const APP_JWT_SECONDS = 540;
 const CLOCK_SKEW_SECONDS = 60;
+/** It holds every repository that was asked for, each as a whole object of some 6 KB. */
+const ANSWER_BYTES = 65_536;
+const ANSWER_BYTES_PER_REPOSITORY = 16_384;
 const MAX_LIFE_MS = 3_600_000;
 
 const permissionTable = z.record(z.string(), z.string());
@@ -51,7 +54,8 @@ export const githubApp: CredentialKind<CredentialOf<"github-app">> = {
         "x-github-api-version": "2022-11-28",
       });
       const url = `${baseUrl}/app/installations/${config.installationId}/access_tokens`;
-      const answer = await ask(url, { method: "POST", headers, body: JSON.stringify(bodyOf(narrowing)) });
+      const maxBytes = ANSWER_BYTES + ANSWER_BYTES_PER_REPOSITORY * (narrowing.repositories?.length ?? 0);
+      const answer = await ask(url, { method: "POST", headers, body: JSON.stringify(bodyOf(narrowing)) }, maxBytes);
       if (!answer.ok) return answer;
       const { status, json } = answer.value;
       if (status !== 201) return err(`GitHub answered ${status} to the request for an installation token`);
