@@ -119,6 +119,37 @@ describe("the switchboard", () => {
     expect(await exec(rosterStub(enrolment.rosterShard), "SELECT id FROM switches WHERE id = 'spoilt'")).toEqual([]);
   });
 
+  it("is not rung without a pause for one whose time is over, and that can't be read", async () => {
+    await put({ done: 1 }, { ...spoilt, act: "nap", cause: null, untilMs: 1, atMs: 1 });
+    await evictDurableObject(boardStub() as never);
+    const beforeMs = Date.now();
+    await runDurableObjectAlarm(boardStub() as never);
+    expect(await alarmAt(boardStub())).toBeGreaterThanOrEqual(beforeMs + 1_000);
+  });
+
+  it("pushes a kill though it can't read whom it has reached, and says nothing of that", async () => {
+    const { enrolment } = await enrolAgent();
+    const killed = await switchboardOf(deployment).flip(flipRequest({ reach: "human", target: { human: "another" } }));
+    if (!killed.flipped) throw new Error("not flipped");
+    const { id } = killed.state.switch;
+    await exec(boardStub(), "UPDATE switches SET done = 0");
+    await exec(boardStub(), "UPDATE outcomes SET reached = '[{\"instance\":1}]'");
+    const spoiltRows = await exec(boardStub(), "SELECT * FROM outcomes");
+    const roster = rosterStub(enrolment.rosterShard);
+    // It had not come through there.
+    await exec(roster, "DELETE FROM switches");
+    await evictDurableObject(roster as never);
+    await evictDurableObject(boardStub() as never);
+    await runDurableObjectAlarm(boardStub() as never);
+    await vi.waitFor(async () => expect(await exec(roster, "SELECT id FROM switches")).toEqual([{ id }]));
+    await runDurableObjectAlarm(boardStub() as never);
+    expect(await refusal(board()["read"]!(id))).toMatch(unreadable("Switchboard"));
+    expect(await exec(boardStub(), "SELECT * FROM outcomes")).toEqual(spoiltRows);
+    expect(await exec(boardStub(), "SELECT done FROM switches")).toEqual([{ done: 0 }]);
+    expect(told).toEqual([line("Switchboard", "what a shard has reached is not as this release stores it")]);
+    expect(await alarmAt(boardStub())).not.toBeNull();
+  });
+
   it("who was narrowed by what can't be read gets no grant by a mandate from before", async () => {
     await exec(
       boardStub(),
