@@ -3,11 +3,13 @@
 import { env, evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { attributesOf } from "../../durable-objects/instance-fields.ts";
+import type { MandateBook } from "../../durable-objects/mandate-book.ts";
 import { Retention } from "../../durable-objects/retention.ts";
 import type { JournalEntry } from "../../src/control/contract.ts";
-import { journalOf, switchboardOf } from "../../src/objects.ts";
+import { instanceOf, journalOf, switchboardOf } from "../../src/objects.ts";
 import { bodiesKey, instancePartition } from "../../src/transcript/layout.ts";
 import { boardStub, deployment, deskStub, enrolAgent, flipRequest, retentionStub, rosterStub } from "./kit.ts";
+import { approve, exchangeMandate, revoke } from "./mandate-kit.ts";
 
 /** What the operator is told. */
 let told: string[];
@@ -180,6 +182,28 @@ describe("the switchboard", () => {
       expect.stringMatching(/^state not readable act is not as .*: fields.* The journal is not told$/),
     ]);
     await exec(boardStub(), "DELETE FROM acts");
+  });
+});
+
+describe("a book of mandates", () => {
+  it("carries the end of one to its switch though that of another can't be read, and hands on nothing of that", async () => {
+    const other = await approve();
+    const mandate = await approve({ human: other.human });
+    const { instance } = await exchangeMandate(mandate);
+    const stub = env.MANDATE_BOOK.get(env.MANDATE_BOOK.idFromName(other.human));
+    const book = stub as DurableObjectStub<MandateBook>;
+    await exec(stub, 'UPDATE mandates SET flip = \'{"id":"spoilt","act":"nod"}\' WHERE id = ?', other.id);
+    expect((await revoke(mandate))?.revoked?.switch).not.toBeNull();
+    expect((await instanceOf(deployment, instance).introspect()).state).toBe("inactive");
+    expect(await exec(boardStub(), "SELECT id FROM switches WHERE json NOT LIKE '%' || ? || '%'", mandate.id)).toEqual(
+      [],
+    );
+    await runInDurableObject(book, (object) => object.alarm());
+    expect(await exec(stub, "SELECT id FROM mandates WHERE flip IS NOT NULL")).toEqual([{ id: other.id }]);
+    expect(told).toEqual([line("MandateBook", "switch of a mandate is not as this release stores it")]);
+    expect(await alarmAt(book)).not.toBeNull();
+    await exec(stub, "UPDATE mandates SET flip = NULL");
+    await exec(boardStub(), "DELETE FROM switches");
   });
 });
 
