@@ -117,9 +117,10 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
     request: OpenRequest,
   ): Promise<readonly FlipState[]> {
     const wanted = JSON.stringify([reach, Object.entries(target).sort()]);
-    const paused = this.#book
-      .closedPauses()
-      .filter(({ sw }) => JSON.stringify([sw.reach, Object.entries(sw.target).sort()]) === wanted);
+    const { entries, unreadable } = this.#book.closedPauses();
+    const paused = entries.filter(({ sw }) => JSON.stringify([sw.reach, Object.entries(sw.target).sort()]) === wanted);
+    // What is asked for may be the one that can't be read: that there is none would be a lie.
+    if (paused.length === 0 && unreadable !== null) throw unreadable;
     await this.#open(paused, request, Date.now());
     return paused.map(({ sw }) => this.#stateOf(this.#book.get(sw.id)!));
   }

@@ -84,6 +84,7 @@ describe("legal holds and erasures", () => {
 
 describe("the switchboard", () => {
   const spoilt = { id: "spoilt", reach: "human", target: { human: "h" }, act: "nod", reason: "r", by: "b" };
+  const operator = { by: "o", email: null, reason: "r" };
   const put = (state: { done: 0 | 1 }, sw: object = { ...spoilt, cause: null, untilMs: null, atMs: 1 }) =>
     exec(boardStub(), "INSERT INTO switches (id, json, done) VALUES ('spoilt', ?, ?)", JSON.stringify(sw), state.done);
   afterEach(async () => {
@@ -131,6 +132,16 @@ describe("the switchboard", () => {
     const beforeMs = Date.now();
     await runDurableObjectAlarm(boardStub() as never);
     expect(await alarmAt(boardStub())).toBeGreaterThanOrEqual(beforeMs + 1_000);
+  });
+
+  it("resumes a pause beside one that it can't read, and does not say that there is none", async () => {
+    const target = { human: `h-${crypto.randomUUID()}` };
+    const paused = await switchboardOf(deployment).flip(flipRequest({ act: "pause", reach: "human", target }));
+    if (!paused.flipped) throw new Error("not flipped");
+    await put({ done: 1 }, { ...spoilt, act: "pause", cause: null, untilMs: "soon", atMs: 1 });
+    const resume = (human: string) => board()["resume"]!({ reach: "human", target: { human } }, operator);
+    expect(await resume(target.human)).toMatchObject([{ switch: { id: paused.state.switch.id }, opened: { by: "o" } }]);
+    expect(await refusal(resume("h"))).toMatch(unreadable("Switchboard"));
   });
 
   it("pushes a kill though it can't read whom it has reached, and says nothing of that", async () => {
