@@ -19,6 +19,7 @@ import type { Fields } from "../src/transcript/envelope.ts";
 import { within } from "../src/within.ts";
 import { ActOutbox } from "./act-outbox.ts";
 import { MandateTables } from "./mandate-tables.ts";
+import type { UnreadableState } from "./stored.ts";
 import { Wake } from "./wake.ts";
 
 /** A revocation that the switchboard has not heard of is told again after this. */
@@ -41,7 +42,7 @@ export class MandateBook extends DurableObject<Env> implements MandateBookCalls 
   readonly #tables: MandateTables;
   readonly #acts: ActOutbox;
   readonly #wake: Wake;
-  #flipping: Promise<void> | null = null;
+  #flipping: Promise<UnreadableState | null> | null = null;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
@@ -173,28 +174,31 @@ export class MandateBook extends DurableObject<Env> implements MandateBookCalls 
 
   override async alarm(): Promise<void> {
     this.#wake.rang();
-    await this.#flipAll();
+    const unreadable = await this.#flipAll();
     await this.#acts.tellAll();
     if (this.#tables.hasFlips || this.#acts.hasUntold) this.#wake.by(Date.now() + RETRY_MS);
+    if (unreadable !== null) throw unreadable;
   }
 
-  /** One at a time. Known at the switchboard by its id: told twice, it is one switch. */
-  #flipAll(): Promise<void> {
+  /** One at a time. Known at the switchboard by its id: told twice, it is one switch. Answers why one can't be read, if one can't. */
+  #flipAll(): Promise<UnreadableState | null> {
     this.#flipping ??= this.#flipNow().finally(() => {
       this.#flipping = null;
     });
     return this.#flipping;
   }
 
-  async #flipNow(): Promise<void> {
-    for (let flip = this.#tables.nextFlip(); flip !== undefined; flip = this.#tables.nextFlip()) {
+  async #flipNow(): Promise<UnreadableState | null> {
+    for (;;) {
+      const { next, unreadable } = this.#tables.nextFlip();
+      if (next === null) return unreadable;
       try {
-        const answer = await within(FLIP_TIMEOUT_MS, switchboardOf(this.#deployment).flip(flip));
-        if (answer?.flipped !== true) return;
+        const answer = await within(FLIP_TIMEOUT_MS, switchboardOf(this.#deployment).flip(next.flip));
+        if (answer?.flipped !== true) return unreadable;
       } catch {
-        return;
+        return unreadable;
       }
-      this.#tables.setFlipped(flip.target.mandate!);
+      this.#tables.setFlipped(next.mandate);
     }
   }
 

@@ -1,7 +1,8 @@
 import type { FlipRequest } from "../src/control/contract.ts";
 import type { Mandate, MandateState, Revocation } from "../src/mandate/contract.ts";
+import { HANDOVER } from "./instance-shapes.ts";
 import { MANDATE } from "./mandate-shape.ts";
-import { readStored } from "./stored.ts";
+import { readStored, UnreadableState } from "./stored.ts";
 
 type MandateRow = {
   no: number;
@@ -25,6 +26,12 @@ const SCHEMA = [
 ];
 
 const LISTED_MAX = 1_000;
+
+export interface PendingFlip {
+  readonly next: { readonly mandate: string; readonly flip: FlipRequest } | null;
+  /** Why one before it can't be read; null: there is none. */
+  readonly unreadable: UnreadableState | null;
+}
 
 /** The tables of one human's mandates, and of the assertions about them that were used. */
 export class MandateTables {
@@ -95,11 +102,18 @@ export class MandateTables {
     return this.#sql.exec("SELECT 1 FROM mandates WHERE flip IS NOT NULL LIMIT 1").toArray().length > 0;
   }
 
-  /** Of a mandate whose revocation the switchboard has perhaps not heard of. */
-  nextFlip(): FlipRequest | undefined {
-    const query = "SELECT flip FROM mandates WHERE flip IS NOT NULL ORDER BY no LIMIT 1";
-    const [row] = this.#sql.exec<{ flip: string }>(query).toArray();
-    return row === undefined ? undefined : (JSON.parse(row.flip) as FlipRequest);
+  /** Of a mandate whose revocation the switchboard has perhaps not heard of: the first that can be read. */
+  nextFlip(): PendingFlip {
+    let unreadable: UnreadableState | null = null;
+    const query = "SELECT id, flip FROM mandates WHERE flip IS NOT NULL ORDER BY no";
+    for (const { id, flip } of this.#sql.exec<{ id: string; flip: string }>(query).toArray())
+      try {
+        return { next: { mandate: id, flip: readStored(HANDOVER, "switch of a mandate", flip) }, unreadable };
+      } catch (error) {
+        if (!(error instanceof UnreadableState)) throw error;
+        unreadable = error;
+      }
+    return { next: null, unreadable };
   }
 
   setFlipped(mandate: string): void {

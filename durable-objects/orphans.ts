@@ -53,6 +53,8 @@ export class Orphans {
   readonly #found = new Map<number, Found>();
   /** On record as lost, and their Workers may still run, as far as anybody knows. How many there are is on record. */
   readonly #unheard = new Set<number>();
+  /** More of them is durable than the budget covers: their Workers were to be told so, and perhaps never heard it. */
+  readonly #uncovered = new Set<number>();
   #reading: Promise<void> | null = null;
 
   constructor(options: OrphansOptions) {
@@ -89,9 +91,15 @@ export class Orphans {
     const { usage, ahead = {} } = this.#ledger.state;
     const held = Object.values(ahead).reduce((sum, bytes) => sum + bytes, 0);
     const uncounted = [...missed.values()].reduce((sum, bytes) => sum + bytes, 0);
-    const isKept = held === usage.bytesAhead && isAheadKept(usage, this.#options.limits(), uncounted);
+    const limits = this.#options.limits();
+    const isKept = held === usage.bytesAhead && isAheadKept(usage, limits, uncounted);
+    const isCovered = usage.bytes + uncounted <= limits.bytes;
     if (!isKept) this.#ledger.change({ usage: chargeAhead(usage, usage.bytesAhead), ahead: {} });
-    for (const [seq, bytes] of missed) if (bytes > 0) this.#charge(seq, bytes);
+    for (const [seq, bytes] of missed) {
+      if (bytes === 0) continue;
+      this.#charge(seq, bytes);
+      if (!isCovered) this.#uncovered.add(seq);
+    }
   }
 
   /** What is durable of it, and was counted in memory alone. */
@@ -138,6 +146,10 @@ export class Orphans {
   isResumable(seq: number): boolean {
     const one = this.#found.get(seq);
     return one !== undefined && !one.isLarge && !one.isStopped;
+  }
+
+  isCovered(seq: number): boolean {
+    return !this.#uncovered.has(seq);
   }
 
   /** What `work` comes to. Meanwhile the call is not given up. */

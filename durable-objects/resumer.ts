@@ -68,6 +68,7 @@ export class Resumer {
     calls.leases.set(seq, lease);
     control.breakIfStopped(lease, nowMs);
     if (!isConfirmed) lease.break("unconfirmed");
+    if (!orphans.isCovered(seq)) lease.break("budget");
     if (ledger.isFull) lease.break("log-full");
     return { kind: "resumed", lease, aheadBytes, answerBytes, cause: lease.cause };
   }

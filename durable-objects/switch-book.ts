@@ -135,8 +135,8 @@ export class SwitchBook {
     return this.#sql.exec(`SELECT 1 FROM switches WHERE ${UNFINISHED} LIMIT 1`).toArray().length > 0;
   }
 
-  closedPauses(): Entry[] {
-    return this.#select(`opened IS NULL AND ${IS_PAUSE}`);
+  closedPauses(): Readable {
+    return this.#selectReadable(`opened IS NULL AND ${IS_PAUSE}`);
   }
 
   /** Closed, and their time is over. */

@@ -21,6 +21,7 @@ import { rosterOf } from "../src/objects.ts";
 import type { Fields } from "../src/transcript/envelope.ts";
 import { within } from "../src/within.ts";
 import { ActOutbox } from "./act-outbox.ts";
+import { UnreadableState } from "./stored.ts";
 import { type Entry, type ShardOutcome, SwitchBook } from "./switch-book.ts";
 import { Wake } from "./wake.ts";
 
@@ -44,6 +45,8 @@ const FORGET_MS = 604_800_000;
 /** A switch on its way to the shards. */
 interface Carrying {
   readonly outcomes: Map<number, ShardOutcome>;
+  /** Why it can't be read what had come of it before; null: it can. */
+  readonly unreadable: UnreadableState | null;
   /** What they have answered that is not in the book yet. */
   readonly unbooked: Set<number>;
   readonly asked: Map<number, Promise<boolean>>;
@@ -114,9 +117,10 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
     request: OpenRequest,
   ): Promise<readonly FlipState[]> {
     const wanted = JSON.stringify([reach, Object.entries(target).sort()]);
-    const paused = this.#book
-      .closedPauses()
-      .filter(({ sw }) => JSON.stringify([sw.reach, Object.entries(sw.target).sort()]) === wanted);
+    const { entries, unreadable } = this.#book.closedPauses();
+    const paused = entries.filter(({ sw }) => JSON.stringify([sw.reach, Object.entries(sw.target).sort()]) === wanted);
+    // What is asked for may be the one that can't be read: that there is none would be a lie.
+    if (paused.length === 0 && unreadable !== null) throw unreadable;
     await this.#open(paused, request, Date.now());
     return paused.map(({ sw }) => this.#stateOf(this.#book.get(sw.id)!));
   }
@@ -180,8 +184,10 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
   }
 
   #outcomesOf(id: string): Map<number, ShardOutcome> {
+    const { outcomes = null, unreadable = null } = this.#carrying.get(id) ?? {};
+    if (unreadable !== null) throw unreadable;
     // What is being carried out began with what stood in the book.
-    return this.#carrying.get(id)?.outcomes ?? this.#book.outcome(id);
+    return outcomes ?? this.#book.outcome(id);
   }
 
   #countsOf(id: string): Map<number, ShardOutcome> {
@@ -205,27 +211,39 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
   }
 
   /** Runs as often as needed: shards and instances know a switch by its id. */
-  #carryOut(sw: Switch): Promise<void> {
+  #carryOut(sw: Switch): Promise<UnreadableState | null> {
     const carrying = this.#carryOutNow(sw);
     this.ctx.waitUntil(carrying);
     return carrying;
   }
 
-  async #carryOutNow(sw: Switch): Promise<void> {
+  async #carryOutNow(sw: Switch): Promise<UnreadableState | null> {
     let carrying = this.#carrying.get(sw.id);
     if (carrying === undefined) {
-      carrying = { outcomes: this.#book.outcome(sw.id), unbooked: new Set(), asked: new Map() };
+      carrying = { ...this.#begun(sw), unbooked: new Set(), asked: new Map() };
       this.#carrying.set(sw.id, carrying);
     }
-    const { outcomes, unbooked, asked } = carrying;
+    const { outcomes, unreadable, unbooked, asked } = carrying;
     const heard = await Promise.all(this.#book.shards().map((shard) => this.#carryOnceTo(shard, sw, carrying)));
+    if (asked.size === 0) this.#carrying.delete(sw.id);
+    if (unreadable !== null) return unreadable;
     // One commit. Dying before it, the shards are asked again, and say what they said.
     for (const shard of unbooked) this.#book.setOutcome(sw.id, shard, outcomes.get(shard)!);
     unbooked.clear();
-    if (asked.size === 0) this.#carrying.delete(sw.id);
     const nowMs = Date.now();
     const reached = [...outcomes.values()].flatMap((outcome) => outcome.reached);
     if (heard.every(Boolean) && reached.every((one) => isSilent(one, nowMs))) this.#book.setDone(sw.id);
+    return null;
+  }
+
+  /** Where it can't be read who was reached, it is pushed to all anew, and nothing of that is booked over what stands there. */
+  #begun({ id }: Switch): Pick<Carrying, "outcomes" | "unreadable"> {
+    try {
+      return { outcomes: this.#book.outcome(id), unreadable: null };
+    } catch (error) {
+      if (!(error instanceof UnreadableState)) throw error;
+      return { outcomes: new Map(), unreadable: error };
+    }
   }
 
   /** A shard that is being asked is waited for; the others are asked again meanwhile, for those whom they have not reached. */
@@ -298,21 +316,23 @@ export class Switchboard extends DurableObject<Env> implements SwitchboardCalls 
       this.#bookOpening(entry, { by: "expiry", email: null, reason: "its time is over" }, nowMs);
     const unfinished = this.#book.unfinished();
     const next = this.#nextWakeMs(nowMs);
-    if (next !== null) this.#wake.by(next);
+    // The time of one that can't be read stays over, however often this rings.
+    if (next !== null) this.#wake.by(due.unreadable === null ? next : Math.max(next, nowMs + RETRY_MS));
     const carrying = Promise.all(
       unfinished.entries.map(async ({ sw, isDone, isGivenUp, opened, isOpenDone }) => {
-        if (!isDone && !isGivenUp) await this.#carryOut(sw);
+        const unreadable = isDone || isGivenUp ? null : await this.#carryOut(sw);
         if (opened !== null && !isOpenDone) await this.#openAtShards(sw);
+        return unreadable;
       }),
     );
     const all = Promise.all([carrying, this.#acts.tellAll()]);
     this.ctx.waitUntil(all);
-    await within(ALARM_WAIT_MS, all);
+    const [carried] = (await within(ALARM_WAIT_MS, all)) ?? [[]];
     // Each flip and each opening rings once at least: what the book is to grow by, it is looked through for.
     this.#book.forget(nowMs - longestReachMs(config) - FORGET_MS);
     // One that can't be read stays closed, and holds up no other: what could be done has been.
-    const unreadable = due.unreadable ?? unfinished.unreadable;
-    if (unreadable !== null) throw unreadable;
+    const unreadable = [due.unreadable, unfinished.unreadable, ...carried].find((one) => one !== null);
+    if (unreadable !== undefined) throw unreadable;
   }
 
   /** What is not through is tried again soon, and nothing is armed for what is. */

@@ -39,7 +39,10 @@ export class WebhookOutbox {
         AT_ONCE,
       )
       .toArray();
-    await Promise.all(due.map(({ id, attempts }) => this.#sendOne(id, attempts + 1)));
+    // All of them come to their end: what is on its way when the next alarm is armed would be posted once more.
+    const sent = await Promise.allSettled(due.map(({ id, attempts }) => this.#sendOne(id, attempts + 1)));
+    const failed = sent.find((one) => one.status === "rejected");
+    if (failed !== undefined) throw failed.reason;
   }
 
   async #sendOne(id: string, attempts: number): Promise<void> {

@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { AgentInstance } from "../../durable-objects/agent-instance.ts";
 import { ApprovalDesk } from "../../durable-objects/approval-desk.ts";
 import { instanceOf } from "../../src/objects.ts";
+import { within } from "../../src/within.ts";
 import { WEBHOOK } from "./approval-config.ts";
 import {
   actsOf,
@@ -315,6 +316,39 @@ describe("the webhook", () => {
     clock.mockRestore();
     expect(new Set(posted.map(({ headers }) => headers.get("webhook-id"))).size).toBe(1);
     expect(await decide(agent)).toMatchObject({ kind: "decided" });
+  });
+
+  it("is told nothing twice because a request beside it can't be read", async () => {
+    vi.spyOn(console, "error").mockImplementation(() => {});
+    const agent = await enrolAgent();
+    await put(agent);
+    const [request] = await heard(agent);
+    await ringDesk();
+    await until(() => expect(posted).toHaveLength(1));
+    const hooks = (query: string, ...ids: string[]) =>
+      runInDurableObject(deskStub(), (_desk, { storage: { sql } }) => sql.exec(query, ...ids).toArray());
+    await until(async () => expect(await hooks("SELECT id FROM hooks")).toEqual([]));
+    await hooks("INSERT INTO requests (id, state, json) VALUES ('spoilt', 'asked', '{}')");
+    await hooks("INSERT INTO hooks (id, attempts, next_at_ms) VALUES ('spoilt', 0, 1), (?, 0, 2)", request!.id);
+    let take = (): void => {};
+    const taken = new Promise<void>((resolve) => {
+      take = resolve;
+    });
+    answer = () => taken.then(() => new Response());
+    const ringing = runInDurableObject(deskStub(), (object) => object.alarm());
+    await until(() => expect(posted).toHaveLength(2));
+    // As long as it is on its way, nobody is rung for it.
+    expect(
+      await within(
+        200,
+        ringing.then(() => "rung"),
+      ),
+    ).toBeUndefined();
+    take();
+    await ringing;
+    expect(await hooks("SELECT id, attempts FROM hooks")).toEqual([{ id: "spoilt", attempts: 1 }]);
+    expect(posted).toHaveLength(2);
+    await hooks("DELETE FROM requests WHERE id = 'spoilt'");
   });
 
   it("where it never answers, hinders no decision and no other request", async () => {

@@ -66,6 +66,20 @@ describe("what a call holds of the budget ahead of the count", () => {
     expect(await bytesLeft(agent)).toBeLessThanOrEqual(500 - aheadBytes);
   });
 
+  it("does not cover what was appended beyond it when the object died before it could say so: the call is cut by the budget", async () => {
+    const agent = await agentWith({ bytes: 1_000, concurrency: 1 });
+    const { seq, lease } = await admitted(agent);
+    // Its Worker does not hear of it.
+    expect(await lease.append(new Uint8Array(1_500))).toBeNull();
+    await abortInstance(agent);
+    const resumed = await again(agent, seq);
+    expect(resumed).toMatchObject({ answerBytes: 1_500, cause: "budget" });
+    expect(await resumed.lease.settle(settlement({ outcome: "cut", tail: new Uint8Array(0), heldBytes: 0 }))).toBe(
+      "budget",
+    );
+    expect(await bytesLeft(agent)).toBe(0);
+  });
+
   it("is charged where it does not stand on record whose it is", async () => {
     const agent = await agentWith({ bytes: 4 * LEAD, concurrency: 2 });
     const { seq } = await admitted(agent);

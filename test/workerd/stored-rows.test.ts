@@ -3,8 +3,10 @@
 import { env, evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { attributesOf } from "../../durable-objects/instance-fields.ts";
+import type { MandateBook } from "../../durable-objects/mandate-book.ts";
+import { Retention } from "../../durable-objects/retention.ts";
 import type { JournalEntry } from "../../src/control/contract.ts";
-import { switchboardOf } from "../../src/objects.ts";
+import { instanceOf, switchboardOf } from "../../src/objects.ts";
 import { bodiesKey, instancePartition } from "../../src/transcript/layout.ts";
 import {
   boardStub,
@@ -16,6 +18,7 @@ import {
   retentionStub,
   rosterStub,
 } from "./kit.ts";
+import { approve, exchangeMandate, revoke } from "./mandate-kit.ts";
 
 /** What the operator is told. */
 let told: string[];
@@ -57,12 +60,15 @@ describe("legal holds and erasures", () => {
     const human = `h-${crypto.randomUUID()}`;
     const key = bodiesKey(instancePartition({ human, task: "t-1", instance: "i-1" }), 0, 0);
     await bucket.put(key, "what is held");
+    // It does not begin before the hold is there.
+    const ringing = vi.spyOn(Retention.prototype, "alarm").mockResolvedValue();
     expect(await retention()["erase"]!(erasureOf(human))).toMatchObject({ kind: "accepted" });
     const hold = { id: "hold-1", subject: { kind: "case", id: human }, reason: "r", by: "o", atMs: 1 };
     await exec(retention(), "INSERT INTO holds (id, json) VALUES (?, ?)", hold.id, JSON.stringify(hold));
+    ringing.mockRestore();
     expect(await refusal(retention()["erase"]!(erasureOf(human)))).toMatch(unreadable("Retention"));
     expect(await refusal(retention()["holds"]!(null, 10))).toMatch(unreadable("Retention"));
-    for (let i = 0; i < 3; i++) await runDurableObjectAlarm(retention() as never);
+    for (let i = 0; i < 3; i++) await runInDurableObject(retentionStub(), (object) => object.alarm());
     expect(await bucket.head(key)).not.toBeNull();
     expect(await exec(retention(), "SELECT stage, status FROM erasures")).toEqual([
       { stage: "certificate", status: "running" },
@@ -87,6 +93,7 @@ describe("legal holds and erasures", () => {
 
 describe("the switchboard", () => {
   const spoilt = { id: "spoilt", reach: "human", target: { human: "h" }, act: "nod", reason: "r", by: "b" };
+  const operator = { by: "o", email: null, reason: "r" };
   const put = (state: { done: 0 | 1 }, sw: object = { ...spoilt, cause: null, untilMs: null, atMs: 1 }) =>
     exec(boardStub(), "INSERT INTO switches (id, json, done) VALUES ('spoilt', ?, ?)", JSON.stringify(sw), state.done);
   afterEach(async () => {
@@ -128,6 +135,47 @@ describe("the switchboard", () => {
     expect(await exec(rosterStub(enrolment.rosterShard), "SELECT id FROM switches WHERE id = 'spoilt'")).toEqual([]);
   });
 
+  it("is not rung without a pause for one whose time is over, and that can't be read", async () => {
+    await put({ done: 1 }, { ...spoilt, act: "nap", cause: null, untilMs: 1, atMs: 1 });
+    await evictDurableObject(boardStub() as never);
+    const beforeMs = Date.now();
+    await runDurableObjectAlarm(boardStub() as never);
+    expect(await alarmAt(boardStub())).toBeGreaterThanOrEqual(beforeMs + 1_000);
+  });
+
+  it("resumes a pause beside one that it can't read, and does not say that there is none", async () => {
+    const target = { human: `h-${crypto.randomUUID()}` };
+    const paused = await switchboardOf(deployment).flip(flipRequest({ act: "pause", reach: "human", target }));
+    if (!paused.flipped) throw new Error("not flipped");
+    await put({ done: 1 }, { ...spoilt, act: "pause", cause: null, untilMs: "soon", atMs: 1 });
+    const resume = (human: string) => board()["resume"]!({ reach: "human", target: { human } }, operator);
+    expect(await resume(target.human)).toMatchObject([{ switch: { id: paused.state.switch.id }, opened: { by: "o" } }]);
+    expect(await refusal(resume("h"))).toMatch(unreadable("Switchboard"));
+  });
+
+  it("pushes a kill though it can't read whom it has reached, and says nothing of that", async () => {
+    const { enrolment } = await enrolAgent();
+    const killed = await switchboardOf(deployment).flip(flipRequest({ reach: "human", target: { human: "another" } }));
+    if (!killed.flipped) throw new Error("not flipped");
+    const { id } = killed.state.switch;
+    await exec(boardStub(), "UPDATE switches SET done = 0");
+    await exec(boardStub(), "UPDATE outcomes SET reached = '[{\"instance\":1}]'");
+    const spoiltRows = await exec(boardStub(), "SELECT * FROM outcomes");
+    const roster = rosterStub(enrolment.rosterShard);
+    // It had not come through there.
+    await exec(roster, "DELETE FROM switches");
+    await evictDurableObject(roster as never);
+    await evictDurableObject(boardStub() as never);
+    await runDurableObjectAlarm(boardStub() as never);
+    await vi.waitFor(async () => expect(await exec(roster, "SELECT id FROM switches")).toEqual([{ id }]));
+    await runDurableObjectAlarm(boardStub() as never);
+    expect(await refusal(board()["read"]!(id))).toMatch(unreadable("Switchboard"));
+    expect(await exec(boardStub(), "SELECT * FROM outcomes")).toEqual(spoiltRows);
+    expect(await exec(boardStub(), "SELECT done FROM switches")).toEqual([{ done: 0 }]);
+    expect(told).toEqual([line("Switchboard", "what a shard has reached is not as this release stores it")]);
+    expect(await alarmAt(boardStub())).not.toBeNull();
+  });
+
   it("who was narrowed by what can't be read gets no grant by a mandate from before", async () => {
     await exec(
       boardStub(),
@@ -153,6 +201,28 @@ describe("the switchboard", () => {
       expect.stringMatching(/^state not readable act is not as .*: fields.* The journal is not told$/),
     ]);
     await exec(boardStub(), "DELETE FROM acts");
+  });
+});
+
+describe("a book of mandates", () => {
+  it("carries the end of one to its switch though that of another can't be read, and hands on nothing of that", async () => {
+    const other = await approve();
+    const mandate = await approve({ human: other.human });
+    const { instance } = await exchangeMandate(mandate);
+    const stub = env.MANDATE_BOOK.get(env.MANDATE_BOOK.idFromName(other.human));
+    const book = stub as DurableObjectStub<MandateBook>;
+    await exec(stub, 'UPDATE mandates SET flip = \'{"id":"spoilt","act":"nod"}\' WHERE id = ?', other.id);
+    expect((await revoke(mandate))?.revoked?.switch).not.toBeNull();
+    expect((await instanceOf(deployment, instance).introspect()).state).toBe("inactive");
+    expect(await exec(boardStub(), "SELECT id FROM switches WHERE json NOT LIKE '%' || ? || '%'", mandate.id)).toEqual(
+      [],
+    );
+    await runInDurableObject(book, (object) => object.alarm());
+    expect(await exec(stub, "SELECT id FROM mandates WHERE flip IS NOT NULL")).toEqual([{ id: other.id }]);
+    expect(told).toEqual([line("MandateBook", "switch of a mandate is not as this release stores it")]);
+    expect(await alarmAt(book)).not.toBeNull();
+    await exec(stub, "UPDATE mandates SET flip = NULL");
+    await exec(boardStub(), "DELETE FROM switches");
   });
 });
 
