@@ -32,9 +32,15 @@ export const problem = (status: number, title: string, detail?: string): Respons
 /** Who may read what switches and instances there are. */
 export const READERS: readonly AdminRole[] = ["viewer", "operator", "auditor"];
 
-/** An address has no place in a record: a human may be named by one in a path. */
+const ADDRESS = /@|%(25)*40/;
+
+/** An address has no place in a record: a human may be named by one in a path, encoded once too often as well. */
 export const recordedPath = (path: string): string =>
-  path.replace(/[^/]*(@|%40)[^/]*/gi, "(address)").slice(0, PATH_MAX_CHARS);
+  path
+    .split("/")
+    .map((part) => (ADDRESS.test(part) ? "(address)" : part))
+    .join("/")
+    .slice(0, PATH_MAX_CHARS);
 
 /** Null: the admin holds one of the roles. A refusal is on record. */
 export async function requireRole(

@@ -2,6 +2,7 @@ import type { Deployment } from "../deployment.ts";
 import { authenticate } from "../gate/authenticate.ts";
 import type { Grant } from "../grant/claims.ts";
 import type { Proof } from "../grant/proof.ts";
+import { verifyMandateToken } from "../mandate/token.ts";
 import { instanceOf } from "../objects.ts";
 import { err, ok, type Result } from "../result.ts";
 import { authenticateClient } from "./client.ts";
@@ -40,7 +41,8 @@ export async function revoke(
     return concerning(who, failed("unsupported_token_type", "a key is named by an instance with its grant alone"));
   // Unknown or malformed: nothing is left to revoke (RFC 7009 §2.2). A token is revoked after its expiry, too.
   const named = byKey ? keyIn(text) : readHeldToken(text, deployment, 0);
-  if (named === undefined) return ok(null);
+  if (named === undefined)
+    return isMandateOf(who.client, text, deployment, nowMs) ? concerning(who, NOT_HERE) : ok(null);
   const isOwn = who.instance === named.instance || (who.client !== undefined && who.client === named.client);
   if (!isOwn && asParent !== null) return concerning(who, await endChild(named.instance, asParent, deployment));
   if (!isOwn) return concerning(who, failed("unauthorized_client", "the token was issued to another client"));
@@ -51,6 +53,17 @@ export async function revoke(
     return concerning(who, TRY_AGAIN);
   }
   return ok(null);
+}
+
+/** RFC 7009 §2.2.1. A platform that was told 200 would believe that it is over, and it would stand. */
+const NOT_HERE = failed(
+  "unsupported_token_type",
+  "a mandate is revoked by the human who approved it, or by an operator",
+);
+
+function isMandateOf(client: string | undefined, text: string, deployment: Deployment, nowMs: number): boolean {
+  const mandate = verifyMandateToken(text, deployment, nowMs);
+  return client !== undefined && mandate.ok && mandate.value.client === client;
 }
 
 const TRY_AGAIN = failed("temporarily_unavailable", "try again");

@@ -61,5 +61,15 @@ export const sha256Hex = (...parts: readonly (string | Uint8Array)[]): string =>
   return hash.digest("hex");
 };
 
-/** The one spelling of an envelope: a JSON line, its frame first. What is hashed is these bytes, never a re-encoding. */
-export const writeEnvelope = (frame: Frame, fields: Fields): string => JSON.stringify({ ...frame, ...fields });
+/**
+ * The one spelling of an envelope: a JSON line, its frame first. What is hashed is these bytes, never a re-encoding. A text that
+ * was cut within a character (RFC 8259 §8.2) ends in U+FFFD: a line that holds half of one is no strict JSON to who verifies it,
+ * and strangers could have one written.
+ */
+export function writeEnvelope(frame: Frame, fields: Fields): string {
+  const line = JSON.stringify({ ...frame, ...fields });
+  // Half of a character is always escaped, so almost no line is written twice.
+  return line.includes("\\ud") ? JSON.stringify({ ...frame, ...fields }, wellFormed) : line;
+}
+
+const wellFormed = (_: string, value: unknown): unknown => (typeof value === "string" ? value.toWellFormed() : value);

@@ -1,7 +1,8 @@
 // The admin's door: who gets in, what is refused and with which words; and that every act and refusal stands in the journal.
 
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { type Answer, type Harness, type Members, makeKey, nowSeconds, startHarness } from "./harness.ts";
+import { parseStrictJson } from "../../src/json/strict-json.ts";
+import { type Answer, DETAILS, type Harness, type Members, makeKey, nowSeconds, startHarness } from "./harness.ts";
 
 let h: Harness;
 beforeAll(async () => {
@@ -295,6 +296,24 @@ describe("the journal of the authority", () => {
     await h.post("/oauth/token?x=y", {});
     const [form] = await refusedUnknown("parameters belong in the body, not in the query");
     expect(form).toMatchObject({ client: null, task: null });
+  });
+
+  it("holds what its verifier can read, wherever a text was cut: at each door, of whoever sent it", async () => {
+    await untilNextSecond();
+    const cutInHalf = (length: number) => `${"x".repeat(length - 1)}\u{1f600}`;
+    const names = { client_id: cutInHalf(64), task: cutInHalf(64), grant_type: cutInHalf(100) };
+    await h.post("/oauth/token", names);
+    await h.send(`/admin/${"x".repeat(248)}%F0%9F%98%80`, {});
+    const operations = [`GET /${cutInHalf(195)}`];
+    await h.exchange({ form: { authorization_details: JSON.stringify([{ ...DETAILS[0], operations, where: {} }]) } });
+    const cut = (record: Members) => JSON.stringify(record).includes("xxxx");
+    const records = [
+      ...(await h.journal("authority-refused", cut)),
+      ...(await h.journal("admin-refused", cut)),
+      ...(await h.journal("authority", cut)),
+    ];
+    for (const record of records) expect(parseStrictJson(JSON.stringify(record))).toEqual({ ok: true, value: record });
+    expect(records[0]).toMatchObject({ claimedClient: `${"x".repeat(63)}\ufffd`, task: `${"x".repeat(63)}\ufffd` });
   });
 
   it("holds no token, assertion or proof", async () => {

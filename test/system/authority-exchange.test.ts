@@ -527,6 +527,11 @@ describe("the subject token", () => {
     ["without its type", { subject_token_type: undefined }, "subject_token_type is missing"],
     ["of an unknown type", { subject_token_type: "urn:x" }, "subject_token_type is not one that this gate takes"],
     [
+      "of the type constructor",
+      { subject_token_type: "constructor" },
+      "subject_token_type is not one that this gate takes",
+    ],
+    [
       "of the type of an access token",
       { subject_token_type: "urn:ietf:params:oauth:token-type:access_token" },
       "a grant is no human: a sub-agent comes without client_assertion",

@@ -49,6 +49,9 @@ const revokeAs = (token: string, client: "build-platform" | "other-platform" = "
 const revokeWith = (key: SigningKey, token: string, claims: Members = {}) =>
   revoke({ token }, { DPoP: h.proof(key, { htu: `${h.origin}/oauth/revoke`, ...claims }) });
 
+const mandateToken = (claims: Members = {}) =>
+  h.grant(alive.key, { aud: h.origin, sub: "a-human", ...claims }, { typ: "portcullis-mandate+jwt" });
+
 const INVALID_GRANT = "400 invalid_grant: the refresh token is not valid";
 
 describe("renewal", () => {
@@ -339,6 +342,8 @@ describe("revocation", () => {
     ["a grant that another key signed", () => h.grant(alive.key, {}, {}, makeKey("Ed25519"))],
     ["a grant for a key that never enrolled", () => h.grant(makeKey())],
     ["a grant in another spelling", () => otherSpelling(alive.access)],
+    ["another platform's mandate", () => mandateToken({ client_id: "other-platform" })],
+    ["a mandate that is over", () => mandateToken({ exp: nowSeconds() - 1 })],
     [
       "a killed instance's grant",
       async () => {
@@ -381,6 +386,11 @@ describe("revocation", () => {
       "its platform, by the name of its key",
       () => revokeAs(`urn:ietf:params:oauth:jwk-thumbprint:sha-256:${alive.key.thumbprint}`),
       "400 unsupported_token_type: a key is named by an instance with its grant alone",
+    ],
+    [
+      "its platform, with a mandate of its own, which would stand all the same",
+      () => revokeAs(mandateToken()),
+      "400 unsupported_token_type: a mandate is revoked by the human who approved it, or by an operator",
     ],
     ["its platform, without a token", () => revoke(h.clientForm()), "400 invalid_request: token is missing"],
     [

@@ -446,6 +446,8 @@ describe("every answer is one that the document names", () => {
     expect((await ask("/admin/v1/humans/bob%40acme.example/groups", { body: {} })).status).toBe(400);
     const [refused] = await h.journal("admin", (one) => String(one["path"]).startsWith("/admin/v1/humans/("));
     expect(refused?.["path"]).toBe("/admin/v1/humans/(address)/groups");
+    expect((await ask("/admin/v1/humans/bob%2540acme.example/groups", { body })).status).toBe(400);
+    await h.journal("admin", (one) => String(one["path"]) === "/admin/v1/humans/(address)/groups", 2);
     expect((await ask(`${SWITCHES}/${idOf(first)}/lift`, { body: { reason: "r" } })).json["detail"]).toMatch(
       /^a narrowing is not lifted/,
     );

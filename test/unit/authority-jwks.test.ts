@@ -1,6 +1,8 @@
-import { exportJWK, generateKeyPair, type JWTVerifyGetKey } from "jose";
+import { exportJWK, generateKeyPair, type JWTVerifyGetKey, SignJWT } from "jose";
 import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { verifyIdToken } from "../../src/identity/id-token.ts";
 import { keysAt } from "../../src/identity/jwks.ts";
+import { verifySecurityEvent } from "../../src/identity/security-event.ts";
 
 const NOW_MS = 1_900_000_000_000;
 const SECOND = 1_000;
@@ -11,9 +13,11 @@ let count = 0;
 let answers: (() => Response | Promise<Response>)[];
 let asked: { url: string; init: RequestInit | undefined }[];
 let key: Record<string, unknown>;
+let privateKey: CryptoKey;
 
 beforeAll(async () => {
   const pair = await generateKeyPair("ES256", { extractable: true });
+  privateKey = pair.privateKey as CryptoKey;
   key = { ...(await exportJWK(pair.publicKey)), alg: "ES256" };
 });
 beforeEach(() => {
@@ -105,6 +109,50 @@ describe("the keys of an identity provider", () => {
     expect(asked).toHaveLength(1);
     const fresh = await keysAt(uri, "a", NOW_MS + 10 * MINUTE);
     expect([await holds(fresh, "a"), await holds(fresh, "b")]).toEqual([false, true]);
+    expect(asked).toHaveLength(2);
+  });
+
+  it.each<[name: string, typ: string, verify: (token: string, atMs: number) => Promise<{ readonly ok: boolean }>]>([
+    [
+      "an ID token",
+      "JWT",
+      (token, atMs) =>
+        verifyIdToken(
+          token,
+          {
+            issuer: "https://idp.test",
+            jwksUri: uri,
+            algorithms: ["ES256"],
+            groupsClaim: "groups",
+            maxTokenAgeSeconds: 600,
+          },
+          "app",
+          atMs,
+        ),
+    ],
+    [
+      "a security event",
+      "secevent+jwt",
+      (token, atMs) =>
+        verifySecurityEvent(
+          token,
+          { issuer: "https://idp.test", jwksUri: uri, algorithms: ["ES256"], audience: "app" } as never,
+          atMs,
+        ),
+    ],
+  ])("are asked for again where %s names one that came since", async (_name, typ, verify) => {
+    answers = [set("a"), set("a", "b")];
+    const laterMs = NOW_MS + 31 * SECOND;
+    const iat = laterMs / SECOND;
+    const claims = typ === "JWT" ? { sub: "ada", exp: iat + 60 } : { jti: "j", sub_id: {}, events: { "urn:x": {} } };
+    const signed = (kid: string) =>
+      new SignJWT({ iss: "https://idp.test", aud: "app", iat, ...claims })
+        .setProtectedHeader({ alg: "ES256", typ, kid })
+        .sign(privateKey);
+    await keysAt(uri, "a", NOW_MS);
+    expect(await verify(await signed("a"), laterMs)).toMatchObject({ ok: true });
+    expect(asked).toHaveLength(1);
+    expect(await verify(await signed("b"), laterMs)).toMatchObject({ ok: true });
     expect(asked).toHaveLength(2);
   });
 
