@@ -1,6 +1,7 @@
 import { parseStrictJsonBytes } from "../json/strict-json.ts";
 import { err, ok, type Result } from "../result.ts";
 import type { BodyFacts, Call } from "../scope/call.ts";
+import { decodedAgain } from "../scope/readings.ts";
 import { findParameterFault, isMethodOverride } from "./parameters.ts";
 import type { Target } from "./target.ts";
 
@@ -71,6 +72,8 @@ export function describePath(rawRest: string, encodedSlash: "data" | "refuse"): 
     if (text === "" && i < raw.length - 1) return err("an empty path segment");
     const segment = decodeOnce(text);
     if (segment === undefined) return err("a path that is not UTF-8");
+    // Without its parameters there is nothing of it: then an item's path is its collection's.
+    if (segment.startsWith(";")) return err("an empty path segment");
     if (hasControl(segment)) return err("a control character in the path");
     if (segment.includes("\\")) return err("a backslash in the path");
     if (segment.includes("/") && encodedSlash === "refuse") return err("an encoded slash");
@@ -88,8 +91,8 @@ function hidesDots(segment: string): boolean {
   let text = segment;
   for (let round = 0; round <= DECODINGS; round++) {
     if (text.split(/[/\\]/).some((piece) => /^\.{1,2}(;|$)/.test(piece))) return true;
-    const again = decodeOnce(text);
-    if (again === undefined || again === text) return false;
+    const again = decodedAgain(text);
+    if (again === text) return false;
     text = again;
   }
   return text.includes("%");

@@ -31,13 +31,13 @@ export function readingsOf(segments: readonly string[]): readonly (readonly stri
   return readings;
 }
 
-function decodedAgain(segment: string): string {
-  try {
-    return decodeURIComponent(segment);
-  } catch {
-    return segment;
-  }
-}
+const LENIENT_UTF8 = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
+
+/** As a lenient reader decodes it: what is no escape stays as it is, and hides none of the others. */
+export const decodedAgain = (segment: string): string =>
+  segment.replace(/(?:%[0-9a-f]{2})+/gi, (run) =>
+    LENIENT_UTF8.decode(Uint8Array.from(run.slice(1).split("%"), (hex) => Number.parseInt(hex, 16))),
+  );
 
 function readingsAsDecoded(segments: readonly string[]): readonly (readonly string[])[] {
   const lower = segments.map((segment) => segment.toLowerCase());

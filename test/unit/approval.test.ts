@@ -61,6 +61,7 @@ describe("who asks for approval", () => {
     ["a path with parameters", { x: ["vault"] }, { segments: ["a", "vault;v=1"] }],
     ["a path that is encoded twice", { x: ["vault"] }, { segments: ["%61", "vaul%74"] }],
     ["a path that is encoded four times, in another case", { x: ["vault"] }, { segments: ["a", "vaul%252554"] }],
+    ["a path that is encoded twice, beside what is no escape", { x: ["vault"] }, { segments: ["a", "vaul%74;%"] }],
     ["a slash that is encoded twice", { x: ["vault"] }, { segments: ["a%2Fvault"] }],
     ["an encoded slash", { x: ["vault"] }, { segments: ["a/vault"] }],
   ])("doubt asks: %s", (_, where, of) => {

@@ -48,6 +48,11 @@ describe("describePath", () => {
     ["/..%2fa", DOTS],
     ["/a%252f..%252fb", DOTS],
     ["/a%255c..%255cb", DOTS],
+    // Lenient readers leave what they can't decode, and decode the rest.
+    ["/%252e%252e%252fa%25", DOTS],
+    ["/%252e%252e%252fa%25ff", DOTS],
+    ["/%25ff%252f%252e%252e", DOTS],
+    ["/a%25zz%252f..", DOTS],
     ["/a\\..\\b", CHARACTER],
     ["/a\\b", CHARACTER],
     ["/a%5cb", BACKSLASH],
@@ -56,6 +61,11 @@ describe("describePath", () => {
     ["//a", EMPTY],
     ["/a//b", EMPTY],
     ["/a//", EMPTY],
+    // Tomcat and its like read `/;x` as `/`: the collection, where one of its items was meant.
+    ["/a/;", EMPTY],
+    ["/a/;v=1", EMPTY],
+    ["/a/%3Bv=1", EMPTY],
+    ["/;/a", EMPTY],
     ["/%00", CONTROL],
     ["/a%0ab", CONTROL],
     ["/%0d%0a", CONTROL],
@@ -107,6 +117,8 @@ describe("describePath", () => {
     ["/a;v=1", ["a;v=1"]],
     ["/a:b@c!$&'()*,=~_-", ["a:b@c!$&'()*,=~_-"]],
     ["/100%25", ["100%"]],
+    ["/%25ff", ["%ff"]],
+    ["/100%25%20of%20a.b", ["100% of a.b"]],
     ["/%2541", ["%41"]],
     ["/%41", ["A"]],
   ])("reads %j", (path, segments) => {
