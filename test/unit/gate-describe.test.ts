@@ -308,6 +308,7 @@ describe("a Connection that would drop what says how the body is read", () => {
 });
 
 describe("describeBody", () => {
+  const CHARSET = "a JSON body in a charset that is not looked into";
   const FORM = "application/x-www-form-urlencoded";
   const OVERRIDE = "a method override in the body";
   const post = (
@@ -370,6 +371,9 @@ describe("describeBody", () => {
     ["application/json", '{"_m\\u0065tho\\u0064":"DELETE"}'],
     ["application/vnd.api+json; charset=utf-8", '{"_method":"DELETE"}'],
     ["text/json", '{"_method":"DELETE"}'],
+    // In UTF-16 and UTF-32, which some readers tell by the zeros.
+    ["application/json", [...'{"_method":"DELETE"}'].join("\0")],
+    ["application/json", [...'{"\\u005fmethod":"DELETE"}'].join("\0\0\0")],
   ])("%s: %j is refused", (type, body) => {
     expect(post(type, body)).toEqual({ ok: false, error: OVERRIDE });
   });
@@ -422,6 +426,19 @@ describe("describeBody", () => {
     expect(post(type, body, NO_RULES, more)).toEqual({ ok: false, error });
   });
 
+  it.each([
+    "utf-7",
+    "utf-16",
+    '"UTF-16LE"',
+    "ibm037",
+  ])("refuses JSON in %s, where a name has other bytes", (charset) => {
+    expect(post(`application/json; charset=${charset}`, '{"+AF8-method":"DELETE"}')).toEqual({
+      ok: false,
+      error: CHARSET,
+    });
+    expect(post("application/json; charset=utf-8", "{}").ok).toBe(true);
+  });
+
   it("refuses a form where a rule speaks of the query, which servers merge with it", () => {
     const rules = { query: true, body: false };
     for (const type of [FORM, "multipart/form-data; boundary=b", null])
@@ -459,7 +476,7 @@ describe("describeBody", () => {
       ["a form", utf8("a=1"), { "content-type": "application/x-www-form-urlencoded" }, TYPE],
       ["two types", utf8("{}"), { "content-type": "application/json, text/plain" }, TYPE],
       ["latin1", utf8("{}"), { "content-type": "application/json; charset=iso-8859-1" }, TYPE],
-      ["utf-16", utf8("{}"), { "content-type": "application/json; charset=utf-16" }, TYPE],
+      ["utf-16", utf8("{}"), { "content-type": "application/json; charset=utf-16" }, CHARSET],
       ["a list of JSON", utf8("{}"), { "content-type": "application/jsonl" }, TYPE],
       ["gzip", utf8("{}"), { ...JSON_TYPE, "content-encoding": "gzip" }, CODED],
       ["identity, gzip", utf8("{}"), { ...JSON_TYPE, "content-encoding": "identity, gzip" }, CODED],

@@ -216,6 +216,15 @@ describe("answeredHeaders", () => {
     expect(answered({ link }).link).toBe(expected);
   });
 
+  it("no link holds the parameter of the credential, in whatever spelling it was sent back", () => {
+    const hidden = { ...rewriting, hiddenParameter: "api_key" };
+    const page = "https://api.example.com/v1/next?a=%2F";
+    for (const pair of ["api_key=s", "API_KEY=s", "api%5Fkey=s"])
+      for (const url of [`${page}&${pair}`, `${page}&${pair}&b=2`])
+        expect(toGate(url, hidden)).toBe(`https://gate.test/api/next?a=%2F${url.endsWith("b=2") ? "&b=2" : ""}`);
+    expect(toGate(`${page}&api_keys=s`, hidden)).toBe(toGate(`${page}&api_keys=s`, rewriting));
+  });
+
   it("a hostile Link header takes no longer than its length", () => {
     for (const unit of ["; a ", '"', '\\"', ",", "<", "<,", '; a="', "</v1/a>; x "]) {
       const link = `</v1/a>${unit.repeat(60_000 / unit.length)}<`;
