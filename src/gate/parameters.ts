@@ -3,8 +3,12 @@
  * it looks for a name in every spelling that some parser reads as it, and what it can't look into is refused.
  */
 
-/** `_method`, as PHP, Rack and their like may spell it: `[_method]`, `.method`, `_method[]`. Not `payment_method`. */
-export const isMethodOverride = (name: string): boolean => /^[^a-z0-9]+method(?![a-z0-9])/i.test(name);
+/**
+ * `_method`, as PHP, Rack and their like may spell it: `[_method]`, `.method`, `_method[]`; Salesforce's `_HttpMethod`; and
+ * what is said by a header elsewhere, `X-HTTP-Method-Override`. Not `payment_method`.
+ */
+export const isMethodOverride = (name: string): boolean =>
+  /^(?:[^a-z0-9]+(?:http[^a-z0-9]*)?|[^a-z0-9]*x[^a-z0-9]*http[^a-z0-9]*)method(?![a-z0-9])/i.test(name);
 
 /** Why the body must not pass; undefined where it may. `body` is null where it is longer than what was read. */
 export function findParameterFault(

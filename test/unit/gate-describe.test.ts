@@ -279,6 +279,11 @@ describe("describeHead", () => {
     "?.method=DELETE",
     "?+_method=DELETE",
     "?_method.x=DELETE",
+    // Salesforce's, and the header's name where a server takes headers from the query.
+    "?_HttpMethod=DELETE",
+    "?_http_method=DELETE",
+    "?X-HTTP-Method-Override=DELETE",
+    "?x_http_method=DELETE",
   ])("refuses %s", (query) => {
     const url = `https://gate.test/x/a${query}`;
     expect(describeHead(head({ method: "POST", url }), OPTIONS)).toEqual({
@@ -287,7 +292,14 @@ describe("describeHead", () => {
     });
   });
 
-  it.each(["?method=a", "?payment_method=card", "?_methods=1", "?a=_method"])("takes %s", (query) => {
+  it.each([
+    "?method=a",
+    "?payment_method=card",
+    "?_methods=1",
+    "?a=_method",
+    "?http_method=GET",
+    "?_https_method=1",
+  ])("takes %s", (query) => {
     expect(describeHead(head({ url: `https://gate.test/x/a${query}` }), OPTIONS).ok).toBe(true);
   });
 });
