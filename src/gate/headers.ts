@@ -115,8 +115,8 @@ const NOT_ANSWERED = new Set([
   "x-lighttpd-send-file",
   "surrogate-control",
 ]);
-/** nginx's, and the targeted fields of RFC 9213. */
-const NOT_ANSWERED_FAMILY = /^x-accel-|-cache-control$/;
+/** nginx's, but for the one by which a stream of events is not held back, and the targeted fields of RFC 9213. */
+const NOT_ANSWERED_FAMILY = /^x-accel-(?!buffering$)|-cache-control$/;
 /** RFC 9111 §3.5: what lets a shared cache keep an answer that was authorized. */
 const SHARED = /public|s-maxage|must-revalidate|proxy-revalidate/i;
 

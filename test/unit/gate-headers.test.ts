@@ -182,6 +182,10 @@ describe("answeredHeaders", () => {
     expect(answered({ "cache-control": said })).toEqual({ "cache-control": shown });
   });
 
+  it("lets an event stream say that no proxy is to hold it back", () => {
+    expect(answered({ "x-accel-buffering": "no" })).toEqual({ "x-accel-buffering": "no" });
+  });
+
   it("drops what Connection names", () => {
     expect(answered({ connection: "x-hop", "x-hop": "1", "x-kept": "2" })).toEqual({ "x-kept": "2" });
   });
