@@ -72,6 +72,8 @@ export function describePath(rawRest: string, encodedSlash: "data" | "refuse"): 
     if (text === "" && i < raw.length - 1) return err("an empty path segment");
     const segment = decodeOnce(text);
     if (segment === undefined) return err("a path that is not UTF-8");
+    // Without its parameters there is nothing of it: then an item's path is its collection's.
+    if (segment.startsWith(";")) return err("an empty path segment");
     if (hasControl(segment)) return err("a control character in the path");
     if (segment.includes("\\")) return err("a backslash in the path");
     if (segment.includes("/") && encodedSlash === "refuse") return err("an encoded slash");

@@ -100,7 +100,25 @@ const NOT_ANSWERED = new Set([
   "link",
   "refresh",
   "content-encoding",
+  // Of an origin, which to the agent is the gate's: no upstream speaks for it.
+  "strict-transport-security",
+  "public-key-pins",
+  "public-key-pins-report-only",
+  "expect-ct",
+  "nel",
+  "report-to",
+  "reporting-endpoints",
+  "accept-ch",
+  "critical-ch",
+  // A proxy before the gate would give the agent another body than the one on record.
+  "x-sendfile",
+  "x-lighttpd-send-file",
+  "surrogate-control",
 ]);
+/** nginx's, but for the one by which a stream of events is not held back, and the targeted fields of RFC 9213. */
+const NOT_ANSWERED_FAMILY = /^x-accel-(?!buffering$)|-cache-control$/;
+/** RFC 9111 §3.5: what lets a shared cache keep an answer that was authorized. */
+const SHARED = /public|s-maxage|must-revalidate|proxy-revalidate/i;
 
 export interface AnswerRewriting {
   readonly origin: string;
@@ -121,10 +139,14 @@ export function answeredHeaders(received: Headers, rewriting: AnswerRewriting): 
   const named = connectionOptions(received.get("connection"));
   const headers = new Headers();
   for (const [name, value] of received) {
-    if (NOT_ANSWERED.has(name) || named.has(name)) continue;
+    if (NOT_ANSWERED.has(name) || NOT_ANSWERED_FAMILY.test(name) || named.has(name)) continue;
     // RFC 9110 §14.3: a client is not to try.
     headers.append(name, name === "accept-ranges" && !rewriting.takesRanges ? "none" : value);
   }
+  const caching = headers.get("cache-control");
+  // Who gets it from there is not admitted, not on record, and not to be stopped. `private` outweighs the others, and first no
+  // quote of theirs is open.
+  if (caching !== null && SHARED.test(caching)) headers.set("cache-control", `private, ${caching}`);
   const coding = received.get("content-encoding");
   if (coding !== null && !rewriting.decoded) headers.set("content-encoding", coding);
   const location = received.get("location");

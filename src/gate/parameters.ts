@@ -3,8 +3,12 @@
  * it looks for a name in every spelling that some parser reads as it, and what it can't look into is refused.
  */
 
-/** `_method`, as PHP, Rack and their like may spell it: `[_method]`, `.method`, `_method[]`. Not `payment_method`. */
-export const isMethodOverride = (name: string): boolean => /^[^a-z0-9]+method(?![a-z0-9])/i.test(name);
+/**
+ * `_method`, as PHP, Rack and their like may spell it: `[_method]`, `.method`, `_method[]`; Salesforce's `_HttpMethod`; and
+ * what is said by a header elsewhere, `X-HTTP-Method-Override`. Not `payment_method`.
+ */
+export const isMethodOverride = (name: string): boolean =>
+  /^(?:[^a-z0-9]+(?:http[^a-z0-9]*)?|[^a-z0-9]*x[^a-z0-9]*http[^a-z0-9]*)method(?![a-z0-9])/i.test(name);
 
 /** Why the body must not pass; undefined where it may. `body` is null where it is longer than what was read. */
 export function findParameterFault(
@@ -15,7 +19,10 @@ export function findParameterFault(
 ): string | undefined {
   const type = headers.get("content-type")?.toLowerCase() ?? "";
   const kind = kindOf(type, method);
-  if (kind === "json") return body !== null && isOverrideInJson(textOf(body)) ? OVERRIDE : undefined;
+  if (kind === "json") {
+    if (body !== null && isOverrideInJson(textOf(body))) return OVERRIDE;
+    return isAsciiCompatible(type) ? undefined : "a JSON body in a charset that is not looked into";
+  }
   if (kind === undefined) return undefined;
   // Servers merge a form's parameters with those of the query, and many let the form win.
   if (rules.query) return "a form where a rule speaks of the query";
@@ -57,9 +64,9 @@ const namesOfParts = (text: string): string[] | undefined => {
   return names.map((name) => unescapePercent(name.replaceAll("\\", "")));
 };
 
-/** As a key, at any depth. Nobody escapes these letters but to hide them. */
+/** As a key, at any depth. Nobody escapes these letters but to hide them. A zero is no JSON, but of UTF-16 and UTF-32, which some readers detect. */
 const isOverrideInJson = (text: string): boolean =>
-  /"_method"\s*:/i.test(text.replace(/\\u00([4-7][0-9a-f])/gi, (_, hex: string) => fromHex(hex)));
+  /"_method"\s*:/i.test(text.replaceAll("\0", "").replace(/\\u00([4-7][0-9a-f])/gi, (_, hex: string) => fromHex(hex)));
 
 const unescapePercent = (text: string): string => text.replace(/%([0-9a-f]{2})/gi, (_, hex: string) => fromHex(hex));
 

@@ -197,12 +197,14 @@ export class Pump {
   /** The beginning of an answer that the agent does not get, for the record. */
   async readBeginning(body: ReadableStream<Uint8Array>, maxBytes: number): Promise<void> {
     const reader = body.getReader({ mode: "byob" });
-    const run = await this.#read(() => reader.readAtLeast(maxBytes, new Uint8Array(maxBytes)));
-    if (run === null || run.byteLength === 0) return;
-    this.#take(run);
-    // Of one that ends here nothing is held; of a longer one what may be the credential's beginning is not recorded.
-    const held = this.#scan.end();
-    if (held.byteLength > 0 && run.byteLength + held.byteLength < maxBytes) this.#take(held);
+    // Run by run: of one that falls silent, what had come stays. Of one that ends nothing is held back; of a longer one what may be
+    // the credential's beginning is not recorded.
+    for (let room = maxBytes; room > 0; ) {
+      const run = await this.#read(() => reader.read(new Uint8Array(room)));
+      if (run === null || run.byteLength === 0) return;
+      this.#take(run.subarray(0, room));
+      room -= run.byteLength;
+    }
   }
 
   /**
@@ -300,7 +302,7 @@ export class Pump {
         this.#call.stop.stop({ kind: "echoed", what: clean });
         return null;
       }
-      if (clean.byteLength > 0) return clean;
+      if (clean.byteLength > 0) return lean(clean);
     }
   }
 
@@ -328,6 +330,9 @@ export class Pump {
     return expansion !== null && this.#receivedBytes > Math.max(expansion.freeBytes, expansion.maxBytes);
   }
 }
+
+/** What waits for more, or for its record, must not keep a whole buffer for a byte: an upstream may send them one by one. */
+const lean = (run: Uint8Array): Uint8Array => (2 * run.byteLength < run.buffer.byteLength ? run.slice() : run);
 
 const later = (a: number | null, b: number | null): number | null =>
   a === null || b === null ? (a ?? b) : Math.max(a, b);

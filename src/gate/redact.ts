@@ -160,4 +160,6 @@ const canonicalName = (encoded: string): string =>
   encoded
     .replaceAll("+", " ")
     .replace(/%([0-9a-f]{2})/gi, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)))
+    // To PHP `a.b` and `a b` are `a_b`, and to Protocol Buffers' JSON `a_b` is `aB`.
+    .replace(/[._ ]/g, "")
     .toLowerCase();

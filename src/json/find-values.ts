@@ -150,8 +150,8 @@ function intoElement<P extends ValuePattern>(trail: Trail<P>, index: number): Tr
   return token === ANY || Number(token) === index ? [{ ...trail, next: trail.next + 1, at }] : [];
 }
 
-// Upper first: `ſ` and `K` (Kelvin) fold to `s` and `k`.
-const fold = (name: string): string => name.toUpperCase().toLowerCase();
+// Upper first: `ſ` and `K` (Kelvin) fold to `s` and `k`. In Protocol Buffers' JSON `card_number` is `cardNumber`, too.
+const fold = (name: string): string => name.replaceAll("_", "").toUpperCase().toLowerCase();
 
 const escapeToken = (token: string): string => token.replaceAll("~", "~0").replaceAll("/", "~1");
 

@@ -87,12 +87,20 @@ const tokenize = (name: string): readonly Token[] => {
 
 /**
  * The same words, or the one is a structure that holds the other: `filter` and `filter[state]`. Not `page` and
- * `page_size`: `_` alone leads into nothing.
+ * `page_size`: `_` alone leads into nothing. Where words end is no difference: `pageSize` is `page_size`'s other name in
+ * Protocol Buffers' JSON, and its readers take both.
  */
-const isAlike = (some: readonly Token[], others: readonly Token[]): boolean => {
-  const [shorter, longer] = some.length <= others.length ? [some, others] : [others, some];
-  if (shorter.some(({ word }, index) => word !== longer[index]?.word)) return false;
-  return longer[shorter.length]?.nested ?? true;
+const isAlike = (some: readonly Token[], others: readonly Token[]): boolean =>
+  isWithin(some, others) || isWithin(others, some);
+
+const isWithin = (outer: readonly Token[], inner: readonly Token[]): boolean => {
+  const sought = outer.map(({ word }) => word).join("");
+  let joined = "";
+  for (const { word, nested } of inner) {
+    if (nested && joined === sought) return true;
+    joined += word;
+  }
+  return joined === sought;
 };
 
 const readPointer = (tokens: readonly string[], body: Json): Result<Json | undefined, string> => {
@@ -116,9 +124,15 @@ const readPointer = (tokens: readonly string[], body: Json): Result<Json | undef
   return ok(value);
 };
 
-/** Go's encoding/json takes `Amount` for `amount`, and the last of both wins. Its folding keeps the length. */
-const isAlikeKey = (key: string, token: string): boolean =>
-  key.length === token.length && key !== token && foldCase(key) === foldCase(token);
+/**
+ * Go's encoding/json takes `Amount` for `amount`, and the last of both wins; its folding keeps the length. Protocol Buffers'
+ * JSON takes `max_amount` for `maxAmount`.
+ */
+const isAlikeKey = (key: string, token: string): boolean => {
+  if (key === token) return false;
+  const [some, other] = [key.replaceAll("_", ""), token.replaceAll("_", "")];
+  return some.length === other.length && foldCase(some) === foldCase(other);
+};
 
 const isArray = (value: Json): value is readonly Json[] => Array.isArray(value);
 

@@ -39,6 +39,7 @@ describe("who asks for approval", () => {
     ["with white space", LARGE, json({ amount: " 5000" })],
     ["in a list", LARGE, json({ amount: [5_000] })],
     ["under a key that Go takes for it", LARGE, json({ Amount: 5_000 })],
+    ["under the other name of a field", { "body./maxAmount": { min: 1_000 } }, json({ max_amount: 5_000 })],
     ["in a batch", LARGE, json([{ amount: 5_000 }])],
     ["in a body that can't be read", LARGE, { body: { kind: "opaque" } }],
     ["a word in another case", { "body./to": ["abroad"] }, json({ to: "Abroad" })],

@@ -27,6 +27,7 @@ describe("findValues", () => {
     ["a name that is escaped", '{"p\\u0061ssword":"s"}', ["/password"], ['/password "s"']],
     ["a name in another case", '{"PassWord":"s"}', ["/password"], ['/password "s"']],
     ["names that differ in case, all of them", '{"Pin":1,"pin":2}', ["/pin"], ["/pin 1", "/pin 2"]],
+    ["the other name of a field, in Protocol Buffers' JSON", '{"card_number":1}', ["/cardNumber"], ["/cardNumber 1"]],
     ["the Kelvin sign for a k", '{"to\u212aen":1}', ["/token"], ["/token 1"]],
     ["~0 and ~1", '{"a/b":{"c~d":1}}', ["/a~1b/c~0d"], ["/a~1b/c~0d 1"]],
     ["~01, which is ~1 and no slash", '{"~1":1,"/":2}', ["/~01"], ["/~01 1"]],

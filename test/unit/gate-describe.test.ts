@@ -51,6 +51,9 @@ describe("describePath", () => {
     // As one decodes that leaves what is no encoding.
     ["/%252e%252e%252fa%25", DOTS],
     ["/a%252f%25252e%25252e%252f%25ff%25zz", DOTS],
+    ["/%252e%252e%252fa%25ff", DOTS],
+    ["/%25ff%252f%252e%252e", DOTS],
+    ["/a%25zz%252f..", DOTS],
     ["/a\\..\\b", CHARACTER],
     ["/a\\b", CHARACTER],
     ["/a%5cb", BACKSLASH],
@@ -59,6 +62,11 @@ describe("describePath", () => {
     ["//a", EMPTY],
     ["/a//b", EMPTY],
     ["/a//", EMPTY],
+    // Tomcat and its like read `/;x` as `/`: the collection, where one of its items was meant.
+    ["/a/;", EMPTY],
+    ["/a/;v=1", EMPTY],
+    ["/a/%3Bv=1", EMPTY],
+    ["/;/a", EMPTY],
     ["/%00", CONTROL],
     ["/a%0ab", CONTROL],
     ["/%0d%0a", CONTROL],
@@ -110,6 +118,8 @@ describe("describePath", () => {
     ["/a;v=1", ["a;v=1"]],
     ["/a:b@c!$&'()*,=~_-", ["a:b@c!$&'()*,=~_-"]],
     ["/100%25", ["100%"]],
+    ["/%25ff", ["%ff"]],
+    ["/100%25%20of%20a.b", ["100% of a.b"]],
     ["/%2541", ["%41"]],
     ["/%41", ["A"]],
   ])("reads %j", (path, segments) => {
@@ -270,6 +280,11 @@ describe("describeHead", () => {
     "?.method=DELETE",
     "?+_method=DELETE",
     "?_method.x=DELETE",
+    // Salesforce's, and the header's name where a server takes headers from the query.
+    "?_HttpMethod=DELETE",
+    "?_http_method=DELETE",
+    "?X-HTTP-Method-Override=DELETE",
+    "?x_http_method=DELETE",
   ])("refuses %s", (query) => {
     const url = `https://gate.test/x/a${query}`;
     expect(describeHead(head({ method: "POST", url }), OPTIONS)).toEqual({
@@ -278,7 +293,14 @@ describe("describeHead", () => {
     });
   });
 
-  it.each(["?method=a", "?payment_method=card", "?_methods=1", "?a=_method"])("takes %s", (query) => {
+  it.each([
+    "?method=a",
+    "?payment_method=card",
+    "?_methods=1",
+    "?a=_method",
+    "?http_method=GET",
+    "?_https_method=1",
+  ])("takes %s", (query) => {
     expect(describeHead(head({ url: `https://gate.test/x/a${query}` }), OPTIONS).ok).toBe(true);
   });
 });
@@ -299,6 +321,7 @@ describe("a Connection that would drop what says how the body is read", () => {
 });
 
 describe("describeBody", () => {
+  const CHARSET = "a JSON body in a charset that is not looked into";
   const FORM = "application/x-www-form-urlencoded";
   const OVERRIDE = "a method override in the body";
   const post = (
@@ -361,6 +384,9 @@ describe("describeBody", () => {
     ["application/json", '{"_m\\u0065tho\\u0064":"DELETE"}'],
     ["application/vnd.api+json; charset=utf-8", '{"_method":"DELETE"}'],
     ["text/json", '{"_method":"DELETE"}'],
+    // In UTF-16 and UTF-32, which some readers tell by the zeros.
+    ["application/json", [...'{"_method":"DELETE"}'].join("\0")],
+    ["application/json", [...'{"\\u005fmethod":"DELETE"}'].join("\0\0\0")],
   ])("%s: %j is refused", (type, body) => {
     expect(post(type, body)).toEqual({ ok: false, error: OVERRIDE });
   });
@@ -413,6 +439,19 @@ describe("describeBody", () => {
     expect(post(type, body, NO_RULES, more)).toEqual({ ok: false, error });
   });
 
+  it.each([
+    "utf-7",
+    "utf-16",
+    '"UTF-16LE"',
+    "ibm037",
+  ])("refuses JSON in %s, where a name has other bytes", (charset) => {
+    expect(post(`application/json; charset=${charset}`, '{"+AF8-method":"DELETE"}')).toEqual({
+      ok: false,
+      error: CHARSET,
+    });
+    expect(post("application/json; charset=utf-8", "{}").ok).toBe(true);
+  });
+
   it("refuses a form where a rule speaks of the query, which servers merge with it", () => {
     const rules = { query: true, body: false };
     for (const type of [FORM, "multipart/form-data; boundary=b", null])
@@ -450,7 +489,7 @@ describe("describeBody", () => {
       ["a form", utf8("a=1"), { "content-type": "application/x-www-form-urlencoded" }, TYPE],
       ["two types", utf8("{}"), { "content-type": "application/json, text/plain" }, TYPE],
       ["latin1", utf8("{}"), { "content-type": "application/json; charset=iso-8859-1" }, TYPE],
-      ["utf-16", utf8("{}"), { "content-type": "application/json; charset=utf-16" }, TYPE],
+      ["utf-16", utf8("{}"), { "content-type": "application/json; charset=utf-16" }, CHARSET],
       ["a list of JSON", utf8("{}"), { "content-type": "application/jsonl" }, TYPE],
       ["gzip", utf8("{}"), { ...JSON_TYPE, "content-encoding": "gzip" }, CODED],
       ["identity, gzip", utf8("{}"), { ...JSON_TYPE, "content-encoding": "identity, gzip" }, CODED],

@@ -6,6 +6,7 @@ import { forward } from "../../src/gate/forward.ts";
 import { HeldLease } from "../../src/gate/held-lease.ts";
 import { Stop } from "../../src/gate/stop.ts";
 import type { Cause, LeaseCalls, Resumption } from "../../src/instance/contract.ts";
+import { fetchOutbound } from "../../src/upstream/outbound.ts";
 
 afterEach(() => vi.restoreAllMocks());
 
@@ -111,4 +112,10 @@ describe("a call whose object is reset between its admission and the upstream's 
     expect(sent).not.toHaveBeenCalled();
     end();
   });
+});
+
+it("what leaves follows no redirect and is answered by no cache, whatever its caller says", async () => {
+  const asked = vi.spyOn(globalThis, "fetch").mockResolvedValue(new Response(null));
+  await fetchOutbound("https://upstream.test/", { redirect: "follow", cache: "no-cache" });
+  expect(asked).toHaveBeenCalledWith("https://upstream.test/", { redirect: "manual", cache: "no-store" });
 });

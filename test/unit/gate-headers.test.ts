@@ -143,6 +143,24 @@ describe("answeredHeaders", () => {
     "Content-Location",
     "Refresh",
     "DPoP-Nonce",
+    // Said of an origin, which is the gate's.
+    "Strict-Transport-Security",
+    "Public-Key-Pins",
+    "Expect-CT",
+    "NEL",
+    "Report-To",
+    "Reporting-Endpoints",
+    "Accept-CH",
+    "Critical-CH",
+    // Obeyed by a proxy before the gate: the agent would get another body than the recorded one.
+    "X-Accel-Redirect",
+    "X-Accel-Expires",
+    "X-Sendfile",
+    "X-Lighttpd-Send-File",
+    // RFC 9213, and what was before it.
+    "CDN-Cache-Control",
+    "Cloudflare-CDN-Cache-Control",
+    "Surrogate-Control",
   ])("never %s", (name) => {
     expect(answered({ [name]: "1", etag: "2" })).toEqual({ etag: "2" });
   });
@@ -150,6 +168,22 @@ describe("answeredHeaders", () => {
   it("says that no part can be asked for, where none is", () => {
     expect(answered({ "accept-ranges": "bytes" })).toEqual({ "accept-ranges": "bytes" });
     expect(answered({ "accept-ranges": "bytes" }, { takesRanges: false })).toEqual({ "accept-ranges": "none" });
+  });
+
+  it.each([
+    ["public, max-age=60", "private, public, max-age=60"],
+    ["S-MaxAge=60", "private, S-MaxAge=60"],
+    ["max-age=60, must-revalidate", "private, max-age=60, must-revalidate"],
+    ['proxy-revalidate, x="private, ', 'private, proxy-revalidate, x="private,'],
+    ["private, max-age=60", "private, max-age=60"],
+    ["no-store", "no-store"],
+    ["max-age=60", "max-age=60"],
+  ])("no cache that others share may keep an answer: %s", (said, shown) => {
+    expect(answered({ "cache-control": said })).toEqual({ "cache-control": shown });
+  });
+
+  it("lets an event stream say that no proxy is to hold it back", () => {
+    expect(answered({ "x-accel-buffering": "no" })).toEqual({ "x-accel-buffering": "no" });
   });
 
   it("drops what Connection names", () => {
@@ -214,6 +248,15 @@ describe("answeredHeaders", () => {
     ["https://evil.test/", undefined],
   ])("Link %j", (link, expected) => {
     expect(answered({ link }).link).toBe(expected);
+  });
+
+  it("no link holds the parameter of the credential, in whatever spelling it was sent back", () => {
+    const hidden = { ...rewriting, hiddenParameter: "api_key" };
+    const page = "https://api.example.com/v1/next?a=%2F";
+    for (const pair of ["api_key=s", "API_KEY=s", "api%5Fkey=s"])
+      for (const url of [`${page}&${pair}`, `${page}&${pair}&b=2`])
+        expect(toGate(url, hidden)).toBe(`https://gate.test/api/next?a=%2F${url.endsWith("b=2") ? "&b=2" : ""}`);
+    expect(toGate(`${page}&api_keys=s`, hidden)).toBe(toGate(`${page}&api_keys=s`, rewriting));
   });
 
   it("a hostile Link header takes no longer than its length", () => {

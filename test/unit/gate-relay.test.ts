@@ -4,6 +4,7 @@ import type { CallRedaction } from "../../src/gate/call-redaction.ts";
 import { HeldLease } from "../../src/gate/held-lease.ts";
 import { relay } from "../../src/gate/relay.ts";
 import { Stop } from "../../src/gate/stop.ts";
+import { Unrecorded } from "../../src/gate/unrecorded.ts";
 import type { LeaseCalls, Settlement } from "../../src/instance/contract.ts";
 import { ok } from "../../src/result.ts";
 
@@ -122,6 +123,49 @@ describe("an answer that a switch overtook at its settlement", () => {
     const heard = await readAll(relayed.ok ? relayed.response.body : null);
     expect(heard).toEqual({ text: type === "text/plain" ? "abcde" : "abcdef", isWhole: false });
     expect(settled).toHaveLength(1);
+  });
+});
+
+describe("an answer that is withheld", () => {
+  it.each([401, 407])("%d, and then the upstream falls silent: what had come is on record", async (status) => {
+    const { pass, settled } = callWith();
+    const { readable, writable } = new IdentityTransformStream();
+    const writer = writable.getWriter();
+    const passing = pass(new Response(readable, { status }));
+    await writer.write(new TextEncoder().encode("who is "));
+    await writer.write(new TextEncoder().encode("this?"));
+    expect(await passing).toMatchObject({ ok: false, denial: { kind: "upstream-failed", status: 502 } });
+    expect(settled.map(({ outcome, tail }) => [outcome, new TextDecoder().decode(tail)])).toEqual([
+      ["upstream-failed", "who is this?"],
+    ]);
+  });
+});
+
+describe("an answer that comes byte by byte", () => {
+  it.each<[string, ResponseInit]>([
+    ["streamed", { headers: { "content-type": "text/event-stream" } }],
+    ["whole", { headers: { "content-length": "8" } }],
+    ["withheld", { status: 401 }],
+  ])("%s: what waits for its record takes no more memory than twice its bytes", async (_name, init) => {
+    const held: ArrayBufferLike[] = [];
+    const adding = vi.spyOn(Unrecorded.prototype, "add").mockImplementation((run) => void held.push(run.buffer));
+    try {
+      const { pass, waited } = callWith();
+      const { readable, writable } = new IdentityTransformStream();
+      const writer = writable.getWriter();
+      const passing = pass(new Response(readable, init));
+      const writing = (async () => {
+        for (const byte of "abcdefgh") await writer.write(new TextEncoder().encode(byte));
+        await writer.close();
+      })();
+      const relayed = await passing;
+      if (relayed.ok) await readAll(relayed.response.body);
+      await Promise.all([writing, ...waited]);
+      expect(held.length).toBeGreaterThan(1);
+      expect(held.reduce((sum, { byteLength }) => sum + byteLength, 0)).toBeLessThanOrEqual(16);
+    } finally {
+      adding.mockRestore();
+    }
   });
 });
 

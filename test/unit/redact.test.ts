@@ -228,6 +228,15 @@ describe("a query", () => {
     ["/token=s", "/token=s"],
   ])("%s", (text, expected) => expect(of(text, "token")).toBe(expected));
 
+  it.each([
+    "access_token",
+    "accessToken",
+    "access.token",
+    "access%20token",
+    "access+token[]",
+  ])("%s, which some framework reads as the named one", (name) =>
+    expect(of(`/a?${name}=s&b=1`, "access_token")).toBe(`/a?${name}=${R}&b=1`));
+
   it("may have a name with brackets or beyond ASCII", () => {
     expect(of("/a?filter[pin]=1&filter[x]=2&filter%5bpin%5d[]=3", "filter[pin]")).toBe(
       `/a?filter[pin]=${R}&filter[x]=2&filter%5bpin%5d[]=${R}`,

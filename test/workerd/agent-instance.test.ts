@@ -85,6 +85,16 @@ describe("admission", () => {
       if (!one.admitted) expect(one.denial).toMatchObject({ code: "invalid_dpop_proof", reason: "replay" });
   });
 
+  it("refuses a grant that ran out on the way, and what nobody described", async () => {
+    const agent = await enrolAgent();
+    const ask = (change: Parameters<typeof agent.admission>[0]) =>
+      instanceOf(deployment, agent.id).admit(agent.admission(change));
+    expect(await ask({ grant: { ...agent.grant, expiresAtMs: Date.now() } })).toMatchObject({
+      denial: { kind: "unauthenticated", reason: "expired" },
+    });
+    expect(await ask({ call: null, denial: null })).toMatchObject({ denial: { kind: "absent", reason: "no call" } });
+  });
+
   it("refuses a replay after an eviction, and after the flush of the record that knew it", async () => {
     const agent = await enrolAgent();
     const first = agent.admission();
