@@ -26,7 +26,7 @@ async function bytesLeft(agent: Agent): Promise<number> {
 describe("a long body that was lost, before R2 has been read for its record", () => {
   it("is counted: what came of it is not passed once more beside it", async () => {
     const agent = await agentWithin(LIMIT);
-    const watched = watchBucket();
+    const watched = watchBucket(agent);
     const lost = await begin(agent);
     expect(await answer(lost.lease, noise(OBJECT + MIB))).toBe(true);
     await vi.waitFor(() => expect(watched.stored).toHaveLength(1));
@@ -59,7 +59,7 @@ describe("a long body that was lost, before R2 has been read for its record", ()
 
   it("counts no less after another reset, where only its last object says how long it is, and the end says so", async () => {
     const agent = await agentWithin(64 * MIB);
-    const watched = watchBucket();
+    const watched = watchBucket(agent);
     const { lease } = await begin(agent);
     expect(await answer(lease, noise(OBJECT + 2 * MIB))).toBe(true);
     await vi.waitFor(() => expect(watched.stored).toHaveLength(1));
