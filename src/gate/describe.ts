@@ -1,7 +1,7 @@
 import { parseStrictJsonBytes } from "../json/strict-json.ts";
 import { err, ok, type Result } from "../result.ts";
 import type { BodyFacts, Call } from "../scope/call.ts";
-import { decodeAgain } from "../scope/decode-again.ts";
+import { decodeAgain, MORE_DECODINGS } from "../scope/decode-again.ts";
 import { findParameterFault, isMethodOverride } from "./parameters.ts";
 import type { Target } from "./target.ts";
 
@@ -83,13 +83,10 @@ export function describePath(rawRest: string, encodedSlash: "data" | "refuse"): 
   return ok(segments);
 }
 
-/** How often an upstream's own layers might decode again. */
-const DECODINGS = 3;
-
 /** True where any reading of the segment, decoded again and again, split at slashes, without `;parameters`, is `.` or `..`. */
 function hidesDots(segment: string): boolean {
   let text = segment;
-  for (let round = 0; round <= DECODINGS; round++) {
+  for (let round = 0; round <= MORE_DECODINGS; round++) {
     if (text.split(/[/\\]/).some((piece) => /^\.{1,2}(;|$)/.test(piece))) return true;
     const again = decodeAgain(text);
     if (again === text) return false;

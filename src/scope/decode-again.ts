@@ -1,3 +1,6 @@
+/** How often the layers of an upstream may decode a path besides. Of one that is encoded more often `describe` makes no call. */
+export const MORE_DECODINGS = 3;
+
 /**
  * Percent-encoded text as a layer behind the gate may decode it that leaves what is no encoding: one `%` that encodes nothing must not
  * hide what others do. Bytes that are not UTF-8 stay, but for those of ASCII among them.

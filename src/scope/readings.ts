@@ -1,5 +1,5 @@
 import type { Call, Json } from "./call.ts";
-import { decodeAgain } from "./decode-again.ts";
+import { decodeAgain, MORE_DECODINGS } from "./decode-again.ts";
 import type { Entry } from "./entry.ts";
 import { parseFact, readFact } from "./fact.ts";
 import { evaluate, type Predicate } from "./predicate.ts";
@@ -14,9 +14,6 @@ import { bindOperation, type Operation, type Part } from "./template.ts";
 export const folded = (operation: Operation): Operation => ({ ...operation, parts: operation.parts.map(foldPart) });
 
 const foldPart = (part: Part): Part => (part.kind === "literal" ? { ...part, text: part.text.toLowerCase() } : part);
-
-/** What the layers of an upstream may decode besides. Of a path that is encoded more often `describe` makes no call. */
-const MORE_DECODINGS = 3;
 
 const known = new WeakMap<readonly string[], readonly (readonly string[])[]>();
 

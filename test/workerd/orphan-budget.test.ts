@@ -2,8 +2,8 @@ import { runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { Orphans } from "../../durable-objects/orphans.ts";
 import { instanceOf } from "../../src/objects.ts";
-import { type Agent, deployment, enrolAgent, instanceStub, recordsOf, settlement } from "./kit.ts";
-import { abortInstance, ask, team } from "./quota-kit.ts";
+import { type Agent, deployment, enrolAgent, instanceStub, recordsOf } from "./kit.ts";
+import { abortInstance, ask, bytesLeft, team } from "./quota-kit.ts";
 import { answer, begin, flush, isRaw, MIB, noise, OBJECT, verified, watchBucket } from "./raw-kit.ts";
 
 vi.setConfig({ testTimeout: 30_000 });
@@ -15,13 +15,6 @@ const LIMIT = 12 * MIB;
 
 const agentWithin = (bytes: number): Promise<Agent> =>
   enrolAgent({ limits: { ...deployment.config.agents["triage-bot"]!.limits, bytes } });
-
-/** What the next call is told that is left of the instance's own bytes. */
-async function bytesLeft(agent: Agent): Promise<number> {
-  const admission = await ask(agent);
-  if (admission.admitted) await admission.lease.settle(settlement({ outcome: "not-sent", tail: new Uint8Array(0) }));
-  return admission.limits!.bytes;
-}
 
 describe("a long body that was lost, before R2 has been read for its record", () => {
   it("is counted: what came of it is not passed once more beside it", async () => {

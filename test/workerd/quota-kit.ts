@@ -2,7 +2,7 @@ import { env, runInDurableObject } from "cloudflare:test";
 import type { Quota } from "../../durable-objects/quota.ts";
 import type { Admission, Enrolment } from "../../src/instance/contract.ts";
 import { instanceOf, quotaOf } from "../../src/objects.ts";
-import { type Agent, deployment, enrolAgent, instanceStub } from "./kit.ts";
+import { type Agent, deployment, enrolAgent, instanceStub, settlement } from "./kit.ts";
 
 /** Instances that share one quota, each test's with a key of its own. */
 export const ofTask = (agent: string, task = `build-platform_${crypto.randomUUID()}`): Partial<Enrolment> => ({
@@ -50,4 +50,11 @@ export function count(words: readonly string[]): Record<string, number> {
   const counts: Record<string, number> = {};
   for (const word of words) counts[word] = (counts[word] ?? 0) + 1;
   return counts;
+}
+
+/** What the next call is told that is left of the instance's own bytes. */
+export async function bytesLeft(agent: Agent): Promise<number> {
+  const admission = await ask(agent);
+  if (admission.admitted) await admission.lease.settle(settlement({ outcome: "not-sent", tail: new Uint8Array(0) }));
+  return admission.limits!.bytes;
 }

@@ -4,7 +4,7 @@ import type { Limits } from "../../src/config/define.ts";
 import type { Admission, Resumption } from "../../src/instance/contract.ts";
 import { instanceOf } from "../../src/objects.ts";
 import { type Agent, deployment, enrolAgent, instanceStub, settlement } from "./kit.ts";
-import { abortInstance, ask } from "./quota-kit.ts";
+import { abortInstance, ask, bytesLeft } from "./quota-kit.ts";
 import { giveUpOrphans } from "./resume-kit.ts";
 
 vi.setConfig({ testTimeout: 20_000 });
@@ -25,12 +25,6 @@ async function again(agent: Agent, seq: number): Promise<Extract<Resumption, { r
   const resumed = await instanceOf(deployment, agent.id).resume({ seq, call: agent.admission().call!, tickets: [] });
   if (resumed.kind !== "resumed") throw new Error(resumed.kind);
   return resumed;
-}
-/** As the next call is told. */
-async function bytesLeft(agent: Agent): Promise<number> {
-  const admission = await ask(agent);
-  if (admission.admitted) await admission.lease.settle(settlement({ outcome: "not-sent", tail: new Uint8Array(0) }));
-  return admission.limits!.bytes;
 }
 
 describe("what a call holds of the budget ahead of the count", () => {
